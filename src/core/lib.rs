@@ -1,0 +1,16 @@
+//! Ringway's protocol logic.
+//!
+//! Everything here is pure: no sockets, no clock, no threads, no logs, no metrics. Time, randomness and limits are
+//! arguments; what happened is returned as values. That is what lets one piece of code serve production, the seeded
+//! simulator and the fuzz targets alike. The shells (`worker`, `downstream`, `upstream`, `relay` of the `ringway`
+//! crate) own the bytes and the waiting.
+//!
+//! Three habits hold throughout:
+//!
+//! * A parser is a function of a slice with three outcomes: done, needs more, wrong. Every prefix of a real capture
+//!   is a test.
+//! * A state machine is driven, it does not drive: events go in by methods, decisions come out as return values.
+//! * Configuration types cannot express an invalid state; whatever builds them has parsed, not validated.
+#![forbid(unsafe_code)]
+
+pub mod model;

@@ -1,0 +1,75 @@
+//! How downstream peers are treated: `ringway.dev/v1alpha1 ClientPolicy`, defaults included.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Settings of one socket towards its clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientPolicy {
+    /// Deadlines.
+    pub timeouts: ClientTimeouts,
+    /// Sizes.
+    pub limits: ClientLimits,
+    /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` fields are believed and extended.
+    pub trusted: Vec<IpNet>,
+    /// Also send RFC 7239 `Forwarded` upstream.
+    pub forwarded: bool,
+    /// Send `Via` upstream (RFC 9110 section 7.6.3).
+    pub via: bool,
+}
+
+impl Default for ClientPolicy {
+    fn default() -> Self {
+        Self {
+            timeouts: ClientTimeouts::default(),
+            limits: ClientLimits::default(),
+            trusted: Vec::new(),
+            forwarded: false,
+            via: true,
+        }
+    }
+}
+
+/// Deadlines towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// From the first byte of a request head to its last, and from accept to the first byte.
+    pub header: Duration,
+    /// Between two requests of a kept-alive connection.
+    pub idle: Duration,
+    /// Without progress in either body.
+    pub body_idle: Duration,
+    /// Without a byte in either direction of a TCP connection or tunnel.
+    pub stream_idle: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body_idle: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Sizes towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// A request head in bytes, request line included: 431 over it.
+    pub head_bytes: usize,
+    /// Fields in a head: 431 over it.
+    pub head_fields: usize,
+    /// The request target in bytes: 414 over it.
+    pub uri_bytes: usize,
+    /// A request body in bytes: 413 over it.
+    pub body_bytes: Option<u64>,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self { head_bytes: 64 << 10, head_fields: 128, uri_bytes: 16 << 10, body_bytes: None }
+    }
+}

@@ -1,0 +1,55 @@
+//! The validated model: what the configuration means, ready to be served.
+//!
+//! The control path builds one [`Model`] per generation out of the resources it accepted; the data path compiles it
+//! and never sees YAML, names to be resolved or conditions. Every reference is an index that exists, every list that
+//! must not be empty is checked where it is built, and what could not be resolved has already become the answer the
+//! API prescribes ([`Target::Invalid`], [`Action::Fail`]).
+
+mod backend;
+mod client;
+mod hostname;
+mod http;
+mod listener;
+
+pub use backend::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress};
+pub use client::{ClientLimits, ClientPolicy, ClientTimeouts};
+pub use hostname::{HostPattern, HostPatternError};
+pub use http::{
+    Action, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, PathMatch, PathModifier, QueryMatch,
+    Redirect, RedirectPort, RouteTimeouts, UrlRewrite, ValueMatch,
+};
+pub use listener::{HttpListener, Protocol, Socket, TcpListener};
+
+/// A route's index in [`Model::routes`]; dense, valid for one model only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(pub u32);
+
+/// Everything one generation serves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Model {
+    /// One per address and port that is bound.
+    pub sockets: Vec<Socket>,
+    /// Route names by [`RouteId`], as `Kind/namespace/name`; the metrics' `route` label.
+    pub routes: Vec<String>,
+    /// By [`BackendId`].
+    pub backends: Vec<Backend>,
+}
+
+/// One share of a split: Gateway API `backendRefs[]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightedTarget {
+    /// Relative weight, 0 to 1,000,000; 0 takes no traffic.
+    pub weight: u32,
+    /// Where this share goes.
+    pub target: Target,
+}
+
+/// Where a share of the traffic goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A backend that exists, with or without ready endpoints.
+    Backend(BackendId),
+    /// A reference that did not resolve or is not permitted: its share of HTTP requests is answered 500, its share of
+    /// TCP connections reset.
+    Invalid,
+}

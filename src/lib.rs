@@ -1,0 +1,2 @@
+//! Ringway: an edge proxy and load balancer.
+#![deny(unsafe_code)]
