@@ -13,4 +13,9 @@
 //! * Configuration types cannot express an invalid state; whatever builds them has parsed, not validated.
 #![forbid(unsafe_code)]
 
+pub mod balance;
+pub mod deadline;
+pub mod http;
+pub mod http1;
 pub mod model;
+pub mod route;

@@ -1,0 +1,352 @@
+//! Pooled I/O buffers: one of the two rooms with `unsafe`.
+//!
+//! io_uring owns a buffer while an operation is in flight, so buffers move into operations and back. A [`Buf`] is a
+//! window (`start..end`) over a fixed block with some room in front ([`HEADROOM`]): a head that has been parsed is
+//! replaced by its rewritten form in place, right in front of the body bytes that arrived with it, and both leave in
+//! one send without a copy of the body.
+//!
+//! Blocks come from a per-thread last-in-first-out pool, so that the block in use is the one whose pages are in the
+//! cache, and return there when the `Buf` is dropped, also by a panic. The pool keeps a bounded number of free blocks;
+//! what is over it is given back to the allocator.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use crate::rt::{IoBuf, IoBufMut};
+
+/// Room in front of a fresh buffer's window, in bytes: what a rewritten head may be longer than the original.
+pub const HEADROOM: usize = 2 << 10;
+
+/// Bytes that no read fills, at the end of a block: what a body's framing may need behind its last byte.
+pub const TAIL: usize = 128;
+
+/// Sizes of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// 16 KiB and headroom: a request head.
+    Head,
+    /// 64 KiB and headroom: bodies, responses, relays. Measured: 64 KiB responses cost 35 % less CPU with this than
+    /// with 16 KiB, and no less with 256 KiB.
+    Body,
+}
+
+impl Class {
+    const COUNT: usize = 2;
+
+    /// Usable bytes, headroom not counted.
+    pub const fn capacity(self) -> usize {
+        match self {
+            Self::Head => 16 << 10,
+            Self::Body => 64 << 10,
+        }
+    }
+
+    const fn block(self) -> usize {
+        self.capacity() + HEADROOM + TAIL
+    }
+
+    /// Free blocks kept per thread: 4 MiB of heads, 16 MiB of bodies.
+    const fn keep(self) -> usize {
+        256
+    }
+}
+
+thread_local! {
+    static FREE: [RefCell<Vec<Block>>; Class::COUNT] = const { [RefCell::new(Vec::new()), RefCell::new(Vec::new())] };
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Buffers of this thread that are in use.
+pub fn in_use() -> usize {
+    IN_USE.get()
+}
+
+/// Frees what the pool of this thread keeps beyond `keep` blocks of each class.
+pub fn trim(keep: usize) {
+    FREE.with(|free| {
+        for list in free {
+            let mut list = list.borrow_mut();
+            list.truncate(keep);
+            list.shrink_to(keep);
+        }
+    });
+}
+
+/// An allocated block.
+///
+/// INVARIANT: `ptr` came from the global allocator with `layout()` and every byte of it is initialised (blocks are
+/// allocated zeroed, which the kernel gives for free on fresh pages).
+struct Block {
+    ptr: NonNull<u8>,
+    class: Class,
+}
+
+impl Block {
+    fn layout(class: Class) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(class.block(), 64).expect("a constant size and a power of two")
+    }
+
+    fn allocate(class: Class) -> Self {
+        let layout = Self::layout(class);
+        // SAFETY: the layout's size is not zero.
+        let ptr = unsafe { std::alloc::alloc_zeroed(layout) };
+        match NonNull::new(ptr) {
+            Some(ptr) => Self { ptr, class },
+            None => std::alloc::handle_alloc_error(layout),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the block is `class.block()` initialised bytes (invariant), borrowed as long as `self` is.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.class.block()) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.class.block()) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very layout (invariant), freed once.
+        unsafe { std::alloc::dealloc(self.ptr.as_ptr(), Self::layout(self.class)) }
+    }
+}
+
+/// A window over a pooled block.
+///
+/// INVARIANT: `start <= end <= class.block()`; `block` is `Some` until drop.
+pub struct Buf {
+    block: Option<Block>,
+    start: usize,
+    end: usize,
+}
+
+impl Buf {
+    /// An empty window behind the headroom.
+    pub fn new(class: Class) -> Self {
+        let block = FREE
+            .try_with(|free| free[class as usize].borrow_mut().pop())
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| Block::allocate(class));
+        IN_USE.with(|n| n.set(n.get() + 1));
+        Self { block: Some(block), start: HEADROOM, end: HEADROOM }
+    }
+
+    fn block(&self) -> &Block {
+        self.block.as_ref().expect("present until drop")
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.block.as_mut().expect("present until drop").bytes_mut()
+    }
+
+    /// Its class.
+    pub fn class(&self) -> Class {
+        self.block().class
+    }
+
+    /// The bytes in the window.
+    pub fn data(&self) -> &[u8] {
+        &self.block().bytes()[self.start..self.end]
+    }
+
+    /// The bytes in the window.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let range = self.start..self.end;
+        &mut self.bytes_mut()[range]
+    }
+
+    /// Bytes in the window.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether the window is empty.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes that fit behind the window, [`TAIL`] not counted.
+    pub fn room(&self) -> usize {
+        (self.class().block() - TAIL).saturating_sub(self.end)
+    }
+
+    /// Drops `n` bytes from the front of the window.
+    pub fn consume(&mut self, n: usize) {
+        assert!(n <= self.len(), "consumed more than there is");
+        self.start += n;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Empties the window and moves it back behind the headroom.
+    pub fn clear(&mut self) {
+        self.start = HEADROOM;
+        self.end = HEADROOM;
+    }
+
+    /// Moves the window's bytes back behind the headroom when little room is left behind them.
+    pub fn compact(&mut self) {
+        if self.start > HEADROOM {
+            let (start, end) = (self.start, self.end);
+            self.bytes_mut().copy_within(start..end, HEADROOM);
+            self.start = HEADROOM;
+            self.end = HEADROOM + (end - start);
+        }
+    }
+
+    /// Appends `bytes` if they fit; says whether they did.
+    #[must_use]
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.room() {
+            return false;
+        }
+        let end = self.end;
+        self.bytes_mut()[end..end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+        true
+    }
+
+    /// Position of the window's first byte in the block; [`Buf::rewind`] goes back to it.
+    pub fn mark(&self) -> usize {
+        self.start
+    }
+
+    /// Position behind the window's last byte in the block.
+    pub fn mark_end(&self) -> usize {
+        self.end
+    }
+
+    /// Sets the window to `range` of the block. Every byte of a block is initialised, so any range inside it is sound;
+    /// whether its bytes mean anything is the caller's business.
+    pub fn set_window(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.class().block(), "window outside of the block");
+        self.start = range.start;
+        self.end = range.end;
+    }
+
+    /// The whole block, for code that lays bytes out around the window.
+    pub fn block_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        let Some(block) = self.block.take() else { return };
+        let class = block.class;
+        // Both can fail only while the thread's locals are being torn down; the block is freed then.
+        let _gone = IN_USE.try_with(|n| n.set(n.get().saturating_sub(1)));
+        let _gone = FREE.try_with(|free| {
+            let mut free = free[class as usize].borrow_mut();
+            if free.len() < class.keep() {
+                free.push(block);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buf").field("class", &self.class()).field("start", &self.start).field("end", &self.end).finish()
+    }
+}
+
+/// A buffer in a read: the kernel fills the room behind the window.
+#[derive(Debug)]
+pub struct Fill(pub Buf);
+
+// SAFETY: the pointer is into a heap block that does not move when the `Fill` does and lives as long as it; the room
+// from `end` to the block's end belongs to the block, and `set_init` only grows the window inside it.
+unsafe impl IoBufMut for Fill {
+    fn write_ptr(&mut self) -> *mut u8 {
+        let end = self.0.end;
+        self.0.bytes_mut()[end..].as_mut_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.0.room()
+    }
+
+    unsafe fn set_init(&mut self, read: usize) {
+        debug_assert!(read <= self.0.room());
+        self.0.end += read;
+    }
+}
+
+/// A buffer in a write: the kernel reads the first `len` bytes of the window.
+///
+/// INVARIANT: `len <= buf.len()`.
+#[derive(Debug)]
+pub struct Drain {
+    buf: Buf,
+    len: usize,
+}
+
+impl Drain {
+    /// The first `len` bytes of `buf`.
+    pub fn new(buf: Buf, len: usize) -> Self {
+        assert!(len <= buf.len(), "more to write than there is");
+        Self { buf, len }
+    }
+
+    /// The buffer back.
+    pub fn into_buf(self) -> Buf {
+        self.buf
+    }
+}
+
+// SAFETY: the pointer is into a heap block that does not move when the `Drain` does and lives as long as it; `len`
+// initialised bytes stand there (invariants of `Drain` and `Block`).
+unsafe impl IoBuf for Drain {
+    fn read_ptr(&self) -> *const u8 {
+        self.buf.data().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_returns_to_its_pool_and_comes_back_first() {
+        let mut buf = Buf::new(Class::Head);
+        assert!(buf.push(b"abc"));
+        let at = buf.data().as_ptr();
+        let before = in_use();
+        drop(buf);
+        assert_eq!(in_use(), before - 1);
+        let again = Buf::new(Class::Head);
+        assert_eq!(again.len(), 0);
+        assert_eq!(again.block().bytes()[HEADROOM..].as_ptr(), at);
+    }
+
+    #[test]
+    fn windows_stay_inside() {
+        let mut buf = Buf::new(Class::Head);
+        assert_eq!(buf.room(), Class::Head.capacity());
+        assert!(!buf.push(&vec![0; Class::Head.capacity() + 1]));
+        assert!(buf.push(&vec![7; Class::Head.capacity()]));
+        assert_eq!(buf.room(), 0);
+        buf.consume(10);
+        buf.compact();
+        assert_eq!(buf.room(), 10);
+        assert_eq!(buf.mark(), HEADROOM);
+    }
+
+    #[test]
+    #[should_panic(expected = "more than there is")]
+    fn consuming_too_much_is_a_bug() {
+        Buf::new(Class::Head).consume(1);
+    }
+}

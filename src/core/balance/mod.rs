@@ -1,0 +1,5 @@
+//! Whose turn it is.
+
+mod weighted;
+
+pub use weighted::WeightedRoundRobin;

@@ -1,0 +1,84 @@
+//! HTTP/1.0 and 1.1 (RFC 9112): heads by httparse, everything that decides where a message ends by us.
+//!
+//! The strictness is deliberate. A message whose end two parsers could see in different places is refused, never
+//! repaired, and what goes on to the other side is written anew from what was understood.
+
+pub mod body;
+pub mod encode;
+pub mod exchange;
+mod framing;
+pub mod request;
+pub mod response;
+mod scan;
+mod target;
+
+pub use scan::HeadScanner;
+
+/// Most fields a head can have, whatever the configured limit.
+pub const MAX_FIELDS: usize = 256;
+
+/// Uninitialised room for a head's fields on the caller's stack.
+#[derive(Debug)]
+pub struct FieldStorage<'b> {
+    fields: [std::mem::MaybeUninit<httparse::Header<'b>>; MAX_FIELDS],
+    tags: [crate::http::Tag; MAX_FIELDS],
+}
+
+impl FieldStorage<'_> {
+    /// Empty.
+    #[inline]
+    pub fn new() -> Self {
+        Self { fields: [std::mem::MaybeUninit::uninit(); MAX_FIELDS], tags: [crate::http::Tag::Plain; MAX_FIELDS] }
+    }
+}
+
+impl Default for FieldStorage<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The fields of a head, in order, each with what it is to the proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'b> {
+    fields: &'b [httparse::Header<'b>],
+    tags: &'b [crate::http::Tag],
+}
+
+impl<'b> Fields<'b> {
+    /// Names and values as received; values without the white space around them.
+    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
+    }
+
+    fn tagged(self) -> impl Iterator<Item = (crate::http::Tag, &'b [u8], &'b [u8])> {
+        self.fields.iter().zip(self.tags).map(|(field, tag)| (*tag, field.name.as_bytes(), field.value))
+    }
+
+    /// The first value of the fields that are `tag`.
+    fn first(self, tag: crate::http::Tag) -> Option<&'b [u8]> {
+        self.tagged().find(|(found, ..)| *found == tag).map(|(_, _, value)| value)
+    }
+}
+
+/// Whether every line of the head in `buf` ends in CR LF. httparse takes a bare LF for a line's end, which is the kind
+/// of leniency that lets two parsers disagree; where lines end is known from where the fields begin.
+fn lines_end_in_crlf(buf: &[u8], len: usize, first: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let offset = |part: &[u8]| part.as_ptr() as usize - buf.as_ptr() as usize;
+    let crlf_before = |at: usize| at >= 2 && buf[at - 2..at] == *b"\r\n";
+    let lead = offset(first);
+    buf[..lead].chunks(2).all(|line| line == b"\r\n")
+        && fields.iter().all(|field| crlf_before(offset(field.name.as_bytes())))
+        && len >= 4
+        && buf[len - 4..len] == *b"\r\n\r\n"
+}
+
+/// Marks the fields that a Connection field nominates (RFC 9110 section 7.6.1). Framing, Host and what the proxy sets
+/// itself cannot be nominated away, so only plain fields are marked.
+fn drop_nominated(fields: &[httparse::Header<'_>], tags: &mut [crate::http::Tag], option: &[u8]) {
+    for (field, tag) in fields.iter().zip(tags) {
+        if *tag == crate::http::Tag::Plain && field.name.as_bytes().eq_ignore_ascii_case(option) {
+            *tag = crate::http::Tag::Drop;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! HTTP/1.1 connections of clients.
+//!
+//! A connection that waits for a request for longer than a moment is a small task without a buffer. When bytes come,
+//! a larger future is boxed that reads heads and runs exchanges for as long as they follow each other closely: one
+//! allocation per burst of requests, and about a kilobyte per idle connection.
+
+mod decide;
+mod forward;
+mod io;
+mod local;
+mod piece;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ringway_core::http1::request::HeadScanner;
+use ringway_core::model::{ClientLimits, ClientTimeouts};
+use rustix::net::Shutdown;
+
+use self::decide::Decision;
+use super::Conn;
+use crate::buffer::{Buf, Class};
+use crate::metrics::DownstreamError;
+use crate::rt::{self, Stream, Tick};
+use crate::snapshot::SocketId;
+use crate::worker::{ConnGuard, ConnState, Core};
+
+/// A connection's fixed data and what the last request left.
+struct Cx {
+    core: Rc<Core>,
+    socket: SocketId,
+    peer: SocketAddr,
+    guard: ConnGuard,
+    timeouts: Cell<ClientTimeouts>,
+    limits: Cell<ClientLimits>,
+    /// Index of the socket in the generation that accepted the connection: whose connection counters it is in.
+    listener: Rc<crate::metrics::ListenerMetrics>,
+}
+
+/// What is to be done with a connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Read the next request.
+    KeepAlive,
+    /// Close it.
+    Close,
+    /// Close it, but let the client read its answer first: it may still be sending.
+    Linger,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) {
+    let generation = core.generation();
+    let Some(socket) = generation.socket(conn.socket) else { return stream.reset() };
+    let client = &socket.shared.client;
+    let listener = generation.metrics.listeners[socket.index][0].clone();
+    listener.opened();
+    stream.wr.set_stall_timeout(client.timeouts.body_idle);
+    let cx = Box::new(Cx {
+        socket: conn.socket,
+        peer: conn.peer,
+        guard: conn.guard,
+        timeouts: Cell::new(client.timeouts),
+        limits: Cell::new(client.limits),
+        listener: Rc::clone(&listener),
+        core: Rc::clone(&core),
+    });
+    drop(generation);
+    let mut wait = cx.timeouts.get().header;
+    loop {
+        match Box::pin(burst(&cx, stream)).await {
+            Burst::Quiet(back) => stream = back,
+            Burst::Over => break,
+        }
+        cx.guard.set(ConnState::Idle);
+        stream.rd.deadline().arm(rt::tick_after(wait), Shutdown::Both);
+        let ready = stream.rd.readable().await;
+        if stream.rd.deadline().disarm() {
+            core.metrics.downstream_error(DownstreamError::IdleTimeout);
+            break;
+        }
+        if ready.is_err() {
+            break;
+        }
+        cx.guard.set(ConnState::Busy);
+        wait = cx.timeouts.get().idle;
+    }
+    listener.closed(0, 0);
+}
+
+enum Burst {
+    /// No request is on its way.
+    Quiet(Stream),
+    /// The connection is over.
+    Over,
+}
+
+/// Requests that follow each other closely.
+async fn burst(cx: &Cx, mut stream: Stream) -> Burst {
+    let mut buf = Buf::new(Class::Head);
+    loop {
+        let (read, back) = read_request(cx, &mut stream, buf).await;
+        buf = back;
+        let after = match read {
+            Read::Quiet => return Burst::Quiet(stream),
+            Read::Over => return end(cx, stream),
+            Read::Request(Decision::More) => unreachable!("only whole requests are returned"),
+            Read::Request(Decision::Answer(answer)) => {
+                let (after, back) = local::answer(cx, &mut stream, buf, answer).await;
+                buf = back;
+                after
+            }
+            Read::Request(Decision::Forward(plan)) => {
+                let (after, back) = forward::forward(cx, &mut stream, buf, plan).await;
+                buf = back;
+                after
+            }
+        };
+        match after {
+            After::KeepAlive => {}
+            After::Close => return end(cx, stream),
+            After::Linger => {
+                linger(&mut stream, buf).await;
+                return end(cx, stream);
+            }
+        }
+    }
+}
+
+/// The registry forgets a descriptor before it is closed: `cx` outlives the stream, so the entry is marked instead.
+fn end(cx: &Cx, stream: Stream) -> Burst {
+    cx.guard.leave();
+    drop(stream);
+    Burst::Over
+}
+
+enum Read {
+    Request(Decision),
+    Quiet,
+    Over,
+}
+
+/// Reads until there is a whole request head and decides about it.
+async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf) -> (Read, Buf) {
+    let mut scanner = HeadScanner::new();
+    let mut by: Option<Tick> = None;
+    loop {
+        if buf.is_empty() {
+            let (read, back) = stream.rd.read_unless_quiet(buf, rt::now() + 2).await;
+            buf = back;
+            match read {
+                Ok(Some(0)) | Err(_) => return (Read::Over, buf),
+                Ok(Some(_)) => {}
+                Ok(None) => return (Read::Quiet, buf),
+            }
+        } else {
+            if scanner.should_parse(buf.data()) {
+                let (decision, back) = decide::decide(cx, buf);
+                buf = back;
+                match decision {
+                    Decision::More => {}
+                    decision => return (Read::Request(decision), buf),
+                }
+            }
+            if buf.room() == 0 {
+                match grow(buf) {
+                    Ok(larger) => buf = larger,
+                    Err(full) => return (Read::Request(decide::head_too_large(cx, &full)), full),
+                }
+            }
+            let by = *by.get_or_insert_with(|| rt::tick_after(cx.timeouts.get().header));
+            stream.rd.deadline().arm(by, Shutdown::Read);
+            let (read, back) = stream.rd.read(buf).await;
+            buf = back;
+            let late = stream.rd.deadline().disarm();
+            match read {
+                _ if late => return (Read::Request(decide::head_too_slow(cx)), buf),
+                Ok(0) | Err(_) => {
+                    cx.core.metrics.downstream_error(DownstreamError::Aborted);
+                    return (Read::Over, buf);
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// More room for a head: the window moved to the front, or a larger block.
+fn grow(mut buf: Buf) -> Result<Buf, Buf> {
+    buf.compact();
+    if buf.room() > 0 {
+        return Ok(buf);
+    }
+    if buf.class() == Class::Body {
+        return Err(buf);
+    }
+    let mut larger = Buf::new(Class::Body);
+    let fits = larger.push(buf.data());
+    debug_assert!(fits, "a larger class holds what a smaller one does");
+    Ok(larger)
+}
+
+/// Says that nothing more will come and throws away what the client still sends, within bounds, so that the answer is
+/// not lost to the reset that closing with unread bytes causes (RFC 9112 section 9.6).
+async fn linger(stream: &mut Stream, mut buf: Buf) {
+    const LIMIT: usize = 1 << 20;
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+    stream.wr.finish();
+    stream.rd.deadline().arm(rt::tick_after(PATIENCE), Shutdown::Both);
+    let mut thrown = 0;
+    while thrown < LIMIT {
+        buf.clear();
+        let (read, back) = stream.rd.read(buf).await;
+        buf = back;
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(n) => thrown += n,
+        }
+    }
+    stream.rd.deadline().disarm();
+}

@@ -1,0 +1,65 @@
+//! Accepted connections: which protocol, which handler, and the boundary at which a panic ends.
+
+mod echo;
+mod http1;
+mod tcp;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::rt::{self, Stream};
+use crate::snapshot::{SocketId, SocketKind};
+use crate::worker::{ConnGuard, Core};
+
+/// What is known of a connection besides its bytes.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// Where it was accepted.
+    socket: SocketId,
+    /// Who it is.
+    peer: SocketAddr,
+    /// Its place among the core's connections. Dropped before the stream is closed.
+    guard: ConnGuard,
+}
+
+/// Serves an accepted connection in a task of its own.
+pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
+    let stream = match Stream::new(fd) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, worker = core.settings.id, "cannot use connection");
+            return;
+        }
+    };
+    let guard = core.conns.enter(stream.fd(), socket);
+    let conn = Conn { socket, peer, guard };
+    let generation = core.generation();
+    let is_http = match generation.socket(socket) {
+        Some(found) => matches!(found.shared.kind, SocketKind::Http { .. }),
+        // Its listener was removed while it waited in the queue: as if it had come a moment later.
+        None => return stream.reset(),
+    };
+    drop(generation);
+    let core = Rc::clone(core);
+    if is_http {
+        rt::spawn(async move {
+            let served = rt::catch_unwind(http1::serve(Rc::clone(&core), conn, stream)).await;
+            if served.is_err() {
+                panicked(&core, peer);
+            }
+        });
+    } else {
+        rt::spawn(async move {
+            let served = rt::catch_unwind(tcp::serve(Rc::clone(&core), conn, stream)).await;
+            if served.is_err() {
+                panicked(&core, peer);
+            }
+        });
+    }
+}
+
+fn panicked(core: &Core, peer: SocketAddr) {
+    core.metrics.panics.inc();
+    tracing::error!(worker = core.settings.id, %peer, "panic in a connection's task; the connection is closed");
+}

@@ -1,0 +1,105 @@
+//! Tasks of one event loop.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Starts a task; it runs until it is done.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    drop(monoio::spawn(task));
+}
+
+/// Waits, to the millisecond.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// What a panic leaves behind.
+pub type Panic = Box<dyn Any + Send>;
+
+/// Runs `future`; a panic inside it ends here.
+pub async fn catch_unwind<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = pin!(future);
+    poll_fn(move |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+/// Runs both to their ends.
+pub async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut a_done, mut b_done) = (None, None);
+    poll_fn(move |cx| {
+        if a_done.is_none()
+            && let Poll::Ready(output) = a.as_mut().poll(cx)
+        {
+            a_done = Some(output);
+        }
+        if b_done.is_none()
+            && let Poll::Ready(output) = b.as_mut().poll(cx)
+        {
+            b_done = Some(output);
+        }
+        match (a_done.take(), b_done.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (a_done, b_done) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Runs both until one is done and drops the other: for waits that hold no buffer only.
+pub async fn race<A: Future, B: Future>(a: A, b: B) -> Result<A::Output, B::Output> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    poll_fn(move |cx| {
+        if let Poll::Ready(output) = a.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        b.as_mut().poll(cx).map(Err)
+    })
+    .await
+}
+
+/// A flag that one task of this thread waits for.
+#[derive(Debug, Default)]
+pub struct Signal {
+    raised: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Signal {
+    /// Raises it, for good.
+    pub fn raise(&self) {
+        self.raised.set(true);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was raised.
+    pub fn is_raised(&self) -> bool {
+        self.raised.get()
+    }
+
+    /// Returns once it was raised.
+    pub async fn wait(&self) {
+        poll_fn(|cx| {
+            if self.raised.get() {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,99 @@
+//! The compiled, immutable form of a model that every core serves from.
+//!
+//! One [`Snapshot`] per generation is shared by all cores. What a core needs to change while serving (positions of
+//! round robins, connection pools, counters) is in its own `worker::Generation`, built around the shared one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use ringway_core::model::{Backend, ClientPolicy, HttpListener, Model, Protocol, TcpListener};
+use ringway_core::route::RouteTable;
+
+/// A bound address that keeps its number across generations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+/// What one generation serves.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up from 1.
+    pub generation: u64,
+    /// In the model's order.
+    pub sockets: Vec<SocketSnapshot>,
+    /// By `BackendId`.
+    pub backends: Vec<Backend>,
+    /// By `RouteId`.
+    pub routes: Vec<String>,
+}
+
+/// One socket.
+#[derive(Debug)]
+pub struct SocketSnapshot {
+    /// Its number.
+    pub id: SocketId,
+    /// Where it is bound.
+    pub bind: SocketAddr,
+    /// How its peers are treated.
+    pub client: ClientPolicy,
+    /// What it speaks.
+    pub kind: SocketKind,
+}
+
+/// What a socket speaks.
+#[derive(Debug)]
+pub enum SocketKind {
+    /// HTTP/1.1.
+    Http {
+        /// Compiled from the listeners.
+        table: RouteTable,
+        /// Listener names, in the table's order.
+        listeners: Vec<String>,
+    },
+    /// Raw TCP.
+    Tcp(TcpListener),
+}
+
+/// Gives every (address, protocol) its number.
+#[derive(Debug, Default)]
+pub struct SocketIds {
+    known: HashMap<(SocketAddr, Speaks), SocketId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Speaks {
+    Http,
+    Tcp,
+}
+
+impl SocketIds {
+    fn get(&mut self, bind: SocketAddr, speaks: Speaks) -> SocketId {
+        let next = SocketId(u32::try_from(self.known.len()).expect("fewer sockets than 2^32"));
+        *self.known.entry((bind, speaks)).or_insert(next)
+    }
+}
+
+impl Snapshot {
+    /// Compiles a model.
+    pub fn compile(generation: u64, model: Model, ids: &mut SocketIds) -> Self {
+        let sockets = model
+            .sockets
+            .into_iter()
+            .map(|socket| {
+                let (speaks, kind) = match socket.protocol {
+                    Protocol::Http(listeners) => (Speaks::Http, http(&listeners)),
+                    Protocol::Tcp(listener) => (Speaks::Tcp, SocketKind::Tcp(listener)),
+                };
+                let id = ids.get(socket.bind, speaks);
+                SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }
+            })
+            .collect();
+        Self { generation, sockets, backends: model.backends, routes: model.routes }
+    }
+}
+
+fn http(listeners: &[HttpListener]) -> SocketKind {
+    SocketKind::Http {
+        table: RouteTable::compile(listeners),
+        listeners: listeners.iter().map(|listener| listener.name.clone()).collect(),
+    }
+}

@@ -1,0 +1,162 @@
+//! Sockets: how they are bound, accepted, connected, cut and looked at.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use super::borrow;
+
+/// Connections that wait to be accepted, per listening socket; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Unacknowledged data and unanswered probes end a connection after this long.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a socket is to be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    /// Alone: fails when anything else listens there, our own processes included.
+    Alone,
+    /// One of several with SO_REUSEPORT.
+    Shared,
+}
+
+/// Binds `address` alone and lets go of it again. Two processes of one user that both use SO_REUSEPORT share a port
+/// silently; this is what notices.
+pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
+    listen(address, Listening::Alone).map(drop)
+}
+
+/// A bound, listening, non-blocking socket. An unspecified IPv6 address takes IPv4 too; where the kernel has no IPv6,
+/// the unspecified address falls back to IPv4.
+pub fn listen(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
+    match listen_exactly(address, how) {
+        Err(error)
+            if address.is_ipv6()
+                && address.ip().is_unspecified()
+                && error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) =>
+        {
+            listen_exactly(SocketAddr::from(([0, 0, 0, 0], address.port())), how)
+        }
+        other => other,
+    }
+}
+
+fn listen_exactly(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if how == Listening::Shared {
+        sockopt::set_socket_reuseport(&fd, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
+    }
+    net::bind(&fd, &address)?;
+    net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// The next waiting connection, non-blocking and closed on exec, or `None` when there is none.
+///
+/// The runtime's own accept loses a descriptor when its future is dropped after completion, and sets no CLOEXEC.
+pub fn accept(listener: RawFd) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
+    match net::acceptfrom_with(borrow(listener), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        Ok((fd, Some(peer))) => match SocketAddr::try_from(peer) {
+            Ok(peer) => Ok(Some((fd, unmap(peer)))),
+            Err(errno) => Err(errno.into()),
+        },
+        Ok((_, None)) => Err(Errno::CONNABORTED.into()),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// An IPv4 peer of a dual-stack socket as what it is.
+fn unmap(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// Options of an accepted connection.
+pub fn prepare_accepted(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    set_user_timeout(fd)
+}
+
+fn set_user_timeout(fd: &OwnedFd) -> io::Result<()> {
+    let millis = u32::try_from(USER_TIMEOUT.as_millis()).expect("a small constant");
+    Ok(sockopt::set_tcp_user_timeout(fd, millis)?)
+}
+
+/// Starts a TCP connection; it is established once the socket is writable and [`take_error`] finds nothing.
+pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    set_user_timeout(&fd)?;
+    match net::connect(&fd, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Connects to a Unix stream socket; a full backlog is an error at once (`WouldBlock`).
+pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+    Ok(fd)
+}
+
+/// The socket's pending error, taken.
+pub fn take_error(fd: RawFd) -> io::Result<()> {
+    match sockopt::socket_error(borrow(fd)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(errno)) | Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Shuts a socket down so that operations in flight on it complete by themselves. An error means that the peer has
+/// done it already.
+pub fn cut(fd: RawFd, how: Shutdown) {
+    let _already_gone = net::shutdown(borrow(fd), how);
+}
+
+/// Breaks a connection off at once: a TCP peer sees a reset (RST), operations in flight complete with an error.
+///
+/// Linger and close would do it as well, but not while operations hold the socket open, and a shutdown before it would
+/// send a FIN, which the peer could take for an orderly end.
+pub fn reset(fd: RawFd) {
+    if net::connect_unspec(borrow(fd)).is_err() {
+        cut(fd, Shutdown::Both);
+    }
+}
+
+/// What a look at a quiet connection shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// Nothing to read.
+    Quiet,
+    /// Bytes to read.
+    Data,
+    /// The peer has finished sending.
+    Ended,
+    /// The connection is broken.
+    Broken,
+}
+
+/// Looks at a connection without reading from it.
+pub fn peer_state(fd: RawFd) -> PeerState {
+    let mut byte = [0_u8; 1];
+    match net::recv(borrow(fd).as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => PeerState::Ended,
+        Ok(_) => PeerState::Data,
+        Err(Errno::AGAIN | Errno::INTR) => PeerState::Quiet,
+        Err(_) => PeerState::Broken,
+    }
+}

@@ -1,0 +1,89 @@
+//! Kept connections: one stack per endpoint and core, newest first, so that the least used ones grow old and go.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use ringway_core::model::{BackendSettings, EndpointAddress};
+
+use crate::rt::{self, Stream, Tick};
+use crate::sys::{self, PeerState};
+
+/// An endpoint as one core sees it. It outlives generations as long as its address and settings stay.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// How it is connected to.
+    pub settings: BackendSettings,
+    idle: RefCell<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Tick,
+}
+
+/// A kept connection.
+#[derive(Debug)]
+pub struct Pooled(pub Stream);
+
+impl Endpoint {
+    /// Without connections.
+    pub fn new(address: EndpointAddress, settings: BackendSettings) -> Self {
+        Self { address, settings, idle: RefCell::new(Vec::new()) }
+    }
+
+    /// The newest kept connection that is alive.
+    ///
+    /// The look costs a system call (measured: 0.3 us), so a connection that was put back within the last two ticks is
+    /// taken without one, unless `look` asks: a request that must not be sent twice is worth it.
+    pub fn take(&self, look: bool) -> Option<Pooled> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            let fresh = rt::now() <= idle.since + 1;
+            if (fresh && !look) || sys::peer_state(idle.stream.fd()) == PeerState::Quiet {
+                return Some(Pooled(idle.stream));
+            }
+        }
+    }
+
+    /// Keeps a connection whose last exchange ended cleanly.
+    pub fn put(&self, stream: Stream) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.settings.max_idle {
+            idle.push(Idle { stream, since: rt::now() });
+        }
+    }
+
+    /// Drops connections that are too old or that the other side has ended.
+    pub fn sweep(&self) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            return;
+        }
+        let ticks = rt::tick_after(self.settings.idle_timeout).saturating_sub(rt::now());
+        let now = rt::now();
+        idle.retain(|kept| {
+            now.saturating_sub(kept.since) < ticks && sys::peer_state(kept.stream.fd()) == PeerState::Quiet
+        });
+        if idle.is_empty() {
+            idle.shrink_to_fit();
+        }
+    }
+
+    /// Connections kept.
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Drops all of them: descriptors have run out.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Until when a connect that starts now may take.
+    pub fn connect_by(&self) -> Tick {
+        rt::tick_after(self.settings.connect_timeout.max(Duration::from_millis(1)))
+    }
+}

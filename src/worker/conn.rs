@@ -1,0 +1,119 @@
+//! The connections of a core: who is open, and in which state.
+//!
+//! A drain, a removed listener and the page of live figures need to know; connections themselves do not.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use rustix::net::Shutdown;
+
+use crate::snapshot::SocketId;
+use crate::sys;
+
+/// What a downstream connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnState {
+    /// Waiting for a request.
+    Idle,
+    /// In an exchange or relaying.
+    Busy,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    fd: RawFd,
+    socket: SocketId,
+    state: ConnState,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    count: usize,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Registry {
+    slots: Rc<RefCell<Slots>>,
+}
+
+/// One of them; it is forgotten when this is dropped.
+#[derive(Debug)]
+pub struct ConnGuard {
+    slots: Rc<RefCell<Slots>>,
+    index: u32,
+}
+
+impl Registry {
+    /// Enters a connection. The guard has to be dropped before the connection is closed.
+    pub fn enter(&self, fd: RawFd, socket: SocketId) -> ConnGuard {
+        let entry = Entry { fd, socket, state: ConnState::Busy };
+        let mut slots = self.slots.borrow_mut();
+        slots.count += 1;
+        let index = match slots.free.pop() {
+            Some(index) => {
+                slots.entries[index as usize] = Some(entry);
+                index
+            }
+            None => {
+                slots.entries.push(Some(entry));
+                u32::try_from(slots.entries.len() - 1).expect("fewer connections than 2^32")
+            }
+        };
+        ConnGuard { slots: Rc::clone(&self.slots), index }
+    }
+
+    /// Connections open.
+    pub fn len(&self) -> usize {
+        self.slots.borrow().count
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends the idle connections of some sockets.
+    pub fn retire(&self, of: impl Fn(SocketId) -> bool) {
+        for entry in self.slots.borrow().entries.iter().flatten() {
+            if entry.state == ConnState::Idle && of(entry.socket) {
+                sys::cut(entry.fd, Shutdown::Both);
+            }
+        }
+    }
+
+    /// Breaks off every connection; how many there were.
+    pub fn cut_all(&self) -> usize {
+        let slots = self.slots.borrow();
+        for entry in slots.entries.iter().flatten() {
+            sys::reset(entry.fd);
+        }
+        slots.count
+    }
+}
+
+impl ConnGuard {
+    /// Says what the connection does now.
+    pub fn set(&self, state: ConnState) {
+        if let Some(entry) = &mut self.slots.borrow_mut().entries[self.index as usize] {
+            entry.state = state;
+        }
+    }
+
+    /// Forgets the descriptor ahead of the guard: it is about to be closed.
+    pub fn leave(&self) {
+        self.slots.borrow_mut().entries[self.index as usize] = None;
+    }
+}
+
+impl Drop for ConnGuard {
+    fn drop(&mut self) {
+        let mut slots = self.slots.borrow_mut();
+        slots.entries[self.index as usize] = None;
+        slots.free.push(self.index);
+        slots.count -= 1;
+    }
+}

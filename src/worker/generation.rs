@@ -1,0 +1,170 @@
+//! One core's view of a snapshot: the shared, immutable part and what this core changes while serving it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringway_core::balance::WeightedRoundRobin;
+use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Target, WeightedTarget};
+use ringway_core::route::RouteTable;
+
+use super::Core;
+use crate::metrics::WorkerMetrics;
+use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot};
+use crate::upstream::Endpoint;
+
+/// A generation on one core.
+#[derive(Debug)]
+pub struct Generation {
+    /// The shared part.
+    pub shared: Arc<Snapshot>,
+    /// This core's counters for it.
+    pub metrics: WorkerMetrics,
+    by_id: Vec<Option<u32>>,
+    splits: Vec<Vec<RefCell<Option<WeightedRoundRobin>>>>,
+    backends: Vec<CoreBackend>,
+}
+
+/// A backend on one core.
+#[derive(Debug)]
+pub struct CoreBackend {
+    turn: RefCell<WeightedRoundRobin>,
+    endpoints: Vec<Rc<Endpoint>>,
+}
+
+/// A socket of a generation.
+#[derive(Debug, Clone, Copy)]
+pub struct Socket<'g> {
+    /// Its index in the snapshot, which is also that of its metrics.
+    pub index: usize,
+    /// What the snapshot says.
+    pub shared: &'g SocketSnapshot,
+}
+
+/// An HTTP socket of a generation.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpSocket<'g> {
+    /// Its routes.
+    pub table: &'g RouteTable,
+}
+
+impl<'g> Socket<'g> {
+    /// The routes, when it speaks HTTP.
+    pub fn http(self) -> Option<HttpSocket<'g>> {
+        match &self.shared.kind {
+            SocketKind::Http { table, .. } => Some(HttpSocket { table }),
+            SocketKind::Tcp(_) => None,
+        }
+    }
+}
+
+impl Generation {
+    /// Serves nothing.
+    pub fn empty(metrics: WorkerMetrics) -> Self {
+        let shared = Snapshot { generation: 0, sockets: Vec::new(), backends: Vec::new(), routes: Vec::new() };
+        Self { shared: Arc::new(shared), metrics, by_id: Vec::new(), splits: Vec::new(), backends: Vec::new() }
+    }
+
+    /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
+    pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
+        let mut kept: HashMap<(&str, &EndpointAddress), &Rc<Endpoint>> = HashMap::new();
+        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
+            for endpoint in &known.endpoints {
+                kept.insert((&backend.name, &endpoint.address), endpoint);
+            }
+        }
+        let backends = shared.backends.iter().map(|backend| CoreBackend::build(core, backend, &kept)).collect();
+        let mut by_id = Vec::new();
+        let mut splits = Vec::with_capacity(shared.sockets.len());
+        for (index, socket) in shared.sockets.iter().enumerate() {
+            let id = socket.id.0 as usize;
+            if by_id.len() <= id {
+                by_id.resize(id + 1, None);
+            }
+            by_id[id] = Some(u32::try_from(index).expect("fewer sockets than 2^32"));
+            splits.push(match &socket.kind {
+                SocketKind::Http { table, .. } => table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect(),
+                SocketKind::Tcp(listener) => {
+                    vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
+                }
+            });
+        }
+        Self { shared, metrics, by_id, splits, backends }
+    }
+
+    /// The socket with this number, if this generation has it.
+    pub fn socket(&self, id: SocketId) -> Option<Socket<'_>> {
+        let index = (*self.by_id.get(id.0 as usize)?)? as usize;
+        Some(Socket { index, shared: &self.shared.sockets[index] })
+    }
+
+    /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP socket. `None` when every weight is
+    /// zero.
+    pub fn pick(&self, socket: usize, rule: usize, split: &[WeightedTarget]) -> Option<Target> {
+        match split {
+            [only] => (only.weight > 0).then_some(only.target),
+            _ => {
+                let mut turn = self.splits[socket][rule].borrow_mut();
+                let index = turn.as_mut()?.next()?;
+                Some(split[index].target)
+            }
+        }
+    }
+
+    /// A backend.
+    pub fn backend(&self, id: BackendId) -> &CoreBackend {
+        &self.backends[id.0 as usize]
+    }
+
+    /// All backends.
+    pub fn backends(&self) -> &[CoreBackend] {
+        &self.backends
+    }
+}
+
+impl CoreBackend {
+    fn build(core: &Core, backend: &Backend, kept: &HashMap<(&str, &EndpointAddress), &Rc<Endpoint>>) -> Self {
+        let weights: Vec<u32> = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let endpoints = backend
+            .endpoints
+            .iter()
+            .map(|endpoint| match kept.get(&(backend.name.as_str(), &endpoint.address)) {
+                Some(known) if known.settings == backend.settings => Rc::clone(known),
+                _ => Rc::new(Endpoint::new(endpoint.address.clone(), backend.settings.clone())),
+            })
+            .collect();
+        Self { turn: RefCell::new(WeightedRoundRobin::new(&weights, start(core))), endpoints }
+    }
+
+    /// The endpoint whose turn it is; `None` when there is none that is ready.
+    pub fn next(&self) -> Option<&Rc<Endpoint>> {
+        match self.endpoints.as_slice() {
+            [only] => Some(only),
+            all => all.get(self.turn.borrow_mut().next()?),
+        }
+    }
+
+    /// Its endpoints.
+    pub fn endpoints(&self) -> &[Rc<Endpoint>] {
+        &self.endpoints
+    }
+}
+
+fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobin>> {
+    RefCell::new(match action {
+        Action::Forward(split) => turn(core, split),
+        Action::Redirect(_) | Action::Fail(_) => None,
+    })
+}
+
+/// Splits of one target need no turn.
+fn turn(core: &Core, split: &[WeightedTarget]) -> Option<WeightedRoundRobin> {
+    let weights: Vec<u32> = split.iter().map(|share| share.weight).collect();
+    (split.len() > 1).then(|| WeightedRoundRobin::new(&weights, start(core)))
+}
+
+/// Cores start their rounds at random places, so that together they do not send everything to the first endpoint.
+fn start(core: &Core) -> u32 {
+    u32::try_from(core.random() >> 32).expect("32 bits are left")
+}

@@ -1,0 +1,194 @@
+//! A worker: one thread, one core, one event loop.
+//!
+//! It owns its listening sockets, connections, buffers, pools and counters. Nothing on its data path is shared or
+//! locked; what other threads want of it arrives in its inbox, and what it serves is swapped there in one step.
+
+mod accept;
+mod conn;
+mod generation;
+mod housekeeping;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
+use crate::rt::{self, Driver, Listener, Receiver, Signal};
+use crate::snapshot::{Snapshot, SocketId};
+
+pub use conn::{ConnGuard, ConnState};
+pub use generation::{CoreBackend, Generation, HttpSocket, Socket};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Serve this from now on; answers through `done` once it does.
+    Apply {
+        /// What to serve.
+        snapshot: Arc<Snapshot>,
+        /// Where to count.
+        metrics: WorkerMetrics,
+        /// Sockets that are new with it, bound and listening.
+        listeners: Vec<(SocketId, OwnedFd)>,
+        /// Told when it is in effect.
+        done: mpsc::Sender<()>,
+    },
+    /// Copies of the latency histograms, please.
+    Latencies(mpsc::Sender<LatencySnapshot>),
+    /// Stop accepting, let exchanges in flight finish for at most this long, then stop.
+    Drain(Duration),
+}
+
+/// What a worker is made with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its index.
+    pub id: usize,
+    /// Where it waits.
+    pub driver: Driver,
+    /// The core to run on.
+    pub pin: Option<core_affinity::CoreId>,
+    /// Streams it may have open, both sides counted.
+    pub max_streams: usize,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because the drain's deadline passed.
+    pub cut: usize,
+}
+
+/// State of one core, shared by its tasks.
+#[derive(Debug)]
+pub struct Core {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its counters.
+    pub metrics: Arc<CoreMetrics>,
+    /// Its latencies.
+    pub latencies: RefCell<Latencies>,
+    /// Its connections.
+    pub conns: conn::Registry,
+    /// Bytes under construction, between suspension points only.
+    pub scratch: RefCell<Vec<u8>>,
+    generation: RefCell<Rc<Generation>>,
+    draining: Cell<bool>,
+    random: Cell<u64>,
+}
+
+impl Core {
+    /// What is served now.
+    pub fn generation(&self) -> Rc<Generation> {
+        Rc::clone(&self.generation.borrow())
+    }
+
+    /// Whether connections should end after the exchange they are in.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// A random number: request ids, starting points. Not for secrets.
+    pub fn random(&self) -> u64 {
+        // SplitMix64.
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Runs a worker on the calling thread until it has drained.
+pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receiver<Message>) -> io::Result<Drained> {
+    if let Some(core) = settings.pin
+        && !core_affinity::set_for_current(core)
+    {
+        tracing::warn!(worker = settings.id, core = core.id, "cannot pin worker to core");
+    }
+    let driver = settings.driver;
+    let core = Rc::new(Core {
+        metrics: Arc::clone(&metrics.core),
+        latencies: RefCell::new(Latencies::default()),
+        conns: conn::Registry::default(),
+        scratch: RefCell::new(Vec::with_capacity(4 << 10)),
+        generation: RefCell::new(Rc::new(Generation::empty(metrics))),
+        draining: Cell::new(false),
+        random: Cell::new(seed),
+        settings,
+    });
+    rt::run(driver, serve(core, inbox))?
+}
+
+async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> {
+    let mut inbox = inbox.open()?;
+    let mut accepting: HashMap<SocketId, Rc<Signal>> = HashMap::new();
+    rt::spawn(housekeeping::run(Rc::clone(&core)));
+    loop {
+        match inbox.next().await? {
+            Message::Apply { snapshot, metrics, listeners, done } => {
+                let old = core.generation();
+                let new = Rc::new(Generation::build(&core, &old, snapshot, metrics));
+                core.latencies.borrow_mut().rebind(&old.shared.routes, &new.shared.routes);
+                *core.generation.borrow_mut() = Rc::clone(&new);
+                accepting.retain(|id, stop| {
+                    let stays = new.socket(*id).is_some();
+                    if !stays {
+                        stop.raise();
+                    }
+                    stays
+                });
+                for (id, socket) in listeners {
+                    match Listener::new(socket) {
+                        Ok(listener) => {
+                            let stop = Rc::new(Signal::default());
+                            accepting.insert(id, Rc::clone(&stop));
+                            rt::spawn(accept::run(Rc::clone(&core), id, listener, stop));
+                        }
+                        Err(error) => tracing::error!(%error, worker = core.settings.id, "cannot use listener"),
+                    }
+                }
+                core.conns.retire(|id| new.socket(id).is_none());
+                // The sender waits; if it has gone, so has the process's control thread.
+                let _told = done.send(());
+            }
+            Message::Latencies(reply) => {
+                let _told = reply.send(core.latencies.borrow().snapshot());
+            }
+            Message::Drain(limit) => {
+                core.draining.set(true);
+                for stop in accepting.values() {
+                    stop.raise();
+                }
+                return Ok(drain(&core, limit).await);
+            }
+        }
+    }
+}
+
+/// Waits until every connection has ended, closing idle ones after a grace in which their clients may still send the
+/// request that is on its way; cuts what is left at the limit.
+async fn drain(core: &Core, limit: Duration) -> Drained {
+    const STEP: Duration = Duration::from_millis(20);
+    const GRACE: Duration = Duration::from_millis(500);
+    let started = std::time::Instant::now();
+    // Accept loops take what waits in their queues first.
+    rt::sleep(STEP).await;
+    while !core.conns.is_empty() && started.elapsed() < limit {
+        if started.elapsed() >= GRACE.min(limit / 2) {
+            core.conns.retire(|_| true);
+        }
+        rt::sleep(STEP).await;
+    }
+    let cut = core.conns.cut_all();
+    if cut > 0 {
+        rt::sleep(STEP * 5).await;
+    }
+    Drained { cut }
+}
