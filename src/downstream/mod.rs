@@ -1,6 +1,5 @@
 //! Accepted connections: which protocol, which handler, and the boundary at which a panic ends.
 
-mod echo;
 mod http1;
 mod tcp;
 

@@ -1,11 +1,12 @@
 //! TCP routes: a connection is given to an endpoint and relayed.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringway_core::model::{EndpointAddress, Target};
 
 use super::Conn;
-use crate::metrics::UpstreamError;
+use crate::metrics::{DownstreamError, UpstreamError};
 use crate::relay::{self, End, Moved};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
@@ -20,11 +21,11 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
     let Conn { socket, guard, .. } = conn;
     let generation = core.generation();
     let Some(found) = generation.socket(socket) else { return down.reset() };
-    let metrics = Rc::new(generation.metrics.listeners[found.index][0].clone());
+    let metrics = Arc::clone(&generation.metrics.listeners[found.index][0]);
     let idle = found.shared.client.timeouts.stream_idle;
     metrics.opened();
     let moved = Moved::default();
-    let end = match choose(&core, &generation, found.index).await {
+    let end = match choose(&generation, found.index).await {
         Some(Chosen::Echo) => {
             drop(generation);
             relay::echo(&mut down, idle, &moved).await
@@ -39,9 +40,10 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
         }
     };
     if end == End::Idle {
-        core.metrics.downstream_error(crate::metrics::DownstreamError::IdleTimeout);
+        core.metrics.downstream_error(DownstreamError::IdleTimeout);
     }
-    metrics.closed(moved.up.get(), moved.down.get());
+    metrics.moved(moved.up.get(), moved.down.get());
+    metrics.closed();
     // The registry forgets the descriptor before the stream closes it.
     drop(guard);
     drop(down);
@@ -52,7 +54,7 @@ enum Chosen {
     Connected(Stream),
 }
 
-async fn choose(core: &Core, generation: &Generation, socket: usize) -> Option<Chosen> {
+async fn choose(generation: &Generation, socket: usize) -> Option<Chosen> {
     let SocketKind::Tcp(listener) = &generation.shared.sockets[socket].kind else { return None };
     let (_, split) = listener.route.as_ref()?;
     let id = match generation.pick(socket, 0, split)? {
@@ -84,6 +86,5 @@ async fn choose(core: &Core, generation: &Generation, socket: usize) -> Option<C
     if backend.endpoints().is_empty() {
         metrics.error(UpstreamError::NoEndpoint);
     }
-    let _core = core;
     None
 }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ringway_core::balance::WeightedRoundRobin;
-use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Target, WeightedTarget};
+use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, Target, WeightedTarget};
 use ringway_core::route::RouteTable;
 
 use super::Core;
@@ -112,6 +112,15 @@ impl Generation {
         }
     }
 
+    /// What a rule changes; nothing when there is no such rule.
+    pub fn filters(&self, socket: usize, rule: usize) -> &Filters {
+        static NONE: LazyLock<Filters> = LazyLock::new(Filters::default);
+        match self.shared.sockets.get(socket).map(|socket| &socket.kind) {
+            Some(SocketKind::Http { table, .. }) => table.rules().get(rule).map_or(&NONE, |rule| &rule.filters),
+            _ => &NONE,
+        }
+    }
+
     /// A backend.
     pub fn backend(&self, id: BackendId) -> &CoreBackend {
         &self.backends[id.0 as usize]
@@ -143,6 +152,11 @@ impl CoreBackend {
             [only] => Some(only),
             all => all.get(self.turn.borrow_mut().next()?),
         }
+    }
+
+    /// Where the first endpoint is: all of a backend's are of one kind.
+    pub fn first_address(&self) -> Option<&EndpointAddress> {
+        self.endpoints.first().map(|endpoint| &endpoint.address)
     }
 
     /// Its endpoints.

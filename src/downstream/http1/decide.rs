@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use ringway_core::http::Method;
 use ringway_core::http1::body::BodyDecoder;
-use ringway_core::http1::encode::{self, ErrorContext, RequestContext};
+use ringway_core::http1::FieldStorage;
+use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
-use ringway_core::http1::request::{self, FieldStorage, Framing, RequestError, RequestHead};
+use ringway_core::http1::request::{self, Framing, RequestHead};
 use ringway_core::model::{Action, BackendId, EndpointAddress, RouteId, Target};
 use ringway_core::route::{FieldLookup, Found, RequestKey};
 
-use super::{Cx, local, piece};
-use crate::buffer::{Buf, Class};
+use super::piece::{self, TooLarge};
+use super::{Cx, echo};
+use crate::buffer::Buf;
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
 use crate::worker::Generation;
@@ -31,17 +33,15 @@ pub(super) enum Decision {
 /// A request that is answered here.
 pub(super) struct Answer {
     /// The answer's head and body.
-    pub(super) bytes: Buf,
+    pub(super) bytes: Vec<u8>,
     /// Its status, for the counters.
     pub(super) status: u16,
     /// What it is counted under.
     pub(super) counted: Option<Counted>,
     /// The request's body, at the front of the window, which has to be read past for the next request.
-    pub(super) body: Option<BodyDecoder>,
+    pub(super) body: BodyDecoder,
     /// The connection cannot be used further.
     pub(super) close: bool,
-    /// 100 (Continue) has to be sent first.
-    pub(super) proceed: bool,
 }
 
 /// What a finished request is counted under.
@@ -59,6 +59,8 @@ pub(super) struct Plan {
     pub(super) backend: BackendId,
     pub(super) exchange: Exchange,
     pub(super) method: Method,
+    /// How the client is answered if the endpoint does not.
+    pub(super) reply: Reply,
     /// Decodes the body that comes.
     pub(super) body: BodyDecoder,
     /// The body leaves in chunks.
@@ -88,44 +90,57 @@ impl FieldLookup for Fields<'_, '_> {
 }
 
 /// Decides about the head at the front of `buf`, if it is whole.
-pub(super) fn decide(cx: &Cx, mut buf: Buf) -> (Decision, Buf) {
+pub(super) fn decide(cx: &Cx, buf: &mut Buf) -> Decision {
+    let (decision, len) = judge(cx, buf.data());
+    match &decision {
+        Decision::More => {}
+        Decision::Answer(_) => buf.consume(len),
+        Decision::Forward(_) => {
+            if let Err(TooLarge) = piece::put_head(buf, len, &cx.core.scratch.borrow()) {
+                return refuse(cx, 431, DownstreamError::HeadTooLarge);
+            }
+        }
+    }
+    decision
+}
+
+/// The decision, and the length of the head that was decided about. The head of a request that is forwarded is left in
+/// the core's scratch space.
+fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     let core = &cx.core;
     let generation = core.generation();
     // Without its listener, or with one that speaks something else now, a connection has had its last answer.
     let Some((socket, http)) = generation.socket(cx.socket).and_then(|socket| Some((socket, socket.http()?))) else {
-        return (refuse(cx, 503, "listener_removed", DownstreamError::NoListener, true), buf);
+        return (refuse(cx, 503, DownstreamError::NoListener), 0);
     };
     let policy = &socket.shared.client;
     cx.timeouts.set(policy.timeouts);
     cx.limits.set(policy.limits);
     let mut storage = FieldStorage::new();
-    let head = match request::parse_request(buf.data(), &mut storage, &policy.limits) {
+    let head = match request::parse_request(bytes, &mut storage, &policy.limits) {
         Ok(Some(head)) => head,
-        Ok(None) => return (Decision::More, buf),
-        Err(error) => return (refuse_request(cx, &error), buf),
+        Ok(None) => return (Decision::More, 0),
+        Err(error) => return (refuse(cx, error.status(), error.into()), 0),
     };
     let started = Instant::now();
-    let close = !head.keep_alive || core.is_draining();
+    let close = core.is_draining();
     let limit = policy.limits.body_bytes.unwrap_or(u64::MAX);
-    if let Framing::Length(length) = head.body
-        && length > limit
-    {
-        let decision = refuse(cx, 413, "body_too_large", DownstreamError::BodyTooLarge, head.method == Method::Head);
-        return (decision, buf);
+    let mut local = Local { cx, head: &head, reply: Reply::to(&head, close), counted: None, started };
+    if matches!(head.body, Framing::Length(length) if length > limit) {
+        local.reply.close = true;
+        return local.error(413, Some(DownstreamError::BodyTooLarge));
     }
-    let id = request_id(core.random(), core.random());
+    if head.max_forwards == Some(0) {
+        return local.answer(200, encode::options);
+    }
+    let mut id = [0; 36];
     let context = RequestContext {
-        client_ip: cx.peer.ip(),
+        client: &cx.client,
         scheme: "http",
-        peer_trusted: policy.trusted.iter().any(|net| net.contains(&cx.peer.ip())),
+        trusted: policy.trusted.iter().any(|net| net.contains(&cx.peer)),
         policy,
-        request_id: &id,
-        port: socket.shared.bind.port(),
+        request_id: request_id(core.random(), core.random(), &mut id),
     };
-    let mut local = Local { cx, head: &head, close, counted: None };
-    if let Some(allow) = head.answered_here() {
-        return local.finish(allow, 200, buf, |out, error| encode::options(error, out));
-    }
     let key = RequestKey {
         host: &head.host,
         path: &head.path,
@@ -135,48 +150,38 @@ pub(super) fn decide(cx: &Cx, mut buf: Buf) -> (Decision, Buf) {
     };
     let (rule, matched) = match http.table.find(&key) {
         Found::Rule { rule, matched, .. } => (rule, matched),
-        Found::NoRule { .. } | Found::NoListener => {
-            core.metrics.downstream_error(DownstreamError::NoRoute);
-            return local.error(404, buf);
-        }
+        Found::NoRule { .. } | Found::NoListener => return local.error(404, Some(DownstreamError::NoRoute)),
     };
     let compiled = &http.table.rules()[rule.index()];
-    local.counted = Some(Counted { generation: Rc::clone(&generation), route: compiled.route, started });
+    local.counted = Some((&generation, compiled.route));
     let split = match &compiled.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
-            return local.finish((), redirect.status, buf, |out, error| {
-                encode::redirect(&head, redirect, &matched, &context, error, out);
+            return local.answer(redirect.status, |reply, out| {
+                encode::redirect(&head, redirect, matched, context.scheme, reply, out);
             });
         }
-        Action::Fail(status) => {
-            core.metrics.downstream_error(DownstreamError::InvalidRoute);
-            return local.error(*status, buf);
-        }
+        Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
     };
     let id = match generation.pick(socket.index, rule.index(), split) {
         Some(Target::Backend(id)) => id,
-        Some(Target::Invalid) | None => {
-            core.metrics.downstream_error(DownstreamError::InvalidBackend);
-            return local.error(500, buf);
-        }
+        Some(Target::Invalid) | None => return local.error(500, Some(DownstreamError::InvalidBackend)),
     };
     let metrics = &generation.metrics.backends[id.0 as usize];
     let mut scratch = core.scratch.borrow_mut();
     scratch.clear();
-    encode::request(&head, &compiled.filters, &matched, &context, &mut scratch);
-    let backend = generation.backend(id);
-    match backend.next_address() {
+    encode::request(&head, &compiled.filters, matched, &context, &mut scratch);
+    match generation.backend(id).first_address() {
         None => {
-            metrics.error(UpstreamError::NoEndpoint);
             drop(scratch);
-            return local.error(503, buf);
+            metrics.error(UpstreamError::NoEndpoint);
+            return local.error(503, None);
         }
         Some(EndpointAddress::Echo(name)) => {
             metrics.requests.inc();
-            let answer = local::echo(&scratch, &head, name, close);
+            let body = echo::describe(&scratch, name);
             drop(scratch);
-            return local.finish((), 200, buf, |out, _| out.extend_from_slice(&answer));
+            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, out));
         }
         Some(_) => {}
     }
@@ -186,6 +191,7 @@ pub(super) fn decide(cx: &Cx, mut buf: Buf) -> (Decision, Buf) {
         backend: id,
         exchange: Exchange::new(&head, close),
         method: head.method,
+        reply: local.reply,
         body: BodyDecoder::request(head.body),
         chunked: head.body == Framing::Chunked,
         head: scratch.len(),
@@ -195,15 +201,91 @@ pub(super) fn decide(cx: &Cx, mut buf: Buf) -> (Decision, Buf) {
         body_limit: limit,
         counted: Counted { generation: Rc::clone(&generation), route: compiled.route, started },
     };
-    let old = head.len;
-    if !piece::replace_head(&mut buf, old, &scratch) {
-        match piece::rebuild(&buf, old, &scratch) {
-            Some(rebuilt) => buf = rebuilt,
-            None => {
-                drop(scratch);
-                return (refuse(cx, 431, "rewritten_head_too_large", DownstreamError::HeadTooLarge, false), buf);
-            }
+    (Decision::Forward(plan), head.len)
+}
+
+/// A request that is answered here, on its way to being so.
+struct Local<'l> {
+    cx: &'l Cx,
+    head: &'l RequestHead<'l>,
+    reply: Reply,
+    counted: Option<(&'l Rc<Generation>, RouteId)>,
+    started: Instant,
+}
+
+impl Local<'_> {
+    fn error(self, status: u16, error: Option<DownstreamError>) -> (Decision, usize) {
+        if let Some(error) = error {
+            self.cx.core.metrics.downstream_error(error);
         }
+        self.answer(status, |reply, out| encode::error(status, reply, out))
     }
-    (Decision::Forward(plan), buf)
+
+    /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
+    /// ends, since what follows could be either (RFC 9110 section 10.1.1).
+    fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> (Decision, usize) {
+        if self.head.expect_continue {
+            self.reply.close = true;
+            self.reply.keep_alive_10 = false;
+        }
+        let bytes = bytes_of(|out| write(self.reply, out));
+        let counted = self.counted.map(|(generation, route)| Counted {
+            generation: Rc::clone(generation),
+            route,
+            started: self.started,
+        });
+        let answer =
+            Answer { bytes, status, counted, body: BodyDecoder::request(self.head.body), close: self.reply.close };
+        (Decision::Answer(answer), self.head.len)
+    }
+}
+
+/// The answer to something that is no request: nothing behind it can be understood either.
+fn refuse(cx: &Cx, status: u16, error: DownstreamError) -> Decision {
+    cx.core.metrics.downstream_error(error);
+    let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, out));
+    Decision::Answer(Answer { bytes, status, counted: None, body: BodyDecoder::none(), close: true })
+}
+
+/// The answer to a head that does not fit any buffer.
+pub(super) fn head_too_large(cx: &Cx) -> Decision {
+    refuse(cx, 431, DownstreamError::HeadTooLarge)
+}
+
+/// The answer to a head that does not come.
+pub(super) fn head_too_slow(cx: &Cx) -> Decision {
+    refuse(cx, 408, DownstreamError::HeaderTimeout)
+}
+
+fn bytes_of(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    write(&mut bytes);
+    bytes
+}
+
+/// A version 4 UUID (RFC 9562 section 5.4).
+fn request_id(high: u64, low: u64, text: &mut [u8; 36]) -> &str {
+    let high = high & 0xffff_ffff_ffff_0fff | 0x4000;
+    let low = low & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
+    let digits = u128::from(high) << 64 | u128::from(low);
+    let mut nibble = 32;
+    for (at, place) in text.iter_mut().enumerate() {
+        *place = if matches!(at, 8 | 13 | 18 | 23) {
+            b'-'
+        } else {
+            nibble -= 1;
+            b"0123456789abcdef"[usize::try_from(digits >> (4 * nibble) & 15).expect("four bits")]
+        };
+    }
+    std::str::from_utf8(text).expect("hexadecimal digits and hyphens")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let mut text = [0; 36];
+        assert_eq!(super::request_id(0, 0, &mut text), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(super::request_id(u64::MAX, u64::MAX, &mut text), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
 }

@@ -10,13 +10,12 @@ use std::time::Duration;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode;
 use ringway_core::http1::exchange::{self, FailurePlan, HeadPlan, UpstreamFault};
-use ringway_core::http1::request::FieldStorage;
-use ringway_core::http1::response;
+use ringway_core::http1::{FieldStorage, response};
 use rustix::net::Shutdown;
 
 use super::decide::Plan;
 use super::io::{Filled, Watch, fill};
-use super::piece::{self, next_piece};
+use super::piece::{self, TooLarge, next_piece};
 use super::{After, Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
@@ -65,7 +64,7 @@ enum ClientFault {
 pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: Plan) -> (After, Buf) {
     let first = match first_bytes(&mut buf, &mut plan) {
         Ok(first) => first,
-        Err(_) => return local::client_fault(cx, down, buf, 400, DownstreamError::BadChunk, &plan).await,
+        Err(_) => return local::client_fault(cx, down, buf, 400, DownstreamError::BadChunk, &mut plan).await,
     };
     let (start, end) = (buf.mark(), buf.mark_end());
     let streaming = !plan.body.is_done();
@@ -75,7 +74,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
     for attempt in 1.. {
         let Some(endpoint) = backend.next() else {
             metrics.error(UpstreamError::NoEndpoint);
-            return local::upstream_fault(cx, down, buf, 503, &plan).await;
+            return local::upstream_fault(cx, down, buf, 503, &mut plan).await;
         };
         metrics.requests.inc();
         let by = match plan.backend_request {
@@ -95,8 +94,8 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 let left = more && backend.endpoints().len() > attempt;
                 match plan.exchange.upstream_failed(fault, false, left) {
                     FailurePlan::Retry => continue,
-                    FailurePlan::Answer { status, .. } => {
-                        return local::upstream_fault(cx, down, buf, status, &plan).await;
+                    FailurePlan::Answer { status } => {
+                        return local::upstream_fault(cx, down, buf, status, &mut plan).await;
                     }
                     FailurePlan::CutDownstream => return cut(down, buf),
                 }
@@ -170,13 +169,13 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                         ClientFault::BadBody => (400, DownstreamError::BadChunk),
                         ClientFault::TooLarge => (413, DownstreamError::BodyTooLarge),
                     };
-                    return local::client_fault(cx, down, buf, status, error, &plan).await;
+                    return local::client_fault(cx, down, buf, status, error, &mut plan).await;
                 }
                 metrics.error(upstream_error(fault));
                 match plan.exchange.upstream_failed(fault, reused, more) {
                     FailurePlan::Retry => buf.set_window(start..end),
-                    FailurePlan::Answer { status, .. } => {
-                        return local::upstream_fault(cx, down, buf, status, &plan).await;
+                    FailurePlan::Answer { status } => {
+                        return local::upstream_fault(cx, down, buf, status, &mut plan).await;
                     }
                     FailurePlan::CutDownstream => return cut(down, buf),
                 }
@@ -368,7 +367,7 @@ async fn answer(
             Filled::End => match body.end_of_stream() {
                 Ok(()) => {
                     if chunked {
-                        let (written, _) = local::last_chunk(down, buf).await;
+                        let written = local::last_chunk(down).await;
                         if written.is_err() {
                             return Answered::ClientGone { status };
                         }
@@ -400,7 +399,7 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf) -> Hea
         if buf.is_empty() {
             return Heads::More(buf);
         }
-        let (planned, old, new, body, status) = {
+        let (planned, new, body, status) = {
             let mut storage = FieldStorage::new();
             let head = match response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits.get()) {
                 Ok(Some(head)) => head,
@@ -412,24 +411,17 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf) -> Hea
                 Err(_) => return Heads::Fault(UpstreamFault::BadHead),
             };
             let generation = &plan.counted.generation;
-            let Some(http) = generation.shared.sockets.get(plan.socket).and_then(|socket| socket.http()) else {
-                return Heads::Fault(UpstreamFault::BadHead);
-            };
-            let filters = &http.rules()[plan.rule].filters;
+            let filters = generation.filters(plan.socket, plan.rule);
             let mut scratch = cx.core.scratch.borrow_mut();
             scratch.clear();
             encode::response(&head, filters, &planned, &mut scratch);
             let (old, status) = (head.len, head.status);
             let body = BodyDecoder::response(head.body);
-            if !piece::replace_head(&mut buf, old, &scratch) {
-                match piece::rebuild(&buf, old, &scratch) {
-                    Some(rebuilt) => buf = rebuilt,
-                    None => return Heads::Fault(UpstreamFault::BadHead),
-                }
+            if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {
+                return Heads::Fault(UpstreamFault::BadHead);
             }
-            (planned, old, scratch.len(), body, status)
+            (planned, scratch.len(), body, status)
         };
-        let _old = old;
         match planned {
             HeadPlan::Final { .. } => {
                 let chunked = planned.is_chunked();
@@ -458,7 +450,7 @@ fn upstream_error(fault: UpstreamFault) -> UpstreamError {
         UpstreamFault::Reset => UpstreamError::Reset,
         UpstreamFault::Eof => UpstreamError::Eof,
         UpstreamFault::Timeout => UpstreamError::Timeout,
-        UpstreamFault::BadHead | UpstreamFault::BadBody => UpstreamError::BadResponse,
         UpstreamFault::WriteFailed => UpstreamError::Write,
+        _ => UpstreamError::BadResponse,
     }
 }

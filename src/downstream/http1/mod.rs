@@ -5,23 +5,25 @@
 //! allocation per burst of requests, and about a kilobyte per idle connection.
 
 mod decide;
+mod echo;
 mod forward;
 mod io;
 mod local;
 mod piece;
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use ringway_core::http1::request::HeadScanner;
+use ringway_core::http1::HeadScanner;
 use ringway_core::model::{ClientLimits, ClientTimeouts};
 use rustix::net::Shutdown;
 
 use self::decide::Decision;
 use super::Conn;
 use crate::buffer::{Buf, Class};
-use crate::metrics::DownstreamError;
+use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, Stream, Tick};
 use crate::snapshot::SocketId;
 use crate::worker::{ConnGuard, ConnState, Core};
@@ -30,12 +32,14 @@ use crate::worker::{ConnGuard, ConnState, Core};
 struct Cx {
     core: Rc<Core>,
     socket: SocketId,
-    peer: SocketAddr,
+    peer: IpAddr,
+    /// The peer, as text.
+    client: String,
     guard: ConnGuard,
     timeouts: Cell<ClientTimeouts>,
     limits: Cell<ClientLimits>,
-    /// Index of the socket in the generation that accepted the connection: whose connection counters it is in.
-    listener: Rc<crate::metrics::ListenerMetrics>,
+    /// Of the socket, in the generation that accepted the connection.
+    listener: Arc<ListenerMetrics>,
 }
 
 /// What is to be done with a connection after an exchange.
@@ -54,16 +58,17 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) {
     let generation = core.generation();
     let Some(socket) = generation.socket(conn.socket) else { return stream.reset() };
     let client = &socket.shared.client;
-    let listener = generation.metrics.listeners[socket.index][0].clone();
+    let listener = Arc::clone(&generation.metrics.listeners[socket.index][0]);
     listener.opened();
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Box::new(Cx {
         socket: conn.socket,
-        peer: conn.peer,
+        peer: conn.peer.ip(),
+        client: conn.peer.ip().to_string(),
         guard: conn.guard,
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
-        listener: Rc::clone(&listener),
+        listener: Arc::clone(&listener),
         core: Rc::clone(&core),
     });
     drop(generation);
@@ -86,7 +91,7 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) {
         cx.guard.set(ConnState::Busy);
         wait = cx.timeouts.get().idle;
     }
-    listener.closed(0, 0);
+    listener.closed();
 }
 
 enum Burst {
@@ -156,9 +161,7 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf) -> (Read, Buf)
             }
         } else {
             if scanner.should_parse(buf.data()) {
-                let (decision, back) = decide::decide(cx, buf);
-                buf = back;
-                match decision {
+                match decide::decide(cx, &mut buf) {
                     Decision::More => {}
                     decision => return (Read::Request(decision), buf),
                 }
@@ -166,7 +169,7 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf) -> (Read, Buf)
             if buf.room() == 0 {
                 match grow(buf) {
                     Ok(larger) => buf = larger,
-                    Err(full) => return (Read::Request(decide::head_too_large(cx, &full)), full),
+                    Err(full) => return (Read::Request(decide::head_too_large(cx)), full),
                 }
             }
             let by = *by.get_or_insert_with(|| rt::tick_after(cx.timeouts.get().header));

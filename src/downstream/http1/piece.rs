@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use ringway_core::http1::body::{BodyDecoder, BodyError, CHUNK_END, LAST_CHUNK_START, chunk_header};
+use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
 
-use crate::buffer::Buf;
+use crate::buffer::{Buf, Class};
 
 /// What can be sent now.
 #[derive(Debug)]
@@ -19,15 +19,26 @@ pub(super) struct Piece {
     pub(super) payload: usize,
 }
 
-/// Puts `head` in place of the window's first `old` bytes. False when it does not fit in front of what follows.
-#[must_use]
-pub(super) fn replace_head(buf: &mut Buf, old: usize, head: &[u8]) -> bool {
+/// A head that does not fit a buffer with what follows it.
+#[derive(Debug)]
+pub(super) struct TooLarge;
+
+/// Puts `head` in place of the window's first `old` bytes: right in front of what follows, or, where there is no room,
+/// in another block with it.
+pub(super) fn put_head(buf: &mut Buf, old: usize, head: &[u8]) -> Result<(), TooLarge> {
     let body = buf.mark() + old;
     let end = buf.mark_end();
-    let Some(start) = body.checked_sub(head.len()) else { return false };
-    buf.block_mut()[start..body].copy_from_slice(head);
-    buf.set_window(start..end);
-    true
+    if let Some(start) = body.checked_sub(head.len()) {
+        buf.block_mut()[start..body].copy_from_slice(head);
+        buf.set_window(start..end);
+        return Ok(());
+    }
+    let mut larger = Buf::new(Class::Body);
+    if larger.push(head) && larger.push(&buf.data()[old..]) {
+        *buf = larger;
+        return Ok(());
+    }
+    Err(TooLarge)
 }
 
 /// Decodes what stands behind the window's first `head` bytes, which are to be sent as they are, and lays it out for
@@ -35,7 +46,7 @@ pub(super) fn replace_head(buf: &mut Buf, old: usize, head: &[u8]) -> bool {
 ///
 /// The payload does not move. The chunk's header goes right in front of it and the head in front of that, over framing
 /// that has been read; its end goes over framing that has been read or into the room behind the window, of which
-/// [`TAIL`] bytes are left free by every read.
+/// `buffer::TAIL` bytes are left free by every read.
 pub(super) fn next_piece(
     buf: &mut Buf,
     head: usize,
@@ -54,8 +65,8 @@ pub(super) fn next_piece(
         buf.set_window(from..end);
         return Ok(Piece { len: head + data.len(), rest, done: decoded.done, payload: data.len() });
     }
-    let mut header = [0; 20];
-    let header = if data.is_empty() { &[][..] } else { chunk_header(data.len() as u64, &mut header) };
+    let mut header = [0; 18];
+    let header = if data.is_empty() { &[][..] } else { chunk_header(data.len(), &mut header) };
     let data = if data.is_empty() { body..body } else { data };
     let Some(at) = data.start.checked_sub(header.len() + head) else { return Err(BodyError::NoRoom) };
     let block = buf.block_mut();
@@ -70,12 +81,12 @@ pub(super) fn next_piece(
         Ok::<(), BodyError>(())
     };
     if !data.is_empty() {
-        put(CHUNK_END)?;
+        put(CRLF)?;
     }
     if decoded.done {
-        put(LAST_CHUNK_START)?;
+        put(LAST_CHUNK)?;
         put(decoder.trailers())?;
-        put(CHUNK_END)?;
+        put(CRLF)?;
     }
     buf.set_window(at..to.max(rest.end));
     Ok(Piece { len: to - at, rest, done: decoded.done, payload: data.len() })

@@ -1,0 +1,154 @@
+//! Counters that cost the data path next to nothing.
+//!
+//! Every counter belongs to one core: that core adds to it with a plain load and store, everybody else only reads. No
+//! counter is locked or contended, and counters that are written together share cache lines with nothing else.
+//! Latencies are histograms owned by their core; a scrape asks each core for a copy and merges the copies, so recording
+//! is not atomic at all.
+//!
+//! Counters are found by their labels when a generation is built ([`Registry::bind`]), never on the data path. They
+//! live as long as a generation has their labels, so a reload does not reset them.
+
+mod latency;
+mod names;
+mod prometheus;
+mod registry;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use latency::{Latencies, LatencySnapshot, merge};
+pub use names::{AcceptError, DownstreamError, UpstreamError};
+pub use prometheus::{Info, render};
+pub use registry::{Registry, WorkerMetrics};
+
+/// A count that only grows. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds 1.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. Not a read-modify-write: there is one writer.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A level. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds 1.
+    #[inline]
+    pub fn inc(&self) {
+        self.set(self.get().wrapping_add(1));
+    }
+
+    /// Takes 1 away.
+    #[inline]
+    pub fn dec(&self) {
+        self.set(self.get().saturating_sub(1));
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a core counts for itself.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreMetrics {
+    /// Downstream connections open.
+    pub connections: Gauge,
+    /// Upstream connections kept for reuse.
+    pub pool_idle: Gauge,
+    /// Buffers in use.
+    pub buffers_in_use: Gauge,
+    /// Panics caught at a connection's boundary.
+    pub panics: Counter,
+    downstream: [Counter; DownstreamError::ALL.len()],
+    accept: [Counter; AcceptError::ALL.len()],
+}
+
+impl CoreMetrics {
+    /// Counts an error that a client made or saw.
+    pub fn downstream_error(&self, error: DownstreamError) {
+        self.downstream[error as usize].inc();
+    }
+
+    /// Counts a connection that could not be accepted.
+    pub fn accept_error(&self, error: AcceptError) {
+        self.accept[error as usize].inc();
+    }
+}
+
+/// What a core counts for a route.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct RouteMetrics {
+    /// By status class; index 0 is for requests that got no answer.
+    pub by_class: [Counter; 6],
+}
+
+/// What a core counts for a backend.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct BackendMetrics {
+    /// Requests and connections that were given to an endpoint.
+    pub requests: Counter,
+    errors: [Counter; UpstreamError::ALL.len()],
+}
+
+impl BackendMetrics {
+    /// Counts a failure.
+    pub fn error(&self, error: UpstreamError) {
+        self.errors[error as usize].inc();
+    }
+}
+
+/// What a core counts for a listener.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerMetrics {
+    connections: Counter,
+    active: Gauge,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl ListenerMetrics {
+    /// A connection was accepted.
+    pub fn opened(&self) {
+        self.connections.inc();
+        self.active.inc();
+    }
+
+    /// It has ended.
+    pub fn closed(&self) {
+        self.active.dec();
+    }
+
+    /// Bytes that were relayed from and to its client.
+    pub fn moved(&self, received: u64, sent: u64) {
+        self.bytes_in.add(received);
+        self.bytes_out.add(sent);
+    }
+}

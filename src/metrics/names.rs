@@ -1,0 +1,126 @@
+//! Reasons, as metrics name them.
+
+/// Makes an enum whose variants have label values and index arrays of counters.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The label's value.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// What a client did wrong, or what it was told that was not an origin's answer.
+    DownstreamError {
+        /// A malformed request head.
+        MalformedHead = "malformed_head",
+        /// Neither HTTP/1.0 nor HTTP/1.1.
+        Version = "version",
+        /// A malformed target.
+        BadTarget = "bad_target",
+        /// A target over the limit.
+        UriTooLong = "uri_too_long",
+        /// A head over its limits.
+        HeadTooLarge = "head_too_large",
+        /// Host missing, repeated or malformed.
+        BadHost = "bad_host",
+        /// Content-Length and Transfer-Encoding that do not say one thing.
+        AmbiguousFraming = "ambiguous_framing",
+        /// A transfer coding other than chunked.
+        TransferCoding = "transfer_coding",
+        /// An expectation other than 100-continue.
+        Expectation = "expectation",
+        /// CONNECT or TRACE.
+        Method = "method",
+        /// A head that did not come in time.
+        HeaderTimeout = "header_timeout",
+        /// A connection that waited for too long.
+        IdleTimeout = "idle_timeout",
+        /// A body that did not go on in time.
+        BodyTimeout = "body_timeout",
+        /// A body over the limit.
+        BodyTooLarge = "body_too_large",
+        /// A body that ended early.
+        BodyCut = "body_cut",
+        /// Malformed chunks.
+        BadChunk = "bad_chunk",
+        /// No rule matched.
+        NoRoute = "no_route",
+        /// The listener was removed, or none takes this host.
+        NoListener = "no_listener",
+        /// The rule cannot be served: no backends, or a filter that cannot be honoured.
+        InvalidRoute = "invalid_route",
+        /// The split's share has no backend.
+        InvalidBackend = "invalid_backend",
+        /// The client went away.
+        Aborted = "aborted",
+    }
+}
+
+reasons! {
+    /// Why a request or connection failed on its way to an endpoint.
+    UpstreamError {
+        /// Refused or unreachable.
+        ConnectRefused = "connect_refused",
+        /// Not connected in time.
+        ConnectTimeout = "connect_timeout",
+        /// No descriptor, port or memory left here.
+        NoResources = "no_resources",
+        /// Reset by the endpoint.
+        Reset = "reset",
+        /// Ended by the endpoint.
+        Eof = "eof",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// An answer that breaks the protocol.
+        BadResponse = "bad_response",
+        /// The request could not be written.
+        Write = "write",
+        /// No endpoint is ready.
+        NoEndpoint = "no_endpoint",
+    }
+}
+
+reasons! {
+    /// Why a connection was not accepted.
+    AcceptError {
+        /// The limit on open connections is reached: accepting pauses.
+        ConnectionLimit = "connection_limit",
+        /// No descriptors are left: accepting pauses.
+        Descriptors = "descriptors",
+        /// Reset after waiting for a place.
+        TurnedAway = "turned_away",
+        /// The peer had gone.
+        Aborted = "aborted",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+impl From<ringway_core::http1::request::RequestError> for DownstreamError {
+    fn from(error: ringway_core::http1::request::RequestError) -> Self {
+        use ringway_core::http1::request::RequestError as E;
+        match error {
+            E::Version => Self::Version,
+            E::Target => Self::BadTarget,
+            E::TargetTooLong => Self::UriTooLong,
+            E::TooLarge => Self::HeadTooLarge,
+            E::Host => Self::BadHost,
+            E::Framing => Self::AmbiguousFraming,
+            E::TransferCoding => Self::TransferCoding,
+            E::Expectation => Self::Expectation,
+            E::Method => Self::Method,
+            _ => Self::MalformedHead,
+        }
+    }
+}

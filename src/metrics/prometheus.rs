@@ -1,0 +1,182 @@
+//! The Prometheus text format, version 0.0.4.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+use ringway_core::model::RouteId;
+
+use super::{AcceptError, DownstreamError, Registry, UpstreamError};
+
+/// What is exposed besides the counters.
+#[derive(Debug)]
+pub struct Info<'a> {
+    /// Of the build.
+    pub version: &'a str,
+    /// In use.
+    pub driver: &'a str,
+    /// Being served.
+    pub generation: u64,
+    /// Loads that were refused since the last good one.
+    pub config_errors: u64,
+    /// By `RouteId` of the generation being served.
+    pub routes: &'a [String],
+}
+
+const QUANTILES: [(f64, &str); 5] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999"), (1.0, "1")];
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a string");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for character in text.chars() {
+                match character {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    other => self.0.push(other),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        self.line(format_args!(" {value}"));
+    }
+}
+
+/// Everything, as one page.
+pub fn render(registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>, info: &Info<'_>) -> String {
+    let mut page = Page(String::with_capacity(16 << 10));
+    page.family("ringway_build_info", "gauge", "The build that is running.");
+    page.sample("ringway_build_info", &[("version", info.version)], 1);
+    page.family("ringway_driver_info", "gauge", "The system interface that the event loops wait on.");
+    page.sample("ringway_driver_info", &[("driver", info.driver)], 1);
+    page.family("ringway_config_generation", "gauge", "The configuration generation being served.");
+    page.sample("ringway_config_generation", &[], info.generation);
+    page.family("ringway_config_errors", "gauge", "Errors in the newest configuration; 0 when it is the one being served.");
+    page.sample("ringway_config_errors", &[], info.config_errors);
+    cores(&mut page, registry);
+    listeners(&mut page, registry);
+    routes(&mut page, registry, latencies, info.routes);
+    backends(&mut page, registry);
+    page.0
+}
+
+fn cores(page: &mut Page, registry: &Registry) {
+    let gauges = [
+        ("ringway_worker_connections", "Client connections open on a worker."),
+        ("ringway_worker_pool_idle", "Upstream connections that a worker keeps for reuse."),
+        ("ringway_worker_buffers_in_use", "I/O buffers that a worker has in use."),
+    ];
+    for (index, (name, help)) in gauges.into_iter().enumerate() {
+        page.family(name, "gauge", help);
+        for (worker, core) in registry.cores.iter().enumerate() {
+            let gauge = [&core.connections, &core.pool_idle, &core.buffers_in_use][index];
+            page.sample(name, &[("worker", &worker.to_string())], gauge.get());
+        }
+    }
+    page.family("ringway_panics_total", "counter", "Panics that were caught; each closed one connection.");
+    page.sample("ringway_panics_total", &[], registry.cores.iter().map(|core| core.panics.get()).sum::<u64>());
+    page.family("ringway_downstream_errors_total", "counter", "Requests and connections of clients that ended in an error.");
+    for (index, error) in DownstreamError::ALL.iter().enumerate() {
+        let count: u64 = registry.cores.iter().map(|core| core.downstream[index].get()).sum();
+        page.sample("ringway_downstream_errors_total", &[("reason", error.as_str())], count);
+    }
+    page.family("ringway_accept_errors_total", "counter", "Connections that could not be accepted, and pauses.");
+    for (index, error) in AcceptError::ALL.iter().enumerate() {
+        let count: u64 = registry.cores.iter().map(|core| core.accept[index].get()).sum();
+        page.sample("ringway_accept_errors_total", &[("reason", error.as_str())], count);
+    }
+}
+
+fn listeners(page: &mut Page, registry: &Registry) {
+    let all = registry.listeners.sorted();
+    page.family("ringway_connections_total", "counter", "Connections accepted.");
+    for (listener, cores) in &all {
+        let count: u64 = cores.iter().map(|core| core.connections.get()).sum();
+        page.sample("ringway_connections_total", &[("listener", listener)], count);
+    }
+    page.family("ringway_connections_active", "gauge", "Connections open.");
+    for (listener, cores) in &all {
+        let count: u64 = cores.iter().map(|core| core.active.get()).sum();
+        page.sample("ringway_connections_active", &[("listener", listener)], count);
+    }
+    page.family("ringway_bytes_total", "counter", "Bytes relayed for TCP connections and tunnels that have ended.");
+    for (listener, cores) in &all {
+        let received: u64 = cores.iter().map(|core| core.bytes_in.get()).sum();
+        let sent: u64 = cores.iter().map(|core| core.bytes_out.get()).sum();
+        page.sample("ringway_bytes_total", &[("listener", listener), ("direction", "in")], received);
+        page.sample("ringway_bytes_total", &[("listener", listener), ("direction", "out")], sent);
+    }
+}
+
+fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>, names: &[String]) {
+    page.family("ringway_requests_total", "counter", "Requests by route and class of status; 0xx got no answer.");
+    for (route, cores) in registry.routes.sorted() {
+        for class in 0..6 {
+            let count: u64 = cores.iter().map(|core| core.by_class[class].get()).sum();
+            if count > 0 || class == 2 {
+                page.sample("ringway_requests_total", &[("route", route), ("code", &format!("{class}xx"))], count);
+            }
+        }
+    }
+    let name = "ringway_request_duration_seconds";
+    page.family(name, "summary", "From the request's head to the last byte of its answer.");
+    let mut measured: Vec<_> =
+        latencies.iter().filter_map(|(id, histogram)| Some((names.get(id.0 as usize)?, histogram))).collect();
+    measured.sort_unstable_by_key(|(route, _)| route.as_str());
+    for (route, histogram) in measured {
+        for (quantile, label) in QUANTILES {
+            let seconds = seconds(histogram.value_at_quantile(quantile));
+            page.sample(name, &[("route", route), ("quantile", label)], seconds);
+        }
+        let sum: f64 = histogram.iter_recorded().map(|step| seconds(step.value_iterated_to()) * count(&step)).sum();
+        page.sample("ringway_request_duration_seconds_sum", &[("route", route)], sum);
+        page.sample("ringway_request_duration_seconds_count", &[("route", route)], histogram.len());
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric's value is a float")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric's value is a float")]
+fn count(step: &hdrhistogram::iterators::IterationValue<u64>) -> f64 {
+    step.count_at_value() as f64
+}
+
+fn backends(page: &mut Page, registry: &Registry) {
+    let all = registry.backends.sorted();
+    page.family("ringway_upstream_requests_total", "counter", "Requests and connections given to a backend's endpoints.");
+    for (backend, cores) in &all {
+        let count: u64 = cores.iter().map(|core| core.requests.get()).sum();
+        page.sample("ringway_upstream_requests_total", &[("backend", backend)], count);
+    }
+    page.family("ringway_upstream_errors_total", "counter", "Failures on the way to a backend's endpoints.");
+    for (backend, cores) in &all {
+        for (index, error) in UpstreamError::ALL.iter().enumerate() {
+            let count: u64 = cores.iter().map(|core| core.errors[index].get()).sum();
+            if count > 0 {
+                let labels = [("backend", *backend), ("reason", error.as_str())];
+                page.sample("ringway_upstream_errors_total", &labels, count);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Which counters there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringway_core::model::{Model, Protocol};
+
+use super::{BackendMetrics, CoreMetrics, ListenerMetrics, RouteMetrics};
+
+/// All counters, by label and core. Lives on the control thread.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    pub(super) cores: Vec<Arc<CoreMetrics>>,
+    pub(super) routes: Family<RouteMetrics>,
+    pub(super) backends: Family<BackendMetrics>,
+    pub(super) listeners: Family<ListenerMetrics>,
+}
+
+/// The counters of one kind: by label, one per core.
+#[derive(Debug)]
+pub(super) struct Family<T> {
+    by_label: HashMap<String, Vec<Arc<T>>>,
+}
+
+impl<T: Default> Family<T> {
+    fn new() -> Self {
+        Self { by_label: HashMap::new() }
+    }
+
+    fn get(&mut self, label: &str, workers: usize) -> &[Arc<T>] {
+        if !self.by_label.contains_key(label) {
+            let counters = (0..workers).map(|_| Arc::default()).collect();
+            self.by_label.insert(label.to_owned(), counters);
+        }
+        &self.by_label[label]
+    }
+
+    /// Labels in order, each with its cores' counters.
+    pub(super) fn sorted(&self) -> Vec<(&str, &[Arc<T>])> {
+        let mut all: Vec<_> = self.by_label.iter().map(|(label, cores)| (label.as_str(), cores.as_slice())).collect();
+        all.sort_unstable_by_key(|(label, _)| *label);
+        all
+    }
+}
+
+/// One core's counters for one generation, by the model's ids.
+#[derive(Debug, Clone)]
+pub struct WorkerMetrics {
+    /// The core's own.
+    pub core: Arc<CoreMetrics>,
+    /// By `RouteId`.
+    pub routes: Vec<Arc<RouteMetrics>>,
+    /// By `BackendId`.
+    pub backends: Vec<Arc<BackendMetrics>>,
+    /// By socket, then by listener on it.
+    pub listeners: Vec<Vec<Arc<ListenerMetrics>>>,
+}
+
+impl Registry {
+    /// For this many cores.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            cores: (0..workers).map(|_| Arc::default()).collect(),
+            routes: Family::new(),
+            backends: Family::new(),
+            listeners: Family::new(),
+        }
+    }
+
+    /// A core's counters before there is anything to serve.
+    pub fn unbound(&self, worker: usize) -> WorkerMetrics {
+        WorkerMetrics {
+            core: Arc::clone(&self.cores[worker]),
+            routes: Vec::new(),
+            backends: Vec::new(),
+            listeners: Vec::new(),
+        }
+    }
+
+    /// Finds or makes the counters that serving `model` needs, for every core.
+    pub fn bind(&mut self, model: &Model) -> Vec<WorkerMetrics> {
+        let mut all: Vec<WorkerMetrics> = (0..self.workers).map(|worker| self.unbound(worker)).collect();
+        for route in &model.routes {
+            for (metrics, counter) in all.iter_mut().zip(self.routes.get(route, self.workers)) {
+                metrics.routes.push(Arc::clone(counter));
+            }
+        }
+        for backend in &model.backends {
+            for (metrics, counter) in all.iter_mut().zip(self.backends.get(&backend.name, self.workers)) {
+                metrics.backends.push(Arc::clone(counter));
+            }
+        }
+        for socket in &model.sockets {
+            for metrics in &mut all {
+                metrics.listeners.push(Vec::new());
+            }
+            for name in listener_names(&socket.protocol) {
+                for (metrics, counter) in all.iter_mut().zip(self.listeners.get(name, self.workers)) {
+                    metrics.listeners.last_mut().expect("pushed above").push(Arc::clone(counter));
+                }
+            }
+        }
+        all
+    }
+
+    /// Forgets the counters of labels that `model` does not have. Called once it is served everywhere.
+    pub fn retain(&mut self, model: &Model) {
+        let routes: std::collections::HashSet<&str> = model.routes.iter().map(String::as_str).collect();
+        self.routes.by_label.retain(|label, _| routes.contains(label.as_str()));
+        let backends: std::collections::HashSet<&str> = model.backends.iter().map(|b| b.name.as_str()).collect();
+        self.backends.by_label.retain(|label, _| backends.contains(label.as_str()));
+        let listeners: std::collections::HashSet<&str> =
+            model.sockets.iter().flat_map(|socket| listener_names(&socket.protocol)).collect();
+        // One that still has connections is kept until they have ended.
+        let quiet = |cores: &[Arc<ListenerMetrics>]| cores.iter().all(|core| core.active.get() == 0);
+        self.listeners.by_label.retain(|label, cores| listeners.contains(label.as_str()) || !quiet(cores));
+    }
+}
+
+fn listener_names(protocol: &Protocol) -> Vec<&str> {
+    match protocol {
+        Protocol::Http(listeners) => listeners.iter().map(|listener| listener.name.as_str()).collect(),
+        Protocol::Tcp(listener) => vec![&listener.name],
+    }
+}
