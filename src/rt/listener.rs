@@ -20,7 +20,7 @@ impl Listener {
 
     /// Waits until a connection may be waiting. May be dropped.
     pub async fn ready(&self) -> io::Result<()> {
-        self.socket.readable(true).await
+        self.socket.readable(false).await
     }
 
     /// The next waiting connection, or `None`.

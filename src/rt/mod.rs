@@ -7,6 +7,8 @@
 //! * A read or write in flight is never dropped: its buffer would stay with the kernel and its bytes be lost. What has
 //!   to end early is ended from outside, by shutting the socket down or by cancelling the operation and awaiting its
 //!   answer ([`Reader::read_unless_quiet`]). Waiting for readiness holds no buffer and may be dropped.
+//! * Readiness is always asked for strictly: on epoll the relaxed form answers from a cache that only its own reads
+//!   clear, so that a loop around our own `accept4` would never wait.
 //! * `accept` is readiness plus our own `accept4`; the runtime's accept leaks descriptors when dropped.
 //! * No task wakes itself to yield: such a task would run before all others again.
 //! * Nothing crosses threads but through a [`mailbox`], whose wake-up is a byte on a socket pair that the loop reads.

@@ -125,13 +125,13 @@ impl Reader {
 
     /// Waits until a read would not wait. Holds no buffer; may be dropped.
     pub async fn readable(&self) -> io::Result<()> {
-        sys::peek(&self.half.0).readable(true).await
+        sys::peek(&self.half.0).readable(false).await
     }
 
     /// The same until `at`; `false` when that has passed.
     pub async fn readable_until(&mut self, at: Tick) -> io::Result<bool> {
         let stream = sys::peek(&self.half.0);
-        match super::race(stream.readable(true), self.deadline.passed(at)).await {
+        match super::race(stream.readable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
                 self.deadline.disarm();
                 ready.map(|()| true)
@@ -197,7 +197,7 @@ fn is_interrupt(error: &io::Error) -> bool {
 pub async fn connect_tcp(address: SocketAddr, by: Tick) -> io::Result<Stream> {
     let mut stream = Stream::new(sys::connect_tcp(address)?)?;
     stream.wr.deadline.arm(by, Shutdown::Both);
-    let ready = sys::peek(&stream.wr.half.0).writable(true).await;
+    let ready = sys::peek(&stream.wr.half.0).writable(false).await;
     let late = stream.wr.deadline.disarm();
     if late {
         return Err(io::ErrorKind::TimedOut.into());
