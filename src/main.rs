@@ -9,8 +9,8 @@ fn main() {
     let up: std::net::SocketAddr = "127.0.0.1:19000".parse().unwrap();
     let rule = HttpRule { matches: vec![HttpMatch::default()], filters: Filters::default(), action: Action::Forward(vec![WeightedTarget{weight:1,target:Target::Backend(BackendId(0))}]), timeouts: RouteTimeouts::default() };
     let model = Model { routes: vec!["r".into(), "t".into()], backends: vec![Backend{name:"b".into(), endpoints: vec![Endpoint{address: EndpointAddress::Tcp(up), weight:1}], settings: BackendSettings::default()}],
-      sockets: vec![Socket{bind:"127.0.0.1:18080".parse().unwrap(), client: ClientPolicy::default(), protocol: Protocol::Http(vec![HttpListener{name:"l".into(), hostname: HostPattern::Any, routes: vec![HttpRoute{id:RouteId(0), hostnames: vec![HostPattern::Any], rules: vec![rule]}]}])},
-        Socket{bind:"127.0.0.1:18081".parse().unwrap(), client: ClientPolicy::default(), protocol: Protocol::Tcp(TcpListener{name:"t".into(), route: Some((RouteId(1), vec![WeightedTarget{weight:1,target:Target::Backend(BackendId(0))}]))})}] };
+      sockets: vec![Socket{bind:format!("127.0.0.1:{}", std::env::var("RW_PORT").unwrap_or("18080".into())).parse().unwrap(), client: ClientPolicy::default(), protocol: Protocol::Http(vec![HttpListener{name:"l".into(), hostname: HostPattern::Any, routes: vec![HttpRoute{id:RouteId(0), hostnames: vec![HostPattern::Any], rules: vec![rule]}]}])},
+        Socket{bind:"127.0.0.1:0".parse().unwrap(), client: ClientPolicy::default(), protocol: Protocol::Tcp(TcpListener{name:"t".into(), route: Some((RouteId(1), vec![WeightedTarget{weight:1,target:Target::Backend(BackendId(0))}]))})}] };
     let mut reg = Registry::new(1);
     let ms = reg.bind(&model);
     let snap = Arc::new(Snapshot::compile(1, model, &mut SocketIds::default()));
