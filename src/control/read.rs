@@ -1,0 +1,518 @@
+//! From the tree to typed values, collecting every error on the way.
+//!
+//! [`FromNode`] is what a serde `Deserialize` would be if it went on after an error: `None` means that at least one
+//! error has been reported for this value. The [`object!`] macro writes it for the kinds, field by field.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use super::source::{Diagnostic, Span, Spanned};
+use super::yaml::{Node, Value};
+
+/// What `${...}` in scalars is replaced from.
+pub trait Environment {
+    /// `${NAME}`.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// `${file:PATH}`.
+    fn file(&self, path: &Path) -> std::io::Result<String>;
+}
+
+/// The process's environment and file system.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+}
+
+/// What reading needs besides the tree: the environment, and where errors go.
+pub struct Cx<'a> {
+    environment: &'a dyn Environment,
+    /// Directory of the file being read, for relative paths.
+    pub directory: PathBuf,
+    diagnostics: RefCell<Vec<Diagnostic>>,
+}
+
+impl std::fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cx").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Cx<'a> {
+    /// For one file.
+    pub fn new(environment: &'a dyn Environment, directory: PathBuf) -> Self {
+        Self { environment, directory, diagnostics: RefCell::default() }
+    }
+
+    /// Reports an error.
+    pub fn error(&self, span: Span, message: impl Into<String>) {
+        self.report(Diagnostic::error(span, message));
+    }
+
+    /// Reports a warning.
+    pub fn warning(&self, span: Span, message: impl Into<String>) {
+        self.report(Diagnostic::warning(span, message));
+    }
+
+    /// Reports.
+    pub fn report(&self, diagnostic: Diagnostic) {
+        self.diagnostics.borrow_mut().push(diagnostic);
+    }
+
+    /// Everything reported.
+    pub fn finish(self) -> Vec<Diagnostic> {
+        self.diagnostics.into_inner()
+    }
+
+    /// A scalar with `${VAR}`, `${VAR:-default}`, `${file:PATH}` and `$$` replaced.
+    pub fn text<'n>(&self, node: &'n Node) -> Option<Cow<'n, str>> {
+        match &node.value {
+            Value::Scalar { text, .. } => match self.substitute(text) {
+                Ok(text) => Some(text),
+                Err(message) => {
+                    self.error(node.span, message);
+                    None
+                }
+            },
+            _ => {
+                self.error(node.span, format!("expected a scalar, found {}", kind_of(node)));
+                None
+            }
+        }
+    }
+
+    fn substitute<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, String> {
+        if !text.contains('$') {
+            return Ok(Cow::Borrowed(text));
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            out.push_str(&rest[..at]);
+            let tail = &rest[at + 1..];
+            if let Some(after) = tail.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            } else if let Some(inside) = tail.strip_prefix('{') {
+                let end = inside.find('}').ok_or("`${` without its `}`; a dollar sign is written `$$`")?;
+                out.push_str(&self.lookup(&inside[..end])?);
+                rest = &inside[end + 1..];
+            } else {
+                out.push('$');
+                rest = tail;
+            }
+        }
+        out.push_str(rest);
+        Ok(Cow::Owned(out))
+    }
+
+    fn lookup(&self, inside: &str) -> Result<String, String> {
+        if let Some(path) = inside.strip_prefix("file:") {
+            let path = self.directory.join(path);
+            let read = self.environment.file(&path);
+            return read
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("cannot read {}: {error}", path.display()));
+        }
+        let (name, default) = match inside.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inside, None),
+        };
+        let valid = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            return Err(format!("`${{{inside}}}` is not `${{NAME}}`, `${{NAME:-default}}` or `${{file:PATH}}`"));
+        }
+        match (self.environment.variable(name).filter(|value| !value.is_empty() || default.is_none()), default) {
+            (Some(value), _) => Ok(value),
+            (None, Some(default)) => Ok(default.to_owned()),
+            (None, None) => Err(format!("environment variable `{name}` is not set; `${{{name}:-default}}` gives a default")),
+        }
+    }
+}
+
+/// What a node is, for messages.
+pub fn kind_of(node: &Node) -> &'static str {
+    match &node.value {
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
+        Value::Scalar { plain: false, .. } => "a string",
+        Value::Scalar { text, .. } => plain_kind(text),
+    }
+}
+
+fn plain_kind(text: &str) -> &'static str {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => "null",
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => "a boolean",
+        _ if integer(text).is_some() => "an integer",
+        _ if is_float(text) => "a number",
+        _ => "a string",
+    }
+}
+
+fn integer(text: &str) -> Option<i64> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(hex) => (hex, 16),
+        None => match text.strip_prefix("0o") {
+            Some(octal) => (octal, 8),
+            None => (text, 10),
+        },
+    };
+    let first = digits.bytes().next()?;
+    if !(first.is_ascii_hexdigit() || (radix == 10 && (first == b'-' || first == b'+'))) {
+        return None;
+    }
+    i64::from_str_radix(digits, radix).ok()
+}
+
+fn is_float(text: &str) -> bool {
+    matches!(text, ".inf" | "-.inf" | ".nan" | ".NaN")
+        || (text.bytes().any(|b| b.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+            && text.parse::<f64>().is_ok())
+}
+
+/// A value that can be read from a node. `None`: errors were reported.
+pub trait FromNode: Sized {
+    /// Reads it.
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self>;
+}
+
+impl FromNode for String {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = cx.text(node)?;
+        if let Value::Scalar { plain: true, .. } = &node.value {
+            let kind = plain_kind(&text);
+            if kind != "a string" {
+                let mut error = Diagnostic::error(node.span, format!("expected a string, found {kind}"));
+                if kind != "null" {
+                    error = error.help(format!("put it in quotes: \"{text}\""));
+                }
+                cx.report(error);
+                return None;
+            }
+        }
+        Some(text.into_owned())
+    }
+}
+
+impl FromNode for bool {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = cx.text(node)?;
+        match (&node.value, &*text) {
+            (Value::Scalar { plain: true, .. }, "true" | "True" | "TRUE") => Some(true),
+            (Value::Scalar { plain: true, .. }, "false" | "False" | "FALSE") => Some(false),
+            _ => {
+                cx.error(node.span, format!("expected true or false, found {}", kind_of(node)));
+                None
+            }
+        }
+    }
+}
+
+impl FromNode for i64 {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = cx.text(node)?;
+        match &node.value {
+            Value::Scalar { plain: true, .. } if integer(&text).is_some() => integer(&text),
+            Value::Scalar { plain: true, .. } => {
+                cx.error(node.span, format!("expected an integer, found {}", plain_kind(&text)));
+                None
+            }
+            _ => {
+                let mut error = Diagnostic::error(node.span, format!("expected an integer, found {}", kind_of(node)));
+                if integer(&text).is_some() {
+                    error = error.help("remove the quotes");
+                }
+                cx.report(error);
+                None
+            }
+        }
+    }
+}
+
+/// An integer within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Int<const MIN: i64, const MAX: i64>(pub i64);
+
+impl<const MIN: i64, const MAX: i64> FromNode for Int<MIN, MAX> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let value = i64::from_node(node, cx)?;
+        if !(MIN..=MAX).contains(&value) {
+            cx.error(node.span, format!("{value} is out of range: expected {MIN} to {MAX}"));
+            return None;
+        }
+        Some(Self(value))
+    }
+}
+
+impl<T: FromNode> FromNode for Vec<T> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let Value::List(list) = &node.value else {
+            cx.error(node.span, format!("expected a list, found {}", kind_of(node)));
+            return None;
+        };
+        let read: Vec<Option<T>> = list.iter().map(|item| T::from_node(item, cx)).collect();
+        read.into_iter().collect()
+    }
+}
+
+/// A list of at least `MIN` and at most `MAX` items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<T>);
+
+impl<T, const MIN: usize, const MAX: usize> Default for List<T, MIN, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: FromNode, const MIN: usize, const MAX: usize> FromNode for List<T, MIN, MAX> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let list = Vec::from_node(node, cx)?;
+        if list.len() < MIN {
+            cx.error(node.span, format!("expected at least {MIN} items, found {}", list.len()));
+            return None;
+        }
+        if list.len() > MAX {
+            cx.error(node.span, format!("too many: must have at most {MAX} items, found {}", list.len()));
+            return None;
+        }
+        Some(Self(list))
+    }
+}
+
+impl<T, const MIN: usize, const MAX: usize> std::ops::Deref for List<T, MIN, MAX> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: FromNode> FromNode for Spanned<T> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        Some(Self { span: node.span, value: T::from_node(node, cx)? })
+    }
+}
+
+impl<T: FromNode> FromNode for Box<T> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        T::from_node(node, cx).map(Box::new)
+    }
+}
+
+/// A map from strings, in the order of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Table<T> {
+    /// The value of a key.
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
+impl<T: FromNode> FromNode for Table<T> {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let Value::Map(map) = &node.value else {
+            cx.error(node.span, format!("expected a mapping, found {}", kind_of(node)));
+            return None;
+        };
+        let read: Vec<Option<(String, T)>> =
+            map.iter().map(|(key, value)| Some((key.name.clone(), T::from_node(value, cx)?))).collect();
+        read.into_iter().collect::<Option<_>>().map(Self)
+    }
+}
+
+/// A string that is taken as it is written: nothing in it is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verbatim(pub String);
+
+impl FromNode for Verbatim {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { text, .. } => Some(Self(text.clone())),
+            _ => {
+                cx.error(node.span, format!("expected a string, found {}", kind_of(node)));
+                None
+            }
+        }
+    }
+}
+
+/// Any value, which nothing is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ignored;
+
+impl FromNode for Ignored {
+    fn from_node(_: &Node, _: &Cx<'_>) -> Option<Self> {
+        Some(Self)
+    }
+}
+
+/// A mapping being read field by field.
+#[derive(Debug)]
+pub struct Object<'n, 'c> {
+    node: &'n Node,
+    entries: &'n [(super::yaml::Key, Node)],
+    known: Vec<&'static str>,
+    cx: &'c Cx<'c>,
+}
+
+impl<'n, 'c> Object<'n, 'c> {
+    /// Starts on a node, which must be a mapping.
+    pub fn open(node: &'n Node, cx: &'c Cx<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Map(entries) => Some(Self { node, entries, known: Vec::new(), cx }),
+            _ => {
+                cx.error(node.span, format!("expected a mapping, found {}", kind_of(node)));
+                None
+            }
+        }
+    }
+
+    /// A field that may be absent or null. The outer `None`: errors were reported.
+    #[allow(clippy::option_option, reason = "the outer option is whether it could be read, the inner whether it is there")]
+    pub fn optional<T: FromNode>(&mut self, name: &'static str) -> Option<Option<T>> {
+        self.known.push(name);
+        match self.entries.iter().find(|(key, _)| key.name == name) {
+            Some((_, node)) if !node.is_null() => T::from_node(node, self.cx).map(Some),
+            _ => Some(None),
+        }
+    }
+
+    /// A field that must be there.
+    pub fn required<T: FromNode>(&mut self, name: &'static str) -> Option<T> {
+        let found = self.optional(name)?;
+        if found.is_none() {
+            let end = Span { end: self.node.span.start, ..self.node.span };
+            let at = self.entries.first().map_or(end, |(key, _)| key.span);
+            self.cx.error(at, format!("`{name}` is missing"));
+        }
+        found
+    }
+
+    /// Done: whatever was not asked for is unknown.
+    pub fn finish(self, kind: &str) -> bool {
+        let mut good = true;
+        for (key, _) in self.entries {
+            if self.known.contains(&key.name.as_str()) {
+                continue;
+            }
+            good = false;
+            let mut error = Diagnostic::error(key.span, format!("unknown field `{}` in {kind}", key.name));
+            error.help = Some(match suggestion(&key.name, &self.known) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => format!("known fields: {}", self.known.join(", ")),
+            });
+            self.cx.report(error);
+        }
+        good
+    }
+}
+
+/// The known name that was probably meant.
+pub fn suggestion<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let folded = name.to_lowercase();
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(name.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Declares a structure that is read from a mapping. After its name stands what messages call it. Fields are
+/// `required`, `optional` (an `Option`), or `or` a default; `rules` are checked when all fields could be read.
+macro_rules! object {
+    (@type required $ty:ty) => { $ty };
+    (@type optional $ty:ty) => { Option<$ty> };
+    (@type or $ty:ty) => { $ty };
+    (@read $object:ident, $key:expr, required) => { $object.required($key) };
+    (@read $object:ident, $key:expr, optional) => { $object.optional($key) };
+    (@read $object:ident, $key:expr, or $default:expr) => { $object.optional($key).map(|found| found.unwrap_or_else(|| $default)) };
+    (
+        $(#[$meta:meta])*
+        $name:ident = $label:literal {
+            $( $(#[$fmeta:meta])* $field:ident / $key:literal : $ty:ty = $mode:ident $(($default:expr))? , )*
+        }
+        $( rules |$this:ident, $cx:ident| $rules:block )?
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            /// Where it stands.
+            pub span: $crate::control::source::Span,
+            $( $(#[$fmeta])* pub $field: $crate::control::read::object!(@type $mode $ty), )*
+        }
+
+        impl $crate::control::read::FromNode for $name {
+            fn from_node(node: &$crate::control::yaml::Node, cx: &$crate::control::read::Cx<'_>) -> Option<Self> {
+                let mut object = $crate::control::read::Object::open(node, cx)?;
+                $( let $field = $crate::control::read::object!(@read object, $key, $mode $($default)?); )*
+                let known = object.finish($label);
+                let read = Self { span: node.span, $( $field: $field?, )* };
+                $( { let $this = &read; let $cx = cx; $rules } )?
+                known.then_some(read)
+            }
+        }
+    };
+}
+pub(crate) use object;
+
+/// Declares an enumeration of strings.
+macro_rules! choice {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $( $(#[$vmeta:meta])* $variant:ident = $text:literal, )* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $( $(#[$vmeta])* $variant, )* }
+
+        impl $name {
+            /// As written in resources.
+            pub fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $text, )* }
+            }
+        }
+
+        impl $crate::control::read::FromNode for $name {
+            fn from_node(node: &$crate::control::yaml::Node, cx: &$crate::control::read::Cx<'_>) -> Option<Self> {
+                let text = String::from_node(node, cx)?;
+                match text.as_str() {
+                    $( $text => Some(Self::$variant), )*
+                    other => {
+                        let known = [$( $text ),*];
+                        let quoted = known.map(|each| format!("\"{each}\"")).join(", ");
+                        let message = format!("unsupported value \"{other}\": supported values: {quoted}");
+                        let mut error = $crate::control::source::Diagnostic::error(node.span, message);
+                        if let Some(meant) = $crate::control::read::suggestion(other, &known) {
+                            error = error.help(format!("did you mean `{meant}`?"));
+                        }
+                        cx.report(error);
+                        None
+                    }
+                }
+            }
+        }
+    };
+}
+pub(crate) use choice;

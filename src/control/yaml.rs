@@ -1,0 +1,235 @@
+//! YAML and JSON text to a tree in which every key and value knows its place.
+//!
+//! Typed deserialisers stop at their first error, so the text is parsed once into this tree and the resources are read
+//! from it, each collecting all of its errors. The events come from the parser under serde-saphyr: its serde layer
+//! resolves scalars on its own, but `${VAR}` must be substituted before a plain scalar gets its type, and regular
+//! expressions and ConfigMap data must not be substituted at all. So scalars stay as written until they are read.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span as Range};
+
+use super::source::{Diagnostic, FileId, Span};
+
+/// Nesting beyond this is refused.
+const MAX_DEPTH: usize = 64;
+/// Nodes of one file, aliases expanded.
+const MAX_NODES: usize = 4_000_000;
+
+/// A value and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it stands.
+    pub span: Span,
+    /// What it is.
+    pub value: Value,
+}
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A scalar as written, escapes resolved.
+    Scalar {
+        /// Its text.
+        text: String,
+        /// Not quoted: it may be a number, a boolean or null.
+        plain: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file; keys are unique.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A mapping's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands.
+    pub span: Span,
+    /// Its name.
+    pub name: String,
+}
+
+impl Node {
+    /// Whether it is the null value.
+    pub fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// The value of a key, if this is a mapping that has it.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+}
+
+/// All documents of a text that are not empty. Syntax errors and duplicate keys go to `errors`; documents behind a
+/// syntax error are still read.
+pub fn parse(file: FileId, text: &str, errors: &mut Vec<Diagnostic>) -> Vec<Node> {
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), file, text_len: text.len(), nodes: 0, anchors: HashMap::new(), errors };
+    let mut documents = Vec::new();
+    loop {
+        match reader.document() {
+            Ok(Some(node)) if node.is_null() => {}
+            Ok(Some(node)) => documents.push(node),
+            Ok(None) => return documents,
+            Err(Stop::Syntax) => match reader.parser.proceed_next_document() {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return documents,
+            },
+            Err(Stop::Limit) => return documents,
+        }
+    }
+}
+
+enum Stop {
+    Syntax,
+    Limit,
+}
+
+struct Reader<'t, 'e> {
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    file: FileId,
+    text_len: usize,
+    nodes: usize,
+    anchors: HashMap<usize, Node>,
+    errors: &'e mut Vec<Diagnostic>,
+}
+
+impl<'t> Reader<'t, '_> {
+    fn span(&self, range: &Range) -> Span {
+        let byte = |marker: &granit_parser::Marker| {
+            u32::try_from(marker.byte_offset().unwrap_or_else(|| marker.index()).min(self.text_len)).unwrap_or(u32::MAX)
+        };
+        Span { file: self.file, start: byte(&range.start), end: byte(&range.end) }
+    }
+
+    fn next(&mut self) -> Result<Option<(Event<'t>, Range)>, Stop> {
+        loop {
+            match self.parser.next_event() {
+                None => return Ok(None),
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(event)) => return Ok(Some(event)),
+                Some(Err(error)) => {
+                    let at = *error.marker();
+                    let span = self.span(&Range::empty(at));
+                    self.errors.push(Diagnostic::error(span, format!("not YAML: {}", error.info())));
+                    return Err(Stop::Syntax);
+                }
+            }
+        }
+    }
+
+    /// The next document's root.
+    fn document(&mut self) -> Result<Option<Node>, Stop> {
+        loop {
+            let Some((event, range)) = self.next()? else { return Ok(None) };
+            match event {
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                Event::StreamEnd => return Ok(None),
+                event => {
+                    let root = self.node(event, &range, 0)?;
+                    self.anchors.clear();
+                    return Ok(Some(root));
+                }
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, range: &Range, depth: usize) -> Result<Node, Stop> {
+        let span = self.span(range);
+        self.nodes += 1;
+        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+            let what = if depth > MAX_DEPTH { "nested too deeply" } else { "too many values in one file" };
+            self.errors.push(Diagnostic::error(span, what));
+            return Err(Stop::Limit);
+        }
+        let (value, anchor, end) = match event {
+            Event::Scalar(text, style, anchor, _) => {
+                (Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor, span.end)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                let (list, end) = self.list(depth)?;
+                (Value::List(list), anchor, end)
+            }
+            Event::MappingStart(_, anchor, _) => {
+                let (map, end) = self.map(depth)?;
+                (Value::Map(map), anchor, end)
+            }
+            Event::Alias(id) => {
+                let Some(target) = self.anchors.get(&id) else {
+                    self.errors.push(Diagnostic::error(span, "an alias inside of the value it stands for"));
+                    return Err(Stop::Limit);
+                };
+                let copy = target.clone();
+                self.nodes += count(&copy);
+                return Ok(copy);
+            }
+            _ => {
+                self.errors.push(Diagnostic::error(span, "expected a value"));
+                return Err(Stop::Limit);
+            }
+        };
+        let node = Node { span: Span { end: end.max(span.end), ..span }, value };
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, depth: usize) -> Result<(Vec<Node>, u32), Stop> {
+        let mut list = Vec::new();
+        loop {
+            match self.next()? {
+                Some((Event::SequenceEnd, range)) => {
+                    let end = list.last().map_or(0, |node: &Node| node.span.end);
+                    return Ok((list, end.max(self.closing(&range))));
+                }
+                Some((event, range)) => list.push(self.node(event, &range, depth + 1)?),
+                None => return Err(Stop::Limit),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<(Vec<(Key, Node)>, u32), Stop> {
+        let mut map: Vec<(Key, Node)> = Vec::new();
+        loop {
+            let key = match self.next()? {
+                Some((Event::MappingEnd, range)) => {
+                    let end = map.last().map_or(0, |(_, node)| node.span.end);
+                    return Ok((map, end.max(self.closing(&range))));
+                }
+                Some((event, range)) => self.node(event, &range, depth + 1)?,
+                None => return Err(Stop::Limit),
+            };
+            let Some((event, range)) = self.next()? else { return Err(Stop::Limit) };
+            let value = self.node(event, &range, depth + 1)?;
+            let Value::Scalar { text: name, .. } = key.value else {
+                self.errors.push(Diagnostic::error(key.span, "a mapping's key must be a string"));
+                continue;
+            };
+            if map.iter().any(|(known, _)| known.name == name) {
+                self.errors.push(Diagnostic::error(key.span, format!("`{name}` is given twice in this mapping")));
+                continue;
+            }
+            map.push((Key { span: key.span, name }, value));
+        }
+    }
+
+    /// The end of a closing bracket; block collections have none.
+    fn closing(&self, range: &Range) -> u32 {
+        let span = self.span(range);
+        if span.end > span.start { span.end } else { 0 }
+    }
+}
+
+fn count(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::Scalar { .. } => 0,
+        Value::List(list) => list.iter().map(count).sum(),
+        Value::Map(map) => map.iter().map(|(_, node)| count(node)).sum(),
+    }
+}
