@@ -3,6 +3,7 @@
 
 #[allow(unsafe_code, reason = "memory that the kernel writes to; the invariants are in the module")]
 pub mod buffer;
+pub mod control;
 pub mod downstream;
 pub mod metrics;
 pub mod relay;

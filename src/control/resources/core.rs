@@ -1,0 +1,208 @@
+//! Kinds of Kubernetes itself. Fields that nothing here uses are accepted: the objects come from clusters.
+
+use std::net::IpAddr;
+
+use crate::control::read::{Cx, FromNode, Object};
+use crate::control::source::{Span, Spanned};
+use crate::control::yaml::{Node, Value};
+
+use super::text::Port;
+
+/// Reads some fields of a mapping and accepts the others.
+fn loose<'n, 'c>(node: &'n Node, cx: &'c Cx<'_>) -> Option<Object<'n, 'c>> {
+    Object::open(node, cx)
+}
+
+/// `Service.spec`, as far as it is used.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServiceSpec {
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// An `ExternalName` Service has no endpoints of its own.
+    pub external_name: Option<String>,
+}
+
+/// A Service's port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePort {
+    /// Its name, by which EndpointSlices refer to it; empty for the only one.
+    pub name: String,
+    /// Its number, by which routes refer to it.
+    pub port: Port,
+    /// `TCP` unless given.
+    pub protocol: String,
+    /// `kubernetes.io/h2c` and the like.
+    pub app_protocol: Option<String>,
+}
+
+impl FromNode for ServiceSpec {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut object = loose(node, cx)?;
+        let ports: Option<Option<Vec<ServicePort>>> = object.optional("ports");
+        let kind: Option<Option<String>> = object.optional("type");
+        let external: Option<Option<String>> = object.optional("externalName");
+        let external_name = (kind?.as_deref() == Some("ExternalName")).then_some(external?.unwrap_or_default());
+        Some(Self { ports: ports?.unwrap_or_default(), external_name })
+    }
+}
+
+impl FromNode for ServicePort {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut object = loose(node, cx)?;
+        let name: Option<Option<String>> = object.optional("name");
+        let port: Option<Port> = object.required("port");
+        let protocol: Option<Option<String>> = object.optional("protocol");
+        let app_protocol: Option<Option<String>> = object.optional("appProtocol");
+        Some(Self {
+            name: name?.unwrap_or_default(),
+            port: port?,
+            protocol: protocol?.unwrap_or_else(|| "TCP".to_owned()),
+            app_protocol: app_protocol?,
+        })
+    }
+}
+
+/// An EndpointSlice, as far as it is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointSliceSpec {
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Its ports.
+    pub ports: Vec<SlicePort>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SliceEndpoint {
+    /// Its addresses, which are equivalent; the first is used.
+    pub addresses: Vec<Spanned<IpAddr>>,
+    /// Takes traffic; unknown counts as yes.
+    pub ready: bool,
+    /// Answers, even if it is about to end.
+    pub serving: bool,
+    /// Is about to end.
+    pub terminating: bool,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlicePort {
+    /// The Service port's name.
+    pub name: String,
+    /// Where to connect to; none: every port, which nothing can be made of.
+    pub port: Option<Port>,
+}
+
+impl EndpointSliceSpec {
+    /// From the whole object: this kind has no `spec`.
+    pub fn read(object: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut fields = loose(object, cx)?;
+        let kind: Option<Option<Spanned<String>>> = fields.optional("addressType");
+        let endpoints: Option<Option<Vec<SliceEndpoint>>> = fields.optional("endpoints");
+        let ports: Option<Option<Vec<SlicePort>>> = fields.optional("ports");
+        let fqdn = kind?.is_some_and(|kind| {
+            if kind.value == "FQDN" {
+                cx.warning(kind.span, "addressType FQDN is not used: these endpoints get no traffic");
+            }
+            kind.value == "FQDN"
+        });
+        let endpoints = endpoints?.unwrap_or_default();
+        Some(Self { endpoints: if fqdn { Vec::new() } else { endpoints }, ports: ports?.unwrap_or_default() })
+    }
+}
+
+impl FromNode for SliceEndpoint {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut object = loose(node, cx)?;
+        let addresses: Option<Vec<Spanned<IpAddr>>> = object.required("addresses");
+        let conditions: Option<Option<Conditions>> = object.optional("conditions");
+        let conditions = conditions?.unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        Some(Self {
+            addresses: addresses?,
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+impl FromNode for Conditions {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut object = loose(node, cx)?;
+        let ready = object.optional("ready");
+        let serving = object.optional("serving");
+        let terminating = object.optional("terminating");
+        Some(Self { ready: ready?, serving: serving?, terminating: terminating? })
+    }
+}
+
+impl FromNode for SlicePort {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let mut object = loose(node, cx)?;
+        let name: Option<Option<String>> = object.optional("name");
+        let port: Option<Option<Port>> = object.optional("port");
+        Some(Self { name: name?.unwrap_or_default(), port: port? })
+    }
+}
+
+impl FromNode for IpAddr {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = String::from_node(node, cx)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            cx.error(node.span, format!("\"{text}\" is not an IP address"));
+        }
+        address
+    }
+}
+
+/// Keys of a ConfigMap or Secret with their values, verbatim.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Data {
+    /// As text, or base64 in a Secret's `data`.
+    pub entries: Vec<(String, Spanned<String>)>,
+}
+
+impl Data {
+    /// From the fields of the whole object that hold data.
+    pub fn read(object: &Node, fields: &[&str], cx: &Cx<'_>) -> Option<Self> {
+        let mut data = Self::default();
+        let mut good = true;
+        for field in fields {
+            let Some(node) = object.get(field).filter(|node| !node.is_null()) else { continue };
+            let Value::Map(map) = &node.value else {
+                cx.error(node.span, format!("expected a mapping, found {}", crate::control::read::kind_of(node)));
+                good = false;
+                continue;
+            };
+            for (key, value) in map {
+                match &value.value {
+                    Value::Scalar { text, .. } => {
+                        data.entries.push((key.name.clone(), Spanned { span: value.span, value: text.clone() }));
+                    }
+                    _ => {
+                        cx.error(value.span, format!("expected a string, found {}", crate::control::read::kind_of(value)));
+                        good = false;
+                    }
+                }
+            }
+        }
+        good.then_some(data)
+    }
+}
+
+/// The place of a whole object: its first line.
+pub fn place(node: &Node) -> Span {
+    match &node.value {
+        Value::Map(entries) => entries.first().map_or(node.span, |(key, _)| key.span),
+        _ => node.span,
+    }
+}

@@ -1,0 +1,193 @@
+//! The kinds that are read, as published, typed. What a cluster would refuse at admission is refused here; what it
+//! would accept with a condition is accepted.
+
+pub mod core;
+pub mod filter;
+pub mod gateway;
+pub mod http_route;
+pub mod l4_route;
+pub mod meta;
+pub mod refs;
+pub mod ringway;
+pub mod text;
+
+use std::collections::HashMap;
+
+use super::read::{Cx, FromNode, Object};
+use super::source::{Diagnostic, Span, Spanned};
+use super::yaml::{Node, Value};
+
+use meta::Meta;
+
+/// An object of some kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource<S> {
+    /// Its metadata.
+    pub meta: Meta,
+    /// Its content.
+    pub spec: S,
+}
+
+/// All objects of a load, in the order of the files.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "one field per kind")]
+pub struct Resources {
+    pub classes: Vec<Resource<gateway::GatewayClassSpec>>,
+    pub gateways: Vec<Resource<gateway::GatewaySpec>>,
+    pub http_routes: Vec<Resource<http_route::HttpRouteSpec>>,
+    pub tcp_routes: Vec<Resource<l4_route::TcpRouteSpec>>,
+    pub grants: Vec<Resource<gateway::ReferenceGrantSpec>>,
+    pub namespaces: Vec<Resource<()>>,
+    pub services: Vec<Resource<core::ServiceSpec>>,
+    pub slices: Vec<Resource<core::EndpointSliceSpec>>,
+    pub config_maps: Vec<Resource<core::Data>>,
+    pub secrets: Vec<Resource<core::Data>>,
+    pub backends: Vec<Resource<ringway::BackendSpec>>,
+    pub certificates: Vec<Resource<ringway::CertificateSpec>>,
+    pub client_policies: Vec<Resource<ringway::ClientPolicySpec>>,
+    seen: HashMap<(String, String, String), Span>,
+}
+
+/// Kinds of the groups that are known and come with later work.
+const LATER: [&str; 6] = ["ListenerSet", "GRPCRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy", "L4ForwardingPolicy"];
+
+const KINDS: [(&str, &str, &[&str]); 13] = [
+    (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
+    (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
+    (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
+    (refs::GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
+    (refs::GATEWAY_GROUP, "ReferenceGrant", &["v1", "v1beta1"]),
+    ("", "Namespace", &["v1"]),
+    ("", "Service", &["v1"]),
+    ("discovery.k8s.io", "EndpointSlice", &["v1"]),
+    ("", "ConfigMap", &["v1"]),
+    ("", "Secret", &["v1"]),
+    (refs::RINGWAY_GROUP, "Backend", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "Certificate", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "ClientPolicy", &["v1alpha1"]),
+];
+
+impl Resources {
+    /// Reads one document: an object, or a List of objects.
+    pub fn read(&mut self, document: &Node, cx: &Cx<'_>) {
+        if !matches!(document.value, Value::Map(_)) {
+            let found = super::read::kind_of(document);
+            cx.error(document.span, format!("expected an object with apiVersion and kind, found {found}"));
+            return;
+        }
+        let text = |field: &str| -> Option<Spanned<String>> {
+            let Some(node) = document.get(field) else {
+                cx.error(core::place(document), format!("`{field}` is missing"));
+                return None;
+            };
+            Spanned::from_node(node, cx)
+        };
+        let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else { return };
+        if kind.value == "List" && version.value == "v1" {
+            match document.get("items").map(|items| &items.value) {
+                Some(Value::List(items)) => items.iter().for_each(|item| self.read(item, cx)),
+                _ => cx.error(kind.span, "a List needs `items`"),
+            }
+            return;
+        }
+        let (group, name) = version.value.rsplit_once('/').unwrap_or(("", &version.value));
+        match KINDS.iter().find(|known| known.0 == group && known.1 == kind.value) {
+            None => unknown(group, &kind, cx),
+            Some((_, _, versions)) if !versions.contains(&name) => {
+                let message = format!("{} is read in version {}, not {name}", kind.value, versions.join(" or "));
+                cx.error(version.span, message);
+            }
+            Some(_) => self.object(group, &kind.value, document, cx),
+        }
+    }
+
+    fn object(&mut self, group: &str, kind: &str, document: &Node, cx: &Cx<'_>) {
+        match (group, kind) {
+            (refs::GATEWAY_GROUP, "GatewayClass") => self.put(kind, document, cx, spec, |all| &mut all.classes),
+            (refs::GATEWAY_GROUP, "Gateway") => self.put(kind, document, cx, spec, |all| &mut all.gateways),
+            (refs::GATEWAY_GROUP, "HTTPRoute") => self.put(kind, document, cx, spec, |all| &mut all.http_routes),
+            (refs::GATEWAY_GROUP, "TCPRoute") => self.put(kind, document, cx, spec, |all| &mut all.tcp_routes),
+            (refs::GATEWAY_GROUP, "ReferenceGrant") => self.put(kind, document, cx, spec, |all| &mut all.grants),
+            (refs::RINGWAY_GROUP, "Backend") => self.put(kind, document, cx, spec, |all| &mut all.backends),
+            (refs::RINGWAY_GROUP, "Certificate") => self.put(kind, document, cx, spec, |all| &mut all.certificates),
+            (refs::RINGWAY_GROUP, "ClientPolicy") => self.put(kind, document, cx, spec, |all| &mut all.client_policies),
+            (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
+            (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),
+            (_, "EndpointSlice") => {
+                self.put(kind, document, cx, core::EndpointSliceSpec::read, |all| &mut all.slices);
+            }
+            (_, "ConfigMap") => {
+                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, &["data", "binaryData"], cx);
+                self.put(kind, document, cx, read, |all| &mut all.config_maps);
+            }
+            _ => {
+                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, &["data", "stringData"], cx);
+                self.put(kind, document, cx, read, |all| &mut all.secrets);
+            }
+        }
+    }
+
+    fn put<S>(
+        &mut self,
+        kind: &str,
+        document: &Node,
+        cx: &Cx<'_>,
+        read: impl FnOnce(&Node, &Cx<'_>) -> Option<S>,
+        list: impl FnOnce(&mut Self) -> &mut Vec<Resource<S>>,
+    ) {
+        let meta = match document.get("metadata") {
+            Some(node) => Meta::from_node(node, cx),
+            None => {
+                cx.error(core::place(document), "`metadata` is missing");
+                None
+            }
+        };
+        let spec = read(document, cx);
+        let Some(mut meta) = meta else { return };
+        if matches!(kind, "GatewayClass" | "Namespace") {
+            meta.namespace.clear();
+        }
+        let key = (kind.to_owned(), meta.namespace.clone(), meta.name.clone());
+        if self.seen.insert(key, meta.span).is_some() {
+            cx.error(meta.span, format!("{kind} {} is defined twice", meta.full_name()));
+            return;
+        }
+        if let Some(spec) = spec {
+            list(self).push(Resource { meta, spec });
+        }
+    }
+}
+
+/// The `spec` of a kind whose fields are all known.
+fn spec<S: FromNode>(document: &Node, cx: &Cx<'_>) -> Option<S> {
+    let mut object = Object::open(document, cx)?;
+    for other in ["apiVersion", "kind", "metadata", "status"] {
+        let _ignored: Option<Option<super::read::Ignored>> = object.optional(other);
+    }
+    let read = object.required("spec");
+    let known = object.finish("this object");
+    read.filter(|_| known)
+}
+
+fn service(document: &Node, cx: &Cx<'_>) -> Option<core::ServiceSpec> {
+    match document.get("spec") {
+        Some(node) => core::ServiceSpec::from_node(node, cx),
+        None => Some(core::ServiceSpec::default()),
+    }
+}
+
+fn unknown(group: &str, kind: &Spanned<String>, cx: &Cx<'_>) {
+    let ours = [refs::GATEWAY_GROUP, refs::RINGWAY_GROUP].contains(&group);
+    let mut warning = if ours && LATER.contains(&kind.value.as_str()) {
+        Diagnostic::warning(kind.span, format!("{} is not served yet; the object is ignored", kind.value))
+    } else {
+        Diagnostic::warning(kind.span, format!("unknown kind {}; the object is ignored", kind.value))
+    };
+    let known: Vec<&str> = KINDS.iter().filter(|known| known.0 == group).map(|known| known.1).collect();
+    if ours && !LATER.contains(&kind.value.as_str())
+        && let Some(meant) = super::read::suggestion(&kind.value, &known)
+    {
+        warning = warning.help(format!("did you mean `{meant}`?"));
+    }
+    cx.report(warning);
+}

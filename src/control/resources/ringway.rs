@@ -1,0 +1,205 @@
+//! `ringway.dev/v1alpha1`: what the Gateway API has no kind for.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::control::read::{Cx, FromNode, Int, List, choice, object};
+use crate::control::source::Spanned;
+use crate::control::yaml::Node;
+
+use super::refs::PolicyTargetRef;
+use super::text::{Duration, Port, PreciseHostname};
+
+object! {
+    /// `Backend.spec`: endpoints that are written down.
+    BackendSpec = "Backend spec" {
+        /// Where.
+        endpoints / "endpoints": List<BackendEndpoint, 0, 1024> = required,
+    }
+}
+
+choice! {
+    /// The built-in responders.
+    Demo {
+        /// Answers with what it got.
+        Echo = "Echo",
+    }
+}
+
+object! {
+    /// One endpoint: exactly one of `ip`, `hostname`, `unix` and `demo`.
+    BackendEndpoint = "endpoint" {
+        /// An address.
+        ip / "ip": IpAddr = optional,
+        /// A name, which is resolved.
+        hostname / "hostname": PreciseHostname = optional,
+        /// A Unix socket's path.
+        unix / "unix": Spanned<String> = optional,
+        /// A built-in responder.
+        demo / "demo": Demo = optional,
+        /// With `ip` and `hostname`.
+        port / "port": Port = optional,
+        /// Its share.
+        weight / "weight": Int<0, 1000> = or(Int(1)),
+    }
+    rules |this, cx| {
+        let given = [this.ip.is_some(), this.hostname.is_some(), this.unix.is_some(), this.demo.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            cx.error(this.span, "exactly one of ip, hostname, unix and demo must be specified");
+        }
+        let by_port = this.ip.is_some() || this.hostname.is_some();
+        if by_port && this.port.is_none() {
+            cx.error(this.span, "port must be specified with ip and hostname");
+        }
+        if !by_port && this.port.is_some() {
+            cx.error(this.span, "port must not be specified with unix and demo");
+        }
+        if let Some(path) = &this.unix {
+            // sockaddr_un holds 108 bytes with the end of the string.
+            if path.value.is_empty() || path.value.len() > 107 || path.value.contains('\0') {
+                cx.error(path.span, "a socket's path has 1 to 107 bytes");
+            }
+        }
+    }
+}
+
+object! {
+    /// `Certificate.spec`: PEM files.
+    CertificateSpec = "Certificate spec" {
+        /// The chain, leaf first.
+        certificate_file / "certificateFile": Spanned<FilePath> = required,
+        /// The key.
+        private_key_file / "privateKeyFile": Spanned<FilePath> = required,
+    }
+}
+
+/// A path; a relative one counts from the directory of the file that it stands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl FromNode for FilePath {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = String::from_node(node, cx)?;
+        if text.is_empty() {
+            cx.error(node.span, "expected a path");
+            return None;
+        }
+        Some(Self(cx.directory.join(text)))
+    }
+}
+
+object! {
+    /// `ClientPolicy.spec`: how the clients of a Gateway or of one of its listeners are treated. Field names follow
+    /// Envoy Gateway's ClientTrafficPolicy where it has them.
+    ClientPolicySpec = "ClientPolicy spec" {
+        /// Gateways, or listeners of them by `sectionName`.
+        target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
+        /// Who is believed.
+        client_ip_detection / "clientIPDetection": ClientIpDetection = optional,
+        /// Deadlines.
+        timeout / "timeout": ClientTimeout = optional,
+        /// Sizes.
+        limits / "limits": ClientLimits = optional,
+        /// Fields that are sent upstream.
+        headers / "headers": ClientHeaders = optional,
+    }
+}
+
+object! {
+    /// Who is believed about whom a request comes from.
+    ClientIpDetection = "clientIPDetection" {
+        /// By `X-Forwarded-For`.
+        x_forwarded_for / "xForwardedFor": XForwardedFor = required,
+    }
+}
+
+object! {
+    /// By `X-Forwarded-For`.
+    XForwardedFor = "xForwardedFor" {
+        /// Peers whose fields are kept and extended.
+        trusted_cidrs / "trustedCIDRs": List<Cidr, 1, 1024> = required,
+    }
+}
+
+/// An address range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr(pub ipnet::IpNet);
+
+impl FromNode for Cidr {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = String::from_node(node, cx)?;
+        let range = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from));
+        if range.is_none() {
+            cx.error(node.span, format!("\"{text}\" is not an address range such as 10.0.0.0/8"));
+        }
+        range.map(Self)
+    }
+}
+
+object! {
+    /// Deadlines.
+    ClientTimeout = "timeout" {
+        /// Of HTTP.
+        http / "http": HttpTimeout = optional,
+        /// Of TCP connections and tunnels.
+        tcp / "tcp": TcpTimeout = optional,
+    }
+}
+
+object! {
+    /// Deadlines of HTTP; `0s` is refused: each has to be something.
+    HttpTimeout = "http timeout" {
+        /// A head from its first byte to its last.
+        request_headers / "requestHeadersReceivedTimeout": Positive = optional,
+        /// Between two requests.
+        idle / "idleTimeout": Positive = optional,
+        /// Without progress in a body.
+        stream_idle / "streamIdleTimeout": Positive = optional,
+    }
+}
+
+object! {
+    /// Deadlines of TCP connections and tunnels.
+    TcpTimeout = "tcp timeout" {
+        /// Without a byte in either direction.
+        idle / "idleTimeout": Positive = optional,
+    }
+}
+
+/// A duration that is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positive(pub std::time::Duration);
+
+impl FromNode for Positive {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let duration = Duration::from_node(node, cx)?;
+        if duration.limit().is_none() {
+            cx.error(node.span, "must be longer than 0s");
+        }
+        duration.limit().map(Self)
+    }
+}
+
+object! {
+    /// Sizes.
+    ClientLimits = "limits" {
+        /// Of a request head in bytes; buffers of 64 KiB hold it.
+        head_bytes / "headBytes": Int<1024, 65536> = optional,
+        /// Fields in it.
+        head_fields / "headFields": Int<1, 128> = optional,
+        /// Of the request target in bytes.
+        uri_bytes / "uriBytes": Int<64, 65536> = optional,
+        /// Of a request body in bytes.
+        body_bytes / "bodyBytes": Int<0, { i64::MAX }> = optional,
+    }
+}
+
+object! {
+    /// Fields that are sent upstream.
+    ClientHeaders = "headers" {
+        /// `Forwarded` (RFC 7239).
+        forwarded / "forwarded": bool = optional,
+        /// `Via` (RFC 9110 section 7.6.3).
+        via / "via": bool = optional,
+    }
+}
