@@ -28,7 +28,7 @@ pub(crate) use monoio::buf::{IoBuf, IoBufMut};
 
 pub use deadline::{Deadline, Tick, now, tick_after};
 pub use listener::Listener;
-pub use mailbox::{Receiver, Sender, mailbox};
+pub use mailbox::{Inbox, Receiver, Sender, mailbox};
 pub use stream::{Reader, Stream, Writer, connect_tcp, connect_unix, open_streams};
 pub use task::{Signal, catch_unwind, join, race, sleep, spawn};
 

@@ -19,7 +19,7 @@ pub async fn sleep(duration: Duration) {
 }
 
 /// What a panic leaves behind.
-pub type Panic = Box<dyn Any + Send>;
+pub(super) type Panic = Box<dyn Any + Send>;
 
 /// Runs `future`; a panic inside it ends here.
 pub async fn catch_unwind<F: Future>(future: F) -> Result<F::Output, Panic> {

@@ -21,7 +21,7 @@ use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::snapshot::{Snapshot, SocketId};
 
-pub use conn::{ConnGuard, ConnState};
+pub use conn::{ConnGuard, ConnState, Registry};
 pub use generation::{CoreBackend, Generation, HttpSocket, Socket};
 
 /// What a worker is told.

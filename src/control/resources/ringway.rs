@@ -16,6 +16,12 @@ object! {
         /// Where.
         endpoints / "endpoints": List<BackendEndpoint, 0, 1024> = required,
     }
+    rules |this, cx| {
+        let demos = this.endpoints.iter().filter(|endpoint| endpoint.demo.is_some()).count();
+        if demos > 0 && this.endpoints.len() > 1 {
+            cx.error(this.span, "a demo endpoint must be the only one");
+        }
+    }
 }
 
 choice! {

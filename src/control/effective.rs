@@ -1,0 +1,215 @@
+//! The model as JSON: what is served after every default, for `ringway check --effective` and `/config`.
+
+use std::time::Duration;
+
+use ringway_core::model::{
+    Action, Backend, ClientPolicy, EndpointAddress, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule, Model,
+    PathMatch, PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+};
+use serde_json::{Map, Value, json};
+
+/// The whole model.
+pub fn effective(model: &Model) -> Value {
+    json!({
+        "sockets": model.sockets.iter().map(|each| socket(model, each)).collect::<Vec<_>>(),
+        "backends": model.backends.iter().map(backend).collect::<Vec<_>>(),
+    })
+}
+
+fn duration(duration: Duration) -> Value {
+    let millis = duration.as_millis();
+    json!(if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") })
+}
+
+fn socket(model: &Model, socket: &Socket) -> Value {
+    let mut out = Map::new();
+    out.insert("bind".into(), json!(socket.bind.to_string()));
+    match &socket.protocol {
+        Protocol::Http(listeners) => {
+            out.insert("protocol".into(), json!("HTTP"));
+            out.insert("listeners".into(), listeners.iter().map(|each| listener(model, each)).collect());
+        }
+        Protocol::Tcp(listener) => {
+            out.insert("protocol".into(), json!("TCP"));
+            out.insert("listener".into(), json!(listener.name));
+            if let Some((id, split)) = &listener.route {
+                out.insert("route".into(), json!(model.routes[id.0 as usize]));
+                out.insert("split".into(), targets(model, split));
+            }
+        }
+    }
+    out.insert("clients".into(), client(&socket.client));
+    Value::Object(out)
+}
+
+fn client(policy: &ClientPolicy) -> Value {
+    let trusted: Vec<String> = policy.trusted.iter().map(ToString::to_string).collect();
+    json!({
+        "timeouts": {
+            "requestHeaders": duration(policy.timeouts.header),
+            "idle": duration(policy.timeouts.idle),
+            "bodyIdle": duration(policy.timeouts.body_idle),
+            "streamIdle": duration(policy.timeouts.stream_idle),
+        },
+        "limits": {
+            "headBytes": policy.limits.head_bytes,
+            "headFields": policy.limits.head_fields,
+            "uriBytes": policy.limits.uri_bytes,
+            "bodyBytes": policy.limits.body_bytes,
+        },
+        "trusted": trusted,
+        "forwarded": policy.forwarded,
+        "via": policy.via,
+    })
+}
+
+fn listener(model: &Model, listener: &HttpListener) -> Value {
+    json!({
+        "name": listener.name,
+        "hostname": listener.hostname.to_string(),
+        "routes": listener.routes.iter().map(|each| route(model, each)).collect::<Vec<_>>(),
+    })
+}
+
+fn route(model: &Model, route: &HttpRoute) -> Value {
+    let hostnames: Vec<String> = route.hostnames.iter().map(ToString::to_string).collect();
+    json!({
+        "name": model.routes[route.id.0 as usize],
+        "hostnames": hostnames,
+        "rules": route.rules.iter().map(|each| rule(model, each)).collect::<Vec<_>>(),
+    })
+}
+
+fn rule(model: &Model, rule: &HttpRule) -> Value {
+    let mut out = Map::new();
+    out.insert("matches".into(), rule.matches.iter().map(to_match).collect());
+    if !rule.filters.request_headers.is_empty() {
+        out.insert("requestHeaders".into(), modifier(&rule.filters.request_headers));
+    }
+    if !rule.filters.response_headers.is_empty() {
+        out.insert("responseHeaders".into(), modifier(&rule.filters.response_headers));
+    }
+    if let Some(rewrite) = &rule.filters.rewrite {
+        let mut found = Map::new();
+        if let Some(hostname) = &rewrite.hostname {
+            found.insert("hostname".into(), json!(hostname));
+        }
+        if let Some(change) = &rewrite.path {
+            found.insert("path".into(), path(change));
+        }
+        out.insert("rewrite".into(), Value::Object(found));
+    }
+    match &rule.action {
+        Action::Forward(split) => out.insert("forward".into(), targets(model, split)),
+        Action::Redirect(found) => out.insert("redirect".into(), redirect(found)),
+        Action::Fail(status) => out.insert("answer".into(), json!(status)),
+    };
+    let mut timeouts = Map::new();
+    if let Some(found) = rule.timeouts.request {
+        timeouts.insert("request".into(), duration(found));
+    }
+    if let Some(found) = rule.timeouts.backend_request {
+        timeouts.insert("backendRequest".into(), duration(found));
+    }
+    if !timeouts.is_empty() {
+        out.insert("timeouts".into(), Value::Object(timeouts));
+    }
+    Value::Object(out)
+}
+
+fn to_match(found: &HttpMatch) -> Value {
+    let mut out = Map::new();
+    let (kind, text) = match &found.path {
+        PathMatch::Exact(path) => ("exact", path.as_str()),
+        PathMatch::Prefix(path) => ("prefix", path.as_str()),
+        PathMatch::Regex(regex) => ("regex", regex.as_str()),
+    };
+    out.insert("path".into(), json!({ kind: text }));
+    if let Some(method) = &found.method {
+        out.insert("method".into(), json!(method));
+    }
+    if !found.headers.is_empty() {
+        let headers = found.headers.iter().map(|each| (each.name.clone(), value(&each.value)));
+        out.insert("headers".into(), Value::Object(headers.collect()));
+    }
+    if !found.query.is_empty() {
+        let query = found.query.iter().map(|each| (each.name.clone(), value(&each.value)));
+        out.insert("query".into(), Value::Object(query.collect()));
+    }
+    Value::Object(out)
+}
+
+fn value(found: &ValueMatch) -> Value {
+    match found {
+        ValueMatch::Exact(text) => json!({ "exact": text }),
+        ValueMatch::Regex(regex) => json!({ "regex": regex.as_str() }),
+    }
+}
+
+fn modifier(found: &HeaderModifier) -> Value {
+    let table = |list: &[(String, String)]| -> Value {
+        Value::Object(list.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
+    };
+    json!({ "set": table(&found.set), "add": table(&found.add), "remove": found.remove })
+}
+
+fn path(found: &PathModifier) -> Value {
+    match found {
+        PathModifier::ReplaceFull(path) => json!({ "replaceFull": path }),
+        PathModifier::ReplacePrefix(path) => json!({ "replacePrefix": path }),
+    }
+}
+
+fn redirect(found: &Redirect) -> Value {
+    let mut out = Map::new();
+    out.insert("status".into(), json!(found.status));
+    if let Some(scheme) = &found.scheme {
+        out.insert("scheme".into(), json!(scheme));
+    }
+    if let Some(hostname) = &found.hostname {
+        out.insert("hostname".into(), json!(hostname));
+    }
+    if let Some(change) = &found.path {
+        out.insert("path".into(), path(change));
+    }
+    match found.port {
+        RedirectPort::Explicit(port) | RedirectPort::Listener(port) => out.insert("port".into(), json!(port)),
+        RedirectPort::OfScheme => None,
+    };
+    Value::Object(out)
+}
+
+fn targets(model: &Model, split: &[WeightedTarget]) -> Value {
+    split
+        .iter()
+        .map(|share| {
+            let target = match share.target {
+                Target::Backend(id) => json!(model.backends[id.0 as usize].name),
+                Target::Invalid => Value::Null,
+            };
+            json!({ "weight": share.weight, "backend": target })
+        })
+        .collect()
+}
+
+fn backend(found: &Backend) -> Value {
+    let endpoints: Vec<Value> = found
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let address = match &endpoint.address {
+                EndpointAddress::Tcp(address) => address.to_string(),
+                EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
+                EndpointAddress::Echo(name) => format!("echo:{name}"),
+            };
+            json!({ "address": address, "weight": endpoint.weight })
+        })
+        .collect();
+    json!({
+        "name": found.name,
+        "endpoints": endpoints,
+        "connectTimeout": duration(found.settings.connect_timeout),
+        "idleTimeout": duration(found.settings.idle_timeout),
+        "maxIdle": found.settings.max_idle,
+    })
+}

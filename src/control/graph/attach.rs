@@ -1,0 +1,170 @@
+//! Which listeners a route attaches to.
+
+use ringway_core::model::HostPattern;
+
+use crate::control::read::Table;
+use crate::control::resources::http_route::HttpRouteSpec;
+use crate::control::resources::l4_route::TcpRouteSpec;
+use crate::control::resources::meta::Meta;
+use crate::control::resources::refs::{FromNamespaces, GATEWAY_GROUP, ParentRef};
+use crate::control::resources::{Resource, Resources};
+
+use super::{Attachment, GatewayState, ListenerState, ParentState, Problem, Report};
+
+/// Attaches an HTTPRoute.
+pub(super) fn http(
+    route: &Resource<HttpRouteSpec>,
+    gateways: &mut [GatewayState<'_>],
+    resources: &Resources,
+    report: &mut Report,
+) -> Vec<ParentState> {
+    let hostnames: Vec<HostPattern> = route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()).collect();
+    let common = |listener: &ListenerState<'_>| intersection(&listener.spec.host(), &hostnames);
+    parents("HTTPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
+}
+
+/// Attaches a TCPRoute, which has no hostnames.
+pub(super) fn tcp(
+    route: &Resource<TcpRouteSpec>,
+    gateways: &mut [GatewayState<'_>],
+    resources: &Resources,
+    report: &mut Report,
+) -> Vec<ParentState> {
+    let common = |_: &ListenerState<'_>| vec![HostPattern::Any];
+    parents("TCPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
+}
+
+/// What a listener and a route without or with hostnames have in common.
+fn intersection(listener: &HostPattern, hostnames: &[HostPattern]) -> Vec<HostPattern> {
+    if hostnames.is_empty() {
+        return vec![listener.clone()];
+    }
+    let mut common: Vec<HostPattern> = Vec::new();
+    for both in hostnames.iter().filter_map(|hostname| listener.intersect(hostname)) {
+        if !common.contains(&both) {
+            common.push(both);
+        }
+    }
+    common
+}
+
+fn parents(
+    kind: &'static str,
+    meta: &Meta,
+    refs: &[ParentRef],
+    gateways: &mut [GatewayState<'_>],
+    resources: &Resources,
+    report: &mut Report,
+    common: impl Fn(&ListenerState<'_>) -> Vec<HostPattern>,
+) -> Vec<ParentState> {
+    let name = format!("{kind} {}", meta.full_name());
+    if refs.is_empty() {
+        report.warning(meta.span, format!("{name} has no parentRefs: it is not served"));
+    }
+    let mut parents = Vec::new();
+    for (index, parent) in refs.iter().enumerate() {
+        if &*parent.group != GATEWAY_GROUP || &*parent.kind != "Gateway" {
+            report.warning(parent.span, format!("{name}: a parent of kind {} is not served", parent.kind));
+            continue;
+        }
+        let namespace = parent.namespace.as_ref().map_or(meta.namespace.as_str(), |found| &found.0);
+        let found = gateways
+            .iter()
+            .position(|gateway| gateway.object.meta.name == parent.name.0 && gateway.object.meta.namespace == namespace);
+        let Some(gateway) = found else {
+            let exists =
+                resources.gateways.iter().any(|each| each.meta.name == parent.name.0 && each.meta.namespace == namespace);
+            if !exists {
+                let known: Vec<&str> = resources
+                    .gateways
+                    .iter()
+                    .filter(|each| each.meta.namespace == namespace)
+                    .map(|each| each.meta.name.as_str())
+                    .collect();
+                let help = crate::control::read::suggestion(&parent.name, &known);
+                report.warning_with_help(
+                    parent.span,
+                    format!("{name}: there is no Gateway {namespace}/{}", parent.name),
+                    help.map(|meant| format!("did you mean `{meant}`?")),
+                );
+            }
+            continue;
+        };
+        let state = parent_state(kind, meta, index, parent, gateway, &gateways[gateway], resources, &common);
+        if let Some(problem) = &state.problem {
+            report.warning(parent.span, format!("{name} is not accepted: {}", problem.message));
+        }
+        for attachment in &state.attached {
+            gateways[gateway].listeners[attachment.listener].attached_routes += 1;
+        }
+        parents.push(state);
+    }
+    parents
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call; a structure for it would be read once")]
+fn parent_state(
+    kind: &'static str,
+    meta: &Meta,
+    index: usize,
+    parent: &ParentRef,
+    gateway: usize,
+    state: &GatewayState<'_>,
+    resources: &Resources,
+    common: &impl Fn(&ListenerState<'_>) -> Vec<HostPattern>,
+) -> ParentState {
+    let selected = |listener: &ListenerState<'_>| {
+        parent.section_name.as_ref().is_none_or(|name| *name == listener.spec.name.value)
+            && parent.port.is_none_or(|port| port == listener.spec.port.value)
+    };
+    let mut any_selected = false;
+    let mut any_allowed = false;
+    let mut attached = Vec::new();
+    for (number, listener) in state.listeners.iter().enumerate() {
+        if !selected(listener) {
+            continue;
+        }
+        any_selected = true;
+        if !listener.kinds.contains(&kind) || !allows(listener, state, meta, resources) {
+            continue;
+        }
+        any_allowed = true;
+        let hostnames = common(listener);
+        if !hostnames.is_empty() {
+            attached.push(Attachment { gateway, listener: number, hostnames });
+        }
+    }
+    let where_to = format!("Gateway {}", state.object.meta.full_name());
+    let problem = if !any_selected {
+        Some(Problem::new("NoMatchingParent", format!("{where_to} has no listener with that name or port")))
+    } else if !any_allowed {
+        let message = format!("no listener of {where_to} allows {kind}s of namespace {}", meta.namespace);
+        Some(Problem::new("NotAllowedByListeners", message))
+    } else if attached.is_empty() {
+        let message = format!("no listener of {where_to} has a hostname in common with it");
+        Some(Problem::new("NoMatchingListenerHostname", message))
+    } else {
+        None
+    };
+    ParentState { index, problem, attached }
+}
+
+/// Whether a listener takes routes of the route's namespace.
+fn allows(listener: &ListenerState<'_>, gateway: &GatewayState<'_>, meta: &Meta, resources: &Resources) -> bool {
+    let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    match namespaces.map_or(FromNamespaces::Same, |namespaces| namespaces.from) {
+        FromNamespaces::All => true,
+        FromNamespaces::None => false,
+        FromNamespaces::Same => gateway.object.meta.namespace == meta.namespace,
+        FromNamespaces::Selector => {
+            let object = resources.namespaces.iter().find(|each| each.meta.name == meta.namespace);
+            let mut labels = object.map_or_else(Table::default, |object| object.meta.labels.clone());
+            // Every namespace has this label in a cluster.
+            labels.0.retain(|(key, _)| key != "kubernetes.io/metadata.name");
+            labels.0.push(("kubernetes.io/metadata.name".to_owned(), meta.namespace.clone()));
+            namespaces
+                .and_then(|namespaces| namespaces.selector.as_ref())
+                .is_some_and(|selector| selector.matches(&labels))
+        }
+    }
+}

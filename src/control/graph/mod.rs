@@ -1,0 +1,196 @@
+//! Objects with their references resolved and their conditions known.
+//!
+//! What the API calls a condition (a backend that does not exist, a reference without a grant, a listener in conflict)
+//! is not an error here: it is kept at the object it concerns, reported as a warning with its place, and has become
+//! the behaviour that the API prescribes for it by the time the model is built.
+
+mod attach;
+mod backend_ref;
+mod gateway;
+mod http_rule;
+
+use std::net::IpAddr;
+
+use ringway_core::model::{Backend, HostPattern, HttpRule, RouteId, WeightedTarget};
+
+use super::resources::Resources;
+use super::source::{Diagnostic, Span};
+
+pub use gateway::{CONTROLLER, GatewayState, ListenerState, Serves};
+
+/// Looks a hostname up; no answer is an empty list.
+pub trait Resolve {
+    /// Its addresses, in a stable order.
+    fn resolve(&mut self, hostname: &str) -> Vec<IpAddr>;
+}
+
+/// A condition that is not met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The API's reason, in camel case.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Problem {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// One parentRef of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParentState {
+    /// Its index in the route's parentRefs.
+    pub index: usize,
+    /// The route is not accepted there.
+    pub problem: Option<Problem>,
+    /// Listeners that took it: gateway, listener, the hostnames that both have.
+    pub attached: Vec<Attachment>,
+}
+
+/// A route at a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attachment {
+    /// Index of the gateway.
+    pub gateway: usize,
+    /// Index of its listener.
+    pub listener: usize,
+    /// Hostnames that both have; never empty for HTTP.
+    pub hostnames: Vec<HostPattern>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteRules {
+    /// HTTP rules; redirects that follow the listener's port carry port 0.
+    Http(Vec<HttpRule>),
+    /// One TCP split.
+    Tcp(Vec<WeightedTarget>),
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteState {
+    /// `HTTPRoute` or `TCPRoute`.
+    pub kind: &'static str,
+    /// Index among the resources of that kind.
+    pub index: usize,
+    /// Its id in the model.
+    pub id: RouteId,
+    /// Its parents that are ours.
+    pub parents: Vec<ParentState>,
+    /// A reference of it does not resolve.
+    pub unresolved: Option<Problem>,
+    /// Part of it cannot be honoured.
+    pub partly_invalid: Option<Problem>,
+    /// What it does.
+    pub rules: RouteRules,
+}
+
+/// Everything, resolved.
+#[derive(Debug)]
+pub struct Graph<'r> {
+    /// What it was built from.
+    pub resources: &'r Resources,
+    /// Gateways of our classes, oldest first.
+    pub gateways: Vec<GatewayState<'r>>,
+    /// Routes, oldest first, HTTP before TCP.
+    pub routes: Vec<RouteState>,
+    /// Backends that routes refer to, by `BackendId`.
+    pub backends: Vec<Backend>,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What building needs: where warnings go.
+#[derive(Debug, Default)]
+struct Report {
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    fn warning(&mut self, span: Span, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::warning(span, message));
+    }
+
+    fn warning_with_help(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
+        self.diagnostics.push(Diagnostic { help, ..Diagnostic::warning(span, message) });
+    }
+}
+
+impl<'r> Graph<'r> {
+    /// Resolves everything.
+    pub fn build(resources: &'r Resources, resolver: &mut dyn Resolve) -> Self {
+        let mut report = Report::default();
+        let mut gateways = gateway::gateways(resources, &mut report);
+        let mut backends = backend_ref::Backends::new(resources, resolver);
+        let mut routes = Vec::new();
+        for index in by_age(&resources.http_routes) {
+            let route = &resources.http_routes[index];
+            let id = next_id(&routes);
+            let parents = attach::http(route, &mut gateways, resources, &mut report);
+            let built = http_rule::rules(route, &mut backends, &mut report);
+            routes.push(RouteState {
+                kind: "HTTPRoute",
+                index,
+                id,
+                parents,
+                unresolved: built.unresolved,
+                partly_invalid: built.partly_invalid,
+                rules: RouteRules::Http(built.rules),
+            });
+        }
+        for index in by_age(&resources.tcp_routes) {
+            let route = &resources.tcp_routes[index];
+            let id = next_id(&routes);
+            let parents = attach::tcp(route, &mut gateways, resources, &mut report);
+            let mut unresolved = None;
+            let referrer = backend_ref::Referrer { kind: "TCPRoute", namespace: &route.meta.namespace };
+            let split = route.spec.rules[0]
+                .backend_refs
+                .iter()
+                .map(|target| {
+                    let wanted = backend_ref::Wanted::of_stream(target);
+                    let (target, weight) =
+                        (backends.resolve(&referrer, &wanted, &mut unresolved, &mut report), target.weight);
+                    WeightedTarget { weight: http_rule::weight(weight), target }
+                })
+                .collect();
+            routes.push(RouteState {
+                kind: "TCPRoute",
+                index,
+                id,
+                parents,
+                unresolved,
+                partly_invalid: None,
+                rules: RouteRules::Tcp(split),
+            });
+        }
+        Self { resources, gateways, routes, backends: backends.finish(), diagnostics: report.diagnostics }
+    }
+
+    /// A route's `Kind/namespace/name`.
+    pub fn route_name(&self, route: &RouteState) -> String {
+        format!("{}/{}", route.kind, self.route_meta(route).full_name())
+    }
+
+    /// A route's metadata.
+    pub fn route_meta(&self, route: &RouteState) -> &'r super::resources::meta::Meta {
+        match route.rules {
+            RouteRules::Http(_) => &self.resources.http_routes[route.index].meta,
+            RouteRules::Tcp(_) => &self.resources.tcp_routes[route.index].meta,
+        }
+    }
+}
+
+fn next_id(routes: &[RouteState]) -> RouteId {
+    RouteId(u32::try_from(routes.len()).expect("fewer routes than 2^32"))
+}
+
+fn by_age<S>(all: &[super::resources::Resource<S>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|a, b| all[*a].meta.age_key().cmp(&all[*b].meta.age_key()));
+    order
+}

@@ -1,0 +1,128 @@
+//! The graph's conditions in the API's shape: what a controller would write to each object's `status`.
+
+use serde_json::{Value, json};
+
+use super::graph::{CONTROLLER, GatewayState, Graph, ListenerState, Problem};
+use super::resources::meta::Meta;
+use super::resources::refs::{GATEWAY_GROUP, ParentRef};
+
+/// A `v1 List` of every Gateway and route that is ours, with its status.
+pub fn status(graph: &Graph<'_>) -> Value {
+    let mut items: Vec<Value> = graph.gateways.iter().map(gateway).collect();
+    items.extend(graph.routes.iter().map(|route| {
+        let meta = graph.route_meta(route);
+        let refs: &[ParentRef] = match route.kind {
+            "HTTPRoute" => &graph.resources.http_routes[route.index].spec.parent_refs,
+            _ => &graph.resources.tcp_routes[route.index].spec.parent_refs,
+        };
+        let parents: Vec<Value> = route
+            .parents
+            .iter()
+            .map(|parent| {
+                let accepted = condition(meta, "Accepted", "Accepted", "the route is served", parent.problem.as_ref());
+                let resolved =
+                    condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", route.unresolved.as_ref());
+                let mut conditions = vec![accepted, resolved];
+                if let Some(problem) = &route.partly_invalid {
+                    conditions.push(raw(meta, "PartiallyInvalid", true, problem.reason, &problem.message));
+                }
+                json!({
+                    "parentRef": parent_ref(meta, &refs[parent.index]),
+                    "controllerName": CONTROLLER,
+                    "conditions": conditions,
+                })
+            })
+            .collect();
+        object(route.kind, meta, json!({ "parents": parents }))
+    }));
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+fn object(kind: &str, meta: &Meta, status: Value) -> Value {
+    json!({
+        "apiVersion": format!("{GATEWAY_GROUP}/v1"),
+        "kind": kind,
+        "metadata": { "name": meta.name, "namespace": meta.namespace },
+        "status": status,
+    })
+}
+
+fn raw(meta: &Meta, kind: &str, status: bool, reason: &str, message: &str) -> Value {
+    json!({
+        "type": kind,
+        "status": if status { "True" } else { "False" },
+        "reason": reason,
+        "message": message,
+        "observedGeneration": meta.generation,
+    })
+}
+
+fn condition(meta: &Meta, kind: &str, reason: &str, message: &str, problem: Option<&Problem>) -> Value {
+    match problem {
+        None => raw(meta, kind, true, reason, message),
+        Some(problem) => raw(meta, kind, false, problem.reason, &problem.message),
+    }
+}
+
+fn parent_ref(meta: &Meta, parent: &ParentRef) -> Value {
+    let mut found = json!({
+        "group": &*parent.group,
+        "kind": &*parent.kind,
+        "namespace": parent.namespace.as_ref().map_or(meta.namespace.as_str(), |found| &found.0),
+        "name": &*parent.name,
+    });
+    if let Some(name) = &parent.section_name {
+        found["sectionName"] = json!(&**name);
+    }
+    if let Some(port) = parent.port {
+        found["port"] = json!(port.get());
+    }
+    found
+}
+
+fn gateway(state: &GatewayState<'_>) -> Value {
+    let meta = &state.object.meta;
+    let served = state.problem.is_none() && (state.listeners.is_empty() || state.listeners.iter().any(ListenerState::is_served));
+    let refused = state.listeners.iter().filter(|listener| listener.problem.is_some() || listener.conflict.is_some());
+    let refused: Vec<&str> = refused.map(|listener| &*listener.spec.name.value.0).collect();
+    let invalid = (!refused.is_empty())
+        .then(|| Problem { reason: "ListenersNotValid", message: format!("listeners not served: {}", refused.join(", ")) });
+    let accepted = match (&state.problem, &invalid) {
+        (Some(problem), _) => raw(meta, "Accepted", false, problem.reason, &problem.message),
+        (None, Some(invalid)) => raw(meta, "Accepted", served, invalid.reason, &invalid.message),
+        (None, None) => raw(meta, "Accepted", true, "Accepted", "the Gateway is served"),
+    };
+    let programmed = if served {
+        raw(meta, "Programmed", true, "Programmed", "the Gateway's listeners are bound")
+    } else {
+        raw(meta, "Programmed", false, "Invalid", "no listener is served")
+    };
+    let addresses: Vec<Value> = if served {
+        state.addresses.iter().map(|ip| json!({ "type": "IPAddress", "value": ip.to_string() })).collect()
+    } else {
+        Vec::new()
+    };
+    let listeners: Vec<Value> = state.listeners.iter().map(|each| listener(meta, state, each)).collect();
+    object("Gateway", meta, json!({ "addresses": addresses, "conditions": [accepted, programmed], "listeners": listeners }))
+}
+
+fn listener(meta: &Meta, gateway: &GatewayState<'_>, state: &ListenerState<'_>) -> Value {
+    let refused = state.problem.as_ref().or(state.conflict.as_ref()).or(gateway.problem.as_ref());
+    let programmed = refused.map(|problem| Problem { reason: "Invalid", message: problem.message.clone() });
+    let conflicted = match &state.conflict {
+        Some(conflict) => raw(meta, "Conflicted", true, conflict.reason, &conflict.message),
+        None => raw(meta, "Conflicted", false, "NoConflicts", "it clashes with no other listener"),
+    };
+    let kinds: Vec<Value> = state.kinds.iter().map(|kind| json!({ "group": GATEWAY_GROUP, "kind": kind })).collect();
+    json!({
+        "name": &*state.spec.name.value,
+        "supportedKinds": kinds,
+        "attachedRoutes": state.attached_routes,
+        "conditions": [
+            condition(meta, "Accepted", "Accepted", "the listener is served", refused),
+            condition(meta, "Programmed", "Programmed", "the listener is bound", programmed.as_ref()),
+            condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", state.unresolved.as_ref()),
+            conflicted,
+        ],
+    })
+}

@@ -1,0 +1,187 @@
+//! The graph to the model: only what is accepted and served is left of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use ringway_core::model::{
+    Action, ClientPolicy, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, Socket, TcpListener,
+};
+
+use super::graph::{Graph, RouteRules, Serves};
+use super::resources::refs::GATEWAY_GROUP;
+use super::resources::ringway::ClientPolicySpec;
+use super::source::Diagnostic;
+
+/// Builds the model. Warnings about policies go to `diagnostics`.
+pub(super) fn translate(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) -> Model {
+    let policies = Policies::new(graph, diagnostics);
+    let mut sockets: Vec<Socket> = Vec::new();
+    let mut by_bind: HashMap<(SocketAddr, bool), usize> = HashMap::new();
+    for (number, gateway) in graph.gateways.iter().enumerate() {
+        if gateway.problem.is_some() {
+            continue;
+        }
+        for (index, listener) in gateway.listeners.iter().enumerate() {
+            let Some(serves) = listener.serves.filter(|_| listener.is_served()) else { continue };
+            let name = gateway.listener_name(index);
+            for bind in gateway.binds(index) {
+                let at = *by_bind.entry((bind, serves == Serves::Http)).or_insert_with(|| {
+                    let protocol = match serves {
+                        Serves::Http => Protocol::Http(Vec::new()),
+                        Serves::Tcp => Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) }),
+                    };
+                    sockets.push(Socket { bind, protocol, client: policies.of(number, index) });
+                    sockets.len() - 1
+                });
+                if let Protocol::Http(listeners) = &mut sockets[at].protocol {
+                    listeners.push(HttpListener {
+                        name: name.clone(),
+                        hostname: listener.spec.host(),
+                        routes: http_routes(graph, number, index, bind.port()),
+                    });
+                }
+            }
+        }
+    }
+    Model {
+        sockets,
+        routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
+        backends: graph.backends.clone(),
+    }
+}
+
+fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> Vec<HttpRoute> {
+    let mut attached: Vec<HttpRoute> = Vec::new();
+    for route in &graph.routes {
+        let RouteRules::Http(rules) = &route.rules else { continue };
+        let mut hostnames = Vec::new();
+        for found in route.parents.iter().flat_map(|parent| &parent.attached) {
+            if (found.gateway, found.listener) == (gateway, listener) {
+                hostnames.extend(found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect::<Vec<_>>());
+            }
+        }
+        if !hostnames.is_empty() {
+            attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().map(|rule| at_port(rule, port)).collect() });
+        }
+    }
+    attached
+}
+
+/// A redirect without port and scheme keeps the listener's port.
+fn at_port(rule: &HttpRule, port: u16) -> HttpRule {
+    let mut rule = rule.clone();
+    if let Action::Redirect(redirect) = &mut rule.action
+        && let RedirectPort::Listener(listener) = &mut redirect.port
+    {
+        *listener = port;
+    }
+    rule
+}
+
+/// The oldest of the attached routes has a TCP listener.
+fn tcp_route(
+    graph: &Graph<'_>,
+    gateway: usize,
+    listener: usize,
+) -> Option<(ringway_core::model::RouteId, Vec<ringway_core::model::WeightedTarget>)> {
+    graph.routes.iter().find_map(|route| match &route.rules {
+        RouteRules::Tcp(split) => route
+            .parents
+            .iter()
+            .flat_map(|parent| &parent.attached)
+            .any(|found| (found.gateway, found.listener) == (gateway, listener))
+            .then(|| (route.id, split.clone())),
+        RouteRules::Http(_) => None,
+    })
+}
+
+/// ClientPolicies by what they are attached to. One for a listener comes before one for its whole Gateway.
+struct Policies {
+    of_gateway: HashMap<usize, ClientPolicy>,
+    of_listener: HashMap<(usize, usize), ClientPolicy>,
+}
+
+impl Policies {
+    fn new(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let mut found = Self { of_gateway: HashMap::new(), of_listener: HashMap::new() };
+        let mut objects: Vec<_> = graph.resources.client_policies.iter().collect();
+        objects.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
+        for object in objects {
+            let policy = to_policy(&object.spec);
+            let name = format!("ClientPolicy {}", object.meta.full_name());
+            for target in &*object.spec.target_refs {
+                let mut warn = |message: String| diagnostics.push(Diagnostic::warning(target.span, message));
+                if &*target.group != GATEWAY_GROUP || &*target.kind != "Gateway" {
+                    warn(format!("{name}: a {} cannot be its target, only a Gateway", target.kind));
+                    continue;
+                }
+                let gateway = graph.gateways.iter().position(|gateway| {
+                    gateway.object.meta.name == target.name.0 && gateway.object.meta.namespace == object.meta.namespace
+                });
+                let Some(gateway) = gateway else {
+                    warn(format!("{name}: there is no Gateway {}/{} to attach to", object.meta.namespace, target.name));
+                    continue;
+                };
+                let taken = match &target.section_name {
+                    None => keep(&mut found.of_gateway, gateway, &policy),
+                    Some(section) => {
+                        let listeners = &graph.gateways[gateway].listeners;
+                        match listeners.iter().position(|listener| listener.spec.name.value == *section) {
+                            Some(listener) => keep(&mut found.of_listener, (gateway, listener), &policy),
+                            None => {
+                                warn(format!("{name}: Gateway {} has no listener {}", target.name, &**section));
+                                continue;
+                            }
+                        }
+                    }
+                };
+                if !taken {
+                    warn(format!("{name} is not used here: an older ClientPolicy has the same target"));
+                }
+            }
+        }
+        found
+    }
+
+    fn of(&self, gateway: usize, listener: usize) -> ClientPolicy {
+        let found = self.of_listener.get(&(gateway, listener)).or_else(|| self.of_gateway.get(&gateway));
+        found.cloned().unwrap_or_default()
+    }
+}
+
+fn keep<K: Eq + std::hash::Hash>(map: &mut HashMap<K, ClientPolicy>, key: K, policy: &ClientPolicy) -> bool {
+    let free = !map.contains_key(&key);
+    if free {
+        map.insert(key, policy.clone());
+    }
+    free
+}
+
+fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
+    let mut policy = ClientPolicy::default();
+    if let Some(found) = &spec.client_ip_detection {
+        policy.trusted = found.x_forwarded_for.trusted_cidrs.iter().map(|range| range.0).collect();
+    }
+    if let Some(http) = spec.timeout.as_ref().and_then(|timeout| timeout.http.as_ref()) {
+        let timeouts = &mut policy.timeouts;
+        timeouts.header = http.request_headers.map_or(timeouts.header, |found| found.0);
+        timeouts.idle = http.idle.map_or(timeouts.idle, |found| found.0);
+        timeouts.body_idle = http.stream_idle.map_or(timeouts.body_idle, |found| found.0);
+    }
+    if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.tcp.as_ref()).and_then(|tcp| tcp.idle) {
+        policy.timeouts.stream_idle = idle.0;
+    }
+    if let Some(found) = &spec.limits {
+        let size = |value: i64| usize::try_from(value).expect("bounds of the field");
+        let limits = &mut policy.limits;
+        limits.head_bytes = found.head_bytes.map_or(limits.head_bytes, |value| size(value.0));
+        limits.head_fields = found.head_fields.map_or(limits.head_fields, |value| size(value.0));
+        limits.uri_bytes = found.uri_bytes.map_or(limits.uri_bytes, |value| size(value.0));
+        limits.body_bytes = found.body_bytes.map(|value| u64::try_from(value.0).expect("not negative"));
+    }
+    if let Some(found) = &spec.headers {
+        policy.forwarded = found.forwarded.unwrap_or(policy.forwarded);
+        policy.via = found.via.unwrap_or(policy.via);
+    }
+    policy
+}
