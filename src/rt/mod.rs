@@ -54,6 +54,11 @@ impl Driver {
     }
 }
 
+/// Whether a worker's ring can be had here, and if not, why. Run in a thread of its own: the ring belongs to it.
+pub fn probe_ring() -> io::Result<()> {
+    std::thread::spawn(|| run(Driver::IoUring, async {})).join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
+
 /// Runs `main` on this thread's own event loop until it is done. The ring is built here, in the thread that uses it.
 pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     let main = async {

@@ -74,7 +74,7 @@ pub struct Core {
     /// Its latencies.
     pub latencies: RefCell<Latencies>,
     /// Its connections.
-    pub conns: conn::Registry,
+    pub conns: Registry,
     /// Bytes under construction, between suspension points only.
     pub scratch: RefCell<Vec<u8>>,
     generation: RefCell<Rc<Generation>>,
@@ -116,7 +116,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
     let core = Rc::new(Core {
         metrics: Arc::clone(&metrics.core),
         latencies: RefCell::new(Latencies::default()),
-        conns: conn::Registry::default(),
+        conns: Registry::default(),
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),

@@ -1,0 +1,153 @@
+//! The command line, as it is given; defaults that need to look at the machine are `server`'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::admin::Address;
+
+/// An edge proxy and load balancer, configured by the Kubernetes Gateway API.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve. Without configuration: a demo on 127.0.0.1, HTTP on 8080 and TCP on 8081.
+    Run(RunArgs),
+    /// Report every error and warning in the configuration; exit 0, or 64 if there are errors.
+    Check(CheckArgs),
+    /// Show what the running process serves, and the conditions of its objects.
+    Status(StatusArgs),
+    /// Make the running process read its configuration again.
+    Reload(AdminArgs),
+    /// Make the running process finish what it is doing and end.
+    Drain(AdminArgs),
+    /// Look at this machine: kernel, io_uring, limits, ports.
+    Doctor(ConfigArgs),
+}
+
+/// Where configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// A file, or a directory of *.yaml, *.yml and *.json; may be repeated. Default: /etc/ringway, if it exists.
+    #[arg(long, value_name = "PATH")]
+    pub config: Vec<PathBuf>,
+}
+
+/// `ringway run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Where configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Refuse a configuration that has warnings.
+    #[arg(long)]
+    pub strict: bool,
+    /// Worker threads. Default: one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// Do not pin workers to cores.
+    #[arg(long)]
+    pub no_pin: bool,
+    /// What workers wait on.
+    #[arg(long, value_enum, default_value_t = DriverChoice::Auto)]
+    pub driver: DriverChoice,
+    /// `unix:PATH`, or `IP:PORT` (read-only); may be repeated. Default: unix:/run/ringway/admin.sock, or
+    /// ringway.sock in $XDG_RUNTIME_DIR.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Vec<Address>,
+    /// The form of the log, which goes to standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+    /// The least severe level that is logged.
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+}
+
+/// `ringway check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Where configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Warnings are errors.
+    #[arg(long)]
+    pub strict: bool,
+    /// Print the conditions of every object.
+    #[arg(long)]
+    pub status: bool,
+    /// Print what would be served, every default filled in.
+    #[arg(long)]
+    pub effective: bool,
+    /// The form of what is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// `ringway status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// The form of what is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Whom to ask.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// `unix:PATH` or `IP:PORT` of the running process's admin server.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<Address>,
+}
+
+/// What workers wait on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// io_uring where it can be had, else epoll.
+    Auto,
+    /// io_uring, or fail.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the levels have the names that everyone knows")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}

@@ -1,0 +1,435 @@
+//! The composition root: what runs on the control thread, from start to end.
+//!
+//! It loads, binds, starts one thread per worker, and then waits for whatever comes: signals, changed files, admin
+//! requests, names to be looked up again. Workers get each generation in one message and answer when they serve it.
+
+mod generation;
+mod watch;
+mod workers;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::admin::{self, Address, Ask, Reply};
+use crate::cli::DriverChoice;
+use crate::control::provider::{Input, Provider, SystemResolver};
+use crate::control::read::ProcessEnvironment;
+use crate::control::source::Severity;
+use crate::control::{self, Loaded, effective};
+use crate::metrics::{self, prometheus};
+use crate::rt::{self, Driver};
+use crate::sys;
+
+use generation::{ApplyError, Generations};
+use workers::Workers;
+
+/// How long exchanges in flight may take once a drain has begun.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often hostnames are looked up again.
+const RESOLVE: Duration = Duration::from_secs(30);
+/// Where configuration is unless told otherwise.
+const DEFAULT_CONFIG: &str = "/etc/ringway";
+
+/// What to run.
+#[derive(Debug)]
+pub struct Options {
+    /// Files and directories as given.
+    pub config: Vec<PathBuf>,
+    /// Warnings refuse a configuration.
+    pub strict: bool,
+    /// Worker threads; none: one per core.
+    pub workers: Option<usize>,
+    /// Pin workers to cores.
+    pub pin: bool,
+    /// What workers wait on.
+    pub driver: DriverChoice,
+    /// Admin addresses; none: the default.
+    pub admin: Vec<Address>,
+}
+
+/// Why the process ends other than by a drain.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has errors, which have been printed.
+    #[error("the configuration has {0} errors")]
+    Config(usize),
+    /// Something at work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What wakes the control thread.
+#[derive(Debug)]
+enum Event {
+    Signal(i32),
+    FilesChanged,
+    Ask(Ask, Sender<Reply>),
+    WorkerEnded(usize, Result<usize, String>),
+}
+
+/// Where configuration is, given what the command line says.
+pub fn provider(config: &[PathBuf]) -> Provider {
+    if config.is_empty() {
+        let default = PathBuf::from(DEFAULT_CONFIG);
+        if default.exists() { Provider::Files(vec![default]) } else { Provider::Demo }
+    } else {
+        Provider::Files(config.to_vec())
+    }
+}
+
+/// Serves until drained.
+pub fn run(options: Options) -> Result<(), RunError> {
+    let failed = |what: &str| move |error: io::Error| RunError::Failed(format!("{what}: {error}"));
+    let (events, inbox) = mpsc::channel();
+    let draining = Arc::new(AtomicBool::new(false));
+    watch::signals(events.clone(), Arc::clone(&draining)).map_err(failed("cannot handle signals"))?;
+    let provider = provider(&options.config);
+    let mut resolver = SystemResolver::default();
+    let inputs = provider.read();
+    let digest = digest(&inputs);
+    let loaded = control::load(inputs, options.strict, &ProcessEnvironment, &mut resolver);
+    report(&loaded, true);
+    let errors = loaded.errors();
+    let resolves = loaded.resolves;
+    let Some(accepted) = loaded.accepted else { return Err(RunError::Config(errors)) };
+    if provider == Provider::Demo {
+        tracing::info!("no configuration given: serving the embedded demo, HTTP on 127.0.0.1:8080 and TCP on 127.0.0.1:8081");
+    }
+    let descriptors = sys::raise_descriptor_limit().map_err(failed("cannot read the descriptor limit"))?;
+    let driver = choose_driver(options.driver)?;
+    let workers = Workers::plan(options.workers, options.pin, driver, descriptors);
+    let mut generations = Generations::new(workers.count());
+    let prepared = generations.prepare(accepted).map_err(|error| RunError::Failed(error.to_string()))?;
+    let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
+    generations.apply(prepared, &workers).map_err(|error| RunError::Failed(error.to_string()))?;
+    let admin = start_admin(&options.admin, &events)?;
+    let watcher = watch::files(provider.paths(), events.clone());
+    let mut server = Server {
+        provider,
+        strict: options.strict,
+        resolver,
+        resolves,
+        digest,
+        driver,
+        generations,
+        workers,
+        draining,
+        config_errors: 0,
+        started: Instant::now(),
+        inbox,
+        _admin: admin,
+        _watcher: watcher,
+    };
+    server.announce();
+    server.serve()
+}
+
+struct Server {
+    provider: Provider,
+    strict: bool,
+    resolver: SystemResolver,
+    resolves: bool,
+    digest: u64,
+    driver: Driver,
+    generations: Generations,
+    workers: Workers,
+    draining: Arc<AtomicBool>,
+    config_errors: usize,
+    started: Instant,
+    inbox: Receiver<Event>,
+    // Kept for as long as the process serves.
+    _admin: Vec<admin::Server>,
+    _watcher: Option<watch::Files>,
+}
+
+/// Why a configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Somebody asked.
+    Asked,
+    /// A file may have changed.
+    Changed,
+    /// Names are looked up again.
+    Resolve,
+}
+
+impl Server {
+    fn announce(&self) {
+        for socket in &self.generations.current().sockets {
+            let protocol = match socket.kind {
+                crate::snapshot::SocketKind::Http { .. } => "HTTP",
+                crate::snapshot::SocketKind::Tcp(_) => "TCP",
+            };
+            tracing::info!(address = %socket.bind, protocol, "listening");
+        }
+        if self.generations.current().sockets.is_empty() {
+            tracing::warn!("the configuration has no listener that is served");
+        }
+        let workers = self.workers.count();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), driver = self.driver.as_str(), workers, "ready");
+    }
+
+    fn serve(&mut self) -> Result<(), RunError> {
+        let mut next_resolve = Instant::now() + RESOLVE;
+        let mut ended = 0;
+        let mut cut = 0;
+        loop {
+            let wait = if self.resolves { next_resolve.saturating_duration_since(Instant::now()) } else { RESOLVE };
+            match self.inbox.recv_timeout(wait) {
+                Ok(Event::Signal(signal_hook::consts::SIGHUP)) => {
+                    // What went wrong is in the log.
+                    let _logged = self.reload(Why::Asked);
+                }
+                Ok(Event::Signal(signal)) => self.drain(&format!("signal {signal}")),
+                Ok(Event::FilesChanged) => {
+                    let _logged = self.reload(Why::Changed);
+                }
+                Ok(Event::Ask(ask, reply)) => {
+                    // Whoever asked may have gone.
+                    let _told = reply.send(self.answer(ask));
+                }
+                Ok(Event::WorkerEnded(id, Ok(connections))) if self.is_draining() => {
+                    tracing::debug!(worker = id, "worker drained");
+                    cut += connections;
+                    ended += 1;
+                    if ended == self.workers.count() {
+                        if cut > 0 {
+                            tracing::warn!(connections = cut, "drain reached its deadline: connections were cut");
+                        }
+                        tracing::info!("drained");
+                        return Ok(());
+                    }
+                }
+                Ok(Event::WorkerEnded(id, result)) => {
+                    let why = result.err().unwrap_or_else(|| "it ended by itself".to_owned());
+                    return Err(RunError::Failed(format!("worker {id} failed: {why}")));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    next_resolve = Instant::now() + RESOLVE;
+                    if self.resolves {
+                        let _logged = self.reload(Why::Resolve);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(RunError::Failed("nobody is left to listen to".into())),
+            }
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn drain(&self, why: &str) {
+        if !self.draining.swap(true, Ordering::Relaxed) {
+            tracing::info!(why, seconds = DRAIN.as_secs(), "draining");
+        }
+        self.workers.drain(DRAIN);
+    }
+
+    /// Reads the configuration again. What cannot be served leaves the generation that is.
+    fn reload(&mut self, why: Why) -> Result<String, String> {
+        if self.is_draining() {
+            return Err("the process is draining".to_owned());
+        }
+        let inputs = self.provider.read();
+        let digest = digest(&inputs);
+        if why == Why::Changed && digest == self.digest {
+            return Ok("unchanged".to_owned());
+        }
+        let quiet = why == Why::Resolve && digest == self.digest;
+        self.digest = digest;
+        let loaded = control::load(inputs, self.strict, &ProcessEnvironment, &mut self.resolver);
+        if !quiet {
+            report(&loaded, false);
+        }
+        self.resolves = loaded.resolves;
+        let errors = loaded.errors();
+        let lines: Vec<String> = loaded
+            .diagnostics
+            .iter()
+            .filter(|each| each.severity == Severity::Error)
+            .map(|each| loaded.sources.line(each))
+            .collect();
+        let Some(accepted) = loaded.accepted else {
+            self.config_errors = errors;
+            if !quiet {
+                let generation = self.generations.number();
+                tracing::error!(errors, generation, "configuration refused: the last good generation is still served");
+            }
+            return Err(lines.join("\n"));
+        };
+        if why != Why::Asked && self.generations.serves(&accepted) {
+            self.config_errors = 0;
+            self.generations.set_status(accepted.status);
+            return Ok("unchanged".to_owned());
+        }
+        let applied = match self.generations.prepare(accepted) {
+            Ok(prepared) => self.generations.apply(prepared, &self.workers),
+            Err(error) => Err(error),
+        };
+        match applied {
+            Ok(()) => {
+                self.config_errors = 0;
+                let generation = self.generations.number();
+                tracing::info!(generation, "configuration applied");
+                Ok(format!("generation {generation} is served"))
+            }
+            Err(error) => {
+                self.config_errors = 1;
+                let generation = self.generations.number();
+                tracing::error!(%error, generation, "configuration not applied: the last good generation is still served");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) -> Reply {
+        match ask {
+            Ask::Ready if self.is_draining() => Reply::text(503, "draining\n"),
+            Ask::Ready => Reply::text(200, "ready\n"),
+            Ask::Metrics => self.metrics(),
+            Ask::Status => Reply::json(200, &self.status()),
+            Ask::Config => Reply::json(200, &effective::effective(self.generations.model())),
+            Ask::Reload => match self.reload(Why::Asked) {
+                Ok(done) => Reply::text(200, done + "\n"),
+                Err(errors) => Reply::text(409, errors + "\n"),
+            },
+            Ask::Drain => {
+                self.drain("asked by the admin socket");
+                Reply::text(200, format!("draining, for at most {} s\n", DRAIN.as_secs()))
+            }
+        }
+    }
+
+    fn metrics(&self) -> Reply {
+        let latencies = metrics::merge(self.workers.latencies());
+        let info = prometheus::Info {
+            version: env!("CARGO_PKG_VERSION"),
+            driver: self.driver.as_str(),
+            generation: self.generations.number(),
+            config_errors: self.config_errors as u64,
+            routes: &self.generations.current().routes,
+        };
+        let body = prometheus::render(self.generations.registry(), &latencies, &info);
+        Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let sockets: Vec<_> = self
+            .generations
+            .current()
+            .sockets
+            .iter()
+            .map(|socket| {
+                let protocol = match socket.kind {
+                    crate::snapshot::SocketKind::Http { .. } => "HTTP",
+                    crate::snapshot::SocketKind::Tcp(_) => "TCP",
+                };
+                json!({ "address": socket.bind.to_string(), "protocol": protocol })
+            })
+            .collect();
+        let mut status = self.generations.status().clone();
+        status["ringway"] = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "driver": self.driver.as_str(),
+            "workers": self.workers.count(),
+            "uptimeSeconds": self.started.elapsed().as_secs(),
+            "generation": self.generations.number(),
+            "configErrors": self.config_errors,
+            "draining": self.is_draining(),
+            "sockets": sockets,
+        });
+        status
+    }
+}
+
+/// Says what is wrong with a configuration: for people at the start, as log lines later.
+fn report(loaded: &Loaded, for_people: bool) {
+    if for_people {
+        crate::term::print_diagnostics(loaded);
+        return;
+    }
+    for each in &loaded.diagnostics {
+        let line = loaded.sources.line(each);
+        let help = each.help.as_deref();
+        match each.severity {
+            Severity::Error => tracing::error!(diagnostic = %line, help, "configuration"),
+            Severity::Warning => tracing::warn!(diagnostic = %line, help, "configuration"),
+        }
+    }
+}
+
+fn digest(inputs: &[Input]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for input in inputs {
+        input.name.hash(&mut hasher);
+        input.text.as_ref().ok().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn choose_driver(choice: DriverChoice) -> Result<Driver, RunError> {
+    match choice {
+        DriverChoice::Epoll => Ok(Driver::Epoll),
+        DriverChoice::IoUring => match rt::probe_ring() {
+            Ok(()) => Ok(Driver::IoUring),
+            Err(error) => Err(RunError::Failed(format!("io_uring cannot be had here: {error}; `ringway doctor` says more"))),
+        },
+        DriverChoice::Auto => match rt::probe_ring() {
+            Ok(()) => Ok(Driver::IoUring),
+            Err(error) => {
+                tracing::warn!(%error, "IO_URING CANNOT BE HAD HERE: serving by epoll, which is slower; `ringway doctor` says why");
+                Ok(Driver::Epoll)
+            }
+        },
+    }
+}
+
+fn start_admin(addresses: &[Address], events: &Sender<Event>) -> Result<Vec<admin::Server>, RunError> {
+    let serve = |address: &Address| {
+        let events = events.clone();
+        admin::serve(address, move |ask, reply| {
+            // The control thread has gone: whoever waits for the reply is told by its end.
+            let _sent = events.send(Event::Ask(ask, reply));
+        })
+    };
+    if addresses.is_empty() {
+        let mut errors = Vec::new();
+        for address in admin::default_addresses() {
+            match serve(&address) {
+                Ok(server) => {
+                    tracing::info!(address = %server.address, "admin");
+                    return Ok(vec![server]);
+                }
+                Err(error) => errors.push(format!("{address}: {error}")),
+            }
+        }
+        tracing::warn!(tried = errors.join("; "), "no admin socket: status, reload and drain cannot reach this process");
+        return Ok(Vec::new());
+    }
+    let mut servers = Vec::new();
+    for address in addresses {
+        match serve(address) {
+            Ok(server) => {
+                tracing::info!(address = %server.address, "admin");
+                servers.push(server);
+            }
+            Err(error) => return Err(RunError::Failed(format!("cannot serve admin at {address}: {error}"))),
+        }
+    }
+    Ok(servers)
+}
+
+impl From<ApplyError> for RunError {
+    fn from(error: ApplyError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}

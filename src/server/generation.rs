@@ -1,0 +1,165 @@
+//! Generations: compiled, bound, handed to the workers, and the last good one kept.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ringway_core::model::Model;
+use serde_json::Value;
+
+use crate::control::Accepted;
+use crate::metrics::Registry;
+use crate::snapshot::{Snapshot, SocketId, SocketIds};
+use crate::sys::{self, Listening};
+use crate::worker::Message;
+
+use super::workers::Workers;
+
+/// Workers answer within a turn of their loop.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a generation is not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    /// Somebody else has the port.
+    #[error("{address} is in use by another process; `ss -ltnp 'sport = :{port}'` shows which", port = address.port())]
+    InUse { address: SocketAddr },
+    /// It cannot be bound.
+    #[error("cannot listen on {address}: {error}{hint}")]
+    Bind { address: SocketAddr, error: io::Error, hint: &'static str },
+    /// A worker does not answer.
+    #[error("worker {0} did not answer")]
+    Worker(usize),
+}
+
+/// A generation with its new sockets bound.
+pub(super) struct Prepared {
+    model: Model,
+    status: Value,
+    snapshot: Arc<Snapshot>,
+    /// New sockets, one per worker.
+    listeners: Vec<Vec<(SocketId, OwnedFd)>>,
+}
+
+/// The generation being served and what outlives it.
+pub(super) struct Generations {
+    workers: usize,
+    ids: SocketIds,
+    registry: Registry,
+    current: Arc<Snapshot>,
+    model: Model,
+    status: Value,
+    number: u64,
+}
+
+impl Generations {
+    pub(super) fn new(workers: usize) -> Self {
+        let mut ids = SocketIds::default();
+        let current = Arc::new(Snapshot::compile(0, Model::default(), &mut ids));
+        Self {
+            workers,
+            ids,
+            registry: Registry::new(workers),
+            current,
+            model: Model::default(),
+            status: Value::Null,
+            number: 0,
+        }
+    }
+
+    pub(super) fn current(&self) -> &Snapshot {
+        &self.current
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(super) fn status(&self) -> &Value {
+        &self.status
+    }
+
+    pub(super) fn set_status(&mut self, status: Value) {
+        self.status = status;
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether this is what is being served.
+    pub(super) fn serves(&self, accepted: &Accepted) -> bool {
+        accepted.model == self.model
+    }
+
+    /// Compiles it and binds what is new. Nothing that is served changes.
+    pub(super) fn prepare(&mut self, accepted: Accepted) -> Result<Prepared, ApplyError> {
+        let Accepted { model, status } = accepted;
+        let snapshot = Arc::new(Snapshot::compile(self.number + 1, model.clone(), &mut self.ids));
+        let mut listeners: Vec<Vec<(SocketId, OwnedFd)>> = (0..self.workers).map(|_| Vec::new()).collect();
+        for socket in &snapshot.sockets {
+            if self.current.sockets.iter().any(|known| known.id == socket.id) {
+                continue;
+            }
+            self.probe(socket.bind)?;
+            for worker in &mut listeners {
+                let bound = sys::listen(socket.bind, Listening::Shared).map_err(|error| explain(socket.bind, error))?;
+                worker.push((socket.id, bound));
+            }
+        }
+        Ok(Prepared { model, status, snapshot, listeners })
+    }
+
+    /// Two processes of one user share a port silently when both set SO_REUSEPORT, so a port is first bound without.
+    /// Not where a socket of ours is about to make room for the new one.
+    fn probe(&self, bind: SocketAddr) -> Result<(), ApplyError> {
+        let ours = self.current.sockets.iter().map(|socket| socket.bind).any(|ours| {
+            let any = ours.ip().is_unspecified() || bind.ip().is_unspecified();
+            ours.port() == bind.port() && (any || ours.ip() == bind.ip())
+        });
+        if ours { Ok(()) } else { sys::bind_probe(bind).map_err(|error| explain(bind, error)) }
+    }
+
+    /// Hands it to the workers and waits until all of them serve it.
+    pub(super) fn apply(&mut self, prepared: Prepared, workers: &Workers) -> Result<(), ApplyError> {
+        let Prepared { model, status, snapshot, listeners } = prepared;
+        let metrics = self.registry.bind(&model);
+        let mut answers = Vec::new();
+        for (worker, (metrics, listeners)) in metrics.into_iter().zip(listeners).enumerate() {
+            let (done, answer) = mpsc::channel();
+            workers.send(worker, Message::Apply { snapshot: Arc::clone(&snapshot), metrics, listeners, done });
+            answers.push(answer);
+        }
+        for (worker, answer) in answers.into_iter().enumerate() {
+            answer.recv_timeout(APPLY_TIMEOUT).map_err(|_| ApplyError::Worker(worker))?;
+        }
+        self.registry.retain(&model);
+        self.number = snapshot.generation;
+        self.current = snapshot;
+        self.model = model;
+        self.status = status;
+        Ok(())
+    }
+}
+
+fn explain(address: SocketAddr, error: io::Error) -> ApplyError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ApplyError::InUse { address },
+        io::ErrorKind::PermissionDenied => ApplyError::Bind {
+            address,
+            error,
+            hint: "; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE",
+        },
+        io::ErrorKind::AddrNotAvailable => {
+            ApplyError::Bind { address, error, hint: "; no interface of this machine has that address" }
+        }
+        _ => ApplyError::Bind { address, error, hint: "" },
+    }
+}
