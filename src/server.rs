@@ -11,8 +11,6 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -24,7 +22,7 @@ use crate::control::provider::{Input, Provider, SystemResolver};
 use crate::control::read::ProcessEnvironment;
 use crate::control::source::Severity;
 use crate::control::{self, Loaded, effective};
-use crate::metrics::{self, prometheus};
+use crate::metrics;
 use crate::rt::{self, Driver};
 use crate::sys;
 
@@ -85,12 +83,14 @@ pub fn provider(config: &[PathBuf]) -> Provider {
     }
 }
 
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |error| RunError::Failed(format!("{what}: {error}"))
+}
+
 /// Serves until drained.
 pub fn run(options: Options) -> Result<(), RunError> {
-    let failed = |what: &str| move |error: io::Error| RunError::Failed(format!("{what}: {error}"));
     let (events, inbox) = mpsc::channel();
-    let draining = Arc::new(AtomicBool::new(false));
-    watch::signals(events.clone(), Arc::clone(&draining)).map_err(failed("cannot handle signals"))?;
+    watch::signals(events.clone()).map_err(failed("cannot handle signals"))?;
     let provider = provider(&options.config);
     let mut resolver = SystemResolver::default();
     let inputs = provider.read();
@@ -121,7 +121,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         driver,
         generations,
         workers,
-        draining,
+        draining: false,
         config_errors: 0,
         started: Instant::now(),
         inbox,
@@ -141,7 +141,7 @@ struct Server {
     driver: Driver,
     generations: Generations,
     workers: Workers,
-    draining: Arc<AtomicBool>,
+    draining: bool,
     config_errors: usize,
     started: Instant,
     inbox: Receiver<Event>,
@@ -196,7 +196,7 @@ impl Server {
                     // Whoever asked may have gone.
                     let _told = reply.send(self.answer(ask));
                 }
-                Ok(Event::WorkerEnded(id, Ok(connections))) if self.is_draining() => {
+                Ok(Event::WorkerEnded(id, Ok(connections))) if self.draining => {
                     tracing::debug!(worker = id, "worker drained");
                     cut += connections;
                     ended += 1;
@@ -223,12 +223,8 @@ impl Server {
         }
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    fn drain(&self, why: &str) {
-        if !self.draining.swap(true, Ordering::Relaxed) {
+    fn drain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.draining, true) {
             tracing::info!(why, seconds = DRAIN.as_secs(), "draining");
         }
         self.workers.drain(DRAIN);
@@ -236,7 +232,7 @@ impl Server {
 
     /// Reads the configuration again. What cannot be served leaves the generation that is.
     fn reload(&mut self, why: Why) -> Result<String, String> {
-        if self.is_draining() {
+        if self.draining {
             return Err("the process is draining".to_owned());
         }
         let inputs = self.provider.read();
@@ -293,7 +289,7 @@ impl Server {
 
     fn answer(&mut self, ask: Ask) -> Reply {
         match ask {
-            Ask::Ready if self.is_draining() => Reply::text(503, "draining\n"),
+            Ask::Ready if self.draining => Reply::text(503, "draining\n"),
             Ask::Ready => Reply::text(200, "ready\n"),
             Ask::Metrics => self.metrics(),
             Ask::Status => Reply::json(200, &self.status()),
@@ -311,14 +307,14 @@ impl Server {
 
     fn metrics(&self) -> Reply {
         let latencies = metrics::merge(self.workers.latencies());
-        let info = prometheus::Info {
+        let info = metrics::Info {
             version: env!("CARGO_PKG_VERSION"),
             driver: self.driver.as_str(),
             generation: self.generations.number(),
             config_errors: self.config_errors as u64,
             routes: &self.generations.current().routes,
         };
-        let body = prometheus::render(self.generations.registry(), &latencies, &info);
+        let body = metrics::render(self.generations.registry(), &latencies, &info);
         Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
     }
 
@@ -344,7 +340,7 @@ impl Server {
             "uptimeSeconds": self.started.elapsed().as_secs(),
             "generation": self.generations.number(),
             "configErrors": self.config_errors,
-            "draining": self.is_draining(),
+            "draining": self.draining,
             "sockets": sockets,
         });
         status

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -19,11 +17,12 @@ const QUIET: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Turns signals into events. A second request to end does so at once.
-pub(super) fn signals(events: Sender<Event>, draining: Arc<AtomicBool>) -> io::Result<()> {
+pub(super) fn signals(events: Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let run = move || {
+        let mut asked = false;
         for signal in signals.forever() {
-            if signal != SIGHUP && draining.swap(true, Ordering::Relaxed) {
+            if signal != SIGHUP && std::mem::replace(&mut asked, true) {
                 #[allow(clippy::exit, reason = "this is what a second signal asks for")]
                 std::process::exit(1);
             }

@@ -1,0 +1,158 @@
+//! `ringway doctor`: whether this machine has what serving needs.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use ringway_core::model::Model;
+
+use crate::rt;
+use crate::sys;
+
+/// How a finding is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Works, but could be better.
+    Note,
+    /// Prevents serving.
+    Bad,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is to be taken.
+    pub level: Level,
+    /// What was looked at.
+    pub subject: &'static str,
+    /// What was found, and what to do.
+    pub text: String,
+}
+
+fn finding(level: Level, subject: &'static str, text: impl Into<String>) -> Finding {
+    Finding { level, subject, text: text.into() }
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn number(path: &str) -> Option<u64> {
+    read(path)?.parse().ok()
+}
+
+/// Looks at everything.
+pub fn examine(model: Option<&Model>) -> Vec<Finding> {
+    let mut all = vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), local_ports(), low_ports()];
+    all.extend(model.into_iter().flat_map(|model| &model.sockets).map(|socket| port(socket.bind)));
+    all
+}
+
+/// For people.
+pub fn render(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for each in findings {
+        let mark = match each.level {
+            Level::Good => "ok  ",
+            Level::Note => "note",
+            Level::Bad => "BAD ",
+        };
+        out.push_str(&format!("{mark}  {:12} {}\n", each.subject, each.text));
+    }
+    out
+}
+
+fn kernel() -> Finding {
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
+    let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if version >= (6, 1) {
+        finding(Level::Good, "kernel", release)
+    } else {
+        finding(Level::Note, "kernel", format!("{release}: io_uring is used from 6.1 on; epoll works"))
+    }
+}
+
+fn driver() -> Finding {
+    match rt::probe_ring() {
+        Ok(()) => finding(Level::Good, "io_uring", "can be had: workers use it"),
+        Err(error) => {
+            let why = match number("/proc/sys/kernel/io_uring_disabled") {
+                Some(2) => "; kernel.io_uring_disabled=2 turns it off for everyone",
+                Some(1) => "; kernel.io_uring_disabled=1 turns it off except for root and kernel.io_uring_group",
+                _ => "; a container's seccomp profile or an old kernel forbids it",
+            };
+            finding(Level::Note, "io_uring", format!("cannot be had: {error}{why}; workers use epoll, which is slower"))
+        }
+    }
+}
+
+fn cores() -> Finding {
+    let cores = core_affinity::get_core_ids().unwrap_or_default().len();
+    finding(if cores > 0 { Level::Good } else { Level::Note }, "cores", format!("{cores} usable: one worker each"))
+}
+
+fn descriptors() -> Finding {
+    match sys::raise_descriptor_limit() {
+        Ok(limit) if limit >= 65_536 => finding(Level::Good, "descriptors", format!("{limit}")),
+        Ok(limit) => finding(
+            Level::Note,
+            "descriptors",
+            format!("{limit}, of which nine tenths are for connections, two per proxied one; raise LimitNOFILE or `ulimit -Hn`"),
+        ),
+        Err(error) => finding(Level::Bad, "descriptors", format!("cannot be raised: {error}")),
+    }
+}
+
+fn backlog() -> Finding {
+    match number("/proc/sys/net/core/somaxconn") {
+        Some(found) if found >= 4096 => finding(Level::Good, "backlog", format!("net.core.somaxconn={found}")),
+        Some(found) => {
+            finding(Level::Note, "backlog", format!("net.core.somaxconn={found}: bursts of connections want 4096"))
+        }
+        None => finding(Level::Note, "backlog", "net.core.somaxconn cannot be read"),
+    }
+}
+
+fn migration() -> Finding {
+    match number("/proc/sys/net/ipv4/tcp_migrate_req") {
+        Some(1) => finding(Level::Good, "migration", "net.ipv4.tcp_migrate_req=1"),
+        _ => finding(
+            Level::Note,
+            "migration",
+            "net.ipv4.tcp_migrate_req is not 1: connections that wait when a listener is removed may be reset",
+        ),
+    }
+}
+
+fn local_ports() -> Finding {
+    let range = read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u32>().ok());
+    let count = ends.next().zip(ends.next()).map_or(0, |(low, high)| high.saturating_sub(low) + 1);
+    let text = format!("{count} local ports: as many connections to one endpoint");
+    finding(if count >= 28_000 { Level::Good } else { Level::Note }, "local ports", text)
+}
+
+fn low_ports() -> Finding {
+    const NET_BIND_SERVICE: u32 = 10;
+    let start = number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024);
+    let capabilities = read("/proc/self/status").and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?.trim().to_owned();
+        u64::from_str_radix(&line, 16).ok()
+    });
+    let may = capabilities.is_some_and(|found| found >> NET_BIND_SERVICE & 1 == 1);
+    if may || start <= 80 {
+        finding(Level::Good, "low ports", "may be bound")
+    } else {
+        let text = format!("ports below {start} need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)");
+        finding(Level::Note, "low ports", text)
+    }
+}
+
+fn port(bind: SocketAddr) -> Finding {
+    match sys::bind_probe(bind) {
+        Ok(()) => finding(Level::Good, "port", format!("{bind} is free")),
+        Err(error) => finding(Level::Bad, "port", format!("{bind}: {error}; a running ringway has its own ports")),
+    }
+}
