@@ -86,7 +86,8 @@ pub fn conditions_table(list: &Value) -> String {
         let parents = status["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
         for parent in parents {
             let at = &parent["parentRef"];
-            put_conditions(&mut out, format!("{name} at Gateway {}/{}", text(&at["namespace"]), text(&at["name"])), &parent["conditions"]);
+            let section = at["sectionName"].as_str().map(|name| format!(" listener {name}")).unwrap_or_default();
+            put_conditions(&mut out, format!("{name} at Gateway {}/{}{section}", text(&at["namespace"]), text(&at["name"])), &parent["conditions"]);
         }
         if status["parents"].is_array() && parents.is_empty() {
             out.push_str(&format!("  unused  {name}: it attaches to no Gateway that is served\n"));

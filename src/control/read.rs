@@ -431,6 +431,10 @@ impl<'n, 'c> Object<'n, 'c> {
 /// The known name that was probably meant.
 pub fn suggestion<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = name.to_lowercase();
+    let holds = |candidate: &&&str| folded.len() >= 4 && candidate.to_lowercase().contains(&folded);
+    if let Some(longer) = known.iter().find(holds) {
+        return Some(longer);
+    }
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()), *candidate))

@@ -69,7 +69,7 @@ impl Node {
 /// syntax error are still read.
 pub fn parse(file: FileId, text: &str, errors: &mut Vec<Diagnostic>) -> Vec<Node> {
     let mut reader =
-        Reader { parser: Parser::new_from_str(text), file, text_len: text.len(), nodes: 0, anchors: HashMap::new(), errors };
+        Reader { parser: Parser::new_from_str(text), file, text, nodes: 0, anchors: HashMap::new(), errors };
     let mut documents = Vec::new();
     loop {
         match reader.document() {
@@ -93,7 +93,7 @@ enum Stop {
 struct Reader<'t, 'e> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     file: FileId,
-    text_len: usize,
+    text: &'t str,
     nodes: usize,
     anchors: HashMap<usize, Node>,
     errors: &'e mut Vec<Diagnostic>,
@@ -102,7 +102,7 @@ struct Reader<'t, 'e> {
 impl<'t> Reader<'t, '_> {
     fn span(&self, range: &Range) -> Span {
         let byte = |marker: &granit_parser::Marker| {
-            u32::try_from(marker.byte_offset().unwrap_or_else(|| marker.index()).min(self.text_len)).unwrap_or(u32::MAX)
+            u32::try_from(marker.byte_offset().unwrap_or_else(|| marker.index()).min(self.text.len())).unwrap_or(u32::MAX)
         };
         Span { file: self.file, start: byte(&range.start), end: byte(&range.end) }
     }
@@ -116,7 +116,12 @@ impl<'t> Reader<'t, '_> {
                 Some(Err(error)) => {
                     let at = *error.marker();
                     let span = self.span(&Range::empty(at));
-                    self.errors.push(Diagnostic::error(span, format!("not YAML: {}", error.info())));
+                    let mut found = Diagnostic::error(span, format!("not YAML: {}", error.info()));
+                    let before = &self.text[..(span.start as usize).min(self.text.len())];
+                    if before.rsplit('\n').next().is_some_and(|line| line.contains("${")) {
+                        found = found.help("inside of { } and [ ] a ${...} has to stand in quotes");
+                    }
+                    self.errors.push(found);
                     return Err(Stop::Syntax);
                 }
             }
