@@ -1,1 +1,21 @@
-//! Integration tests: the real binary, real sockets on loopback.
+//! The whole proxy over real sockets: the binary as users run it, clients and origins of our own.
+//!
+//! Every test has loopback addresses of its own, so that ports cannot collide. `RINGWAY_TEST_DRIVER` names the driver
+//! that is forced (`io_uring` unless set); every start asserts by the metrics that it is the one in use.
+#![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+
+mod support;
+
+mod admin;
+mod bad_input;
+mod config;
+mod forwarding;
+mod http1;
+mod lifecycle;
+mod limits;
+mod reload;
+mod route;
+mod security;
+mod tcp;
+mod upstream;
