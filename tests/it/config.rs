@@ -1,0 +1,77 @@
+//! `ringway check` as people use it. What each kind means is tested by the golden files.
+
+use crate::support::proxy::{Directory, command};
+
+const GOOD: &str = include_str!("../../examples/quickstart.yaml");
+
+#[test]
+fn every_error_of_every_file_is_reported_at_once() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("d")).unwrap();
+    directory.write("d/a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 70000}]}\n");
+    directory.write("d/b.yml", "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {gatewayClassname: ringway, listeners: []}\n");
+    directory.write("d/c.json", "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": 5}}");
+    directory.write("d/ignored.txt", "not yaml: [");
+    let (code, _, error) = command(&["check", "--config", "d"], &directory.0);
+    assert_eq!(code, 64);
+    for line in [
+        "d/a.yaml:4:23: error: 70000 is out of range: expected 1 to 65535",
+        "d/b.yml:4:8: error: `gatewayClassName` is missing",
+        "d/b.yml:4:8: error: unknown field `gatewayClassname` in Gateway spec",
+        "did you mean `gatewayClassName`?",
+        "d/c.json:1:63: error: expected a string, found an integer",
+        "4 errors, 0 warnings, in 3 files",
+    ] {
+        assert!(error.contains(line), "{line:?} is missing in:\n{error}");
+    }
+    assert!(error.contains("spec: {ports: [{port: 70000}]}\n"), "the source line is shown:\n{error}");
+    assert!(error.contains("^^^^^"), "with a caret:\n{error}");
+}
+
+#[test]
+fn warnings_are_errors_when_strict() {
+    let directory = Directory::new();
+    directory.write("a.yaml", &GOOD.replacen("name: echo}]}]", "name: ecko}]}]", 1).replacen("name: echo}]", "name: ecko}]", 1));
+    let (code, out, error) = command(&["check", "--config", "a.yaml"], &directory.0);
+    assert_eq!(code, 0, "{error}");
+    assert!(error.contains("warning: there is no Backend default/ecko") && error.contains("did you mean `echo`?"), "{error}");
+    assert!(out.starts_with("good: "), "{out}");
+    assert_eq!(command(&["check", "--strict", "--config", "a.yaml"], &directory.0).0, 64);
+}
+
+#[test]
+fn variables_are_replaced() {
+    let directory = Directory::new();
+    directory.write("port", "8123\n");
+    let text = GOOD.replace("port: 8080", "port: \"x\"").replace("\"x\"", "${RINGWAY_TEST_UNSET:-8123}");
+    directory.write("a.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${RINGWAY_TEST_UNSET:-8123}\n    protocol: HTTP"));
+    directory.write("b.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${file:port}\n    protocol: HTTP"));
+    directory.write("c.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${RINGWAY_TEST_UNSET}\n    protocol: HTTP"));
+    for file in ["a.yaml", "b.yaml"] {
+        let (code, out, error) = command(&["check", "--effective", "--config", file], &directory.0);
+        assert_eq!(code, 0, "{error}");
+        assert!(out.contains("127.0.0.1:8123"), "{out}");
+    }
+    let (code, _, error) = command(&["check", "--config", "c.yaml"], &directory.0);
+    assert_eq!(code, 64);
+    assert!(error.contains("environment variable `RINGWAY_TEST_UNSET` is not set"), "{error}");
+}
+
+#[test]
+fn outputs_are_json_and_yaml() {
+    let directory = Directory::new();
+    directory.write("a.yaml", GOOD);
+    let (_, out, _) = command(&["check", "--status", "-o", "json", "--config", "a.yaml"], &directory.0);
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["items"][0]["status"]["listeners"][0]["attachedRoutes"], 1);
+    let (_, out, _) = command(&["check", "--effective", "-o", "yaml", "--config", "a.yaml"], &directory.0);
+    assert!(out.contains("protocol: HTTP") && out.contains("requestHeaders: 10s"), "{out}");
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_an_error() {
+    let directory = Directory::new();
+    let (code, _, error) = command(&["check", "--config", "nowhere.yaml"], &directory.0);
+    assert_eq!(code, 64);
+    assert!(error.contains("cannot read nowhere.yaml"), "{error}");
+}

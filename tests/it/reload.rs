@@ -1,0 +1,145 @@
+//! Reloads: what changes, what stays, and what a bad file does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Proxy, config, gateway};
+
+#[test]
+fn reloads_under_load_fail_no_request() {
+    let one = Origin::echo();
+    let two = Origin::echo();
+    let proxy = Proxy::to(&one.address);
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..4)
+        .map(|number| {
+            let (address, stop, answered) = (proxy.address.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Client::connect(&address);
+                    // Some connections live through many reloads, others are new.
+                    for index in 0..if number == 0 { 100_000 } else { 20 } {
+                        let response = client.get(&format!("/{index}"));
+                        assert_eq!((response.status, response.text()), (200, format!("GET /{index}").as_str()));
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for round in 0..30 {
+        let origin = if round % 2 == 0 { &two } else { &one };
+        proxy.reload(&config(&[&origin.address], ""));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(answered.load(Ordering::Relaxed) > 100);
+    assert!(two.connections() > 0);
+    assert_eq!(proxy.metric("ringway_config_generation", &[]), 31.0);
+}
+
+#[test]
+fn files_are_watched() {
+    let one = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none".to_vec());
+    let two = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo".to_vec());
+    let proxy = Proxy::to(&one.address);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "one");
+    proxy.write_config(&config(&[&two.address], ""));
+    eventually("the new file is served", || client.get("/").text() == "two");
+}
+
+#[test]
+fn sighup_reloads() {
+    let origin = Origin::echo();
+    let proxy = Proxy::to(&origin.address);
+    proxy.signal("HUP");
+    eventually("a new generation", || proxy.metric("ringway_config_generation", &[]) == 2.0);
+}
+
+#[test]
+fn a_bad_file_keeps_the_last_good_generation() {
+    let origin = Origin::echo();
+    let proxy = Proxy::to(&origin.address);
+    let mut client = proxy.client();
+    proxy.write_config(&(config(&[&origin.address], "") + "---\nkind: nonsense\n"));
+    let (status, body) = proxy.admin("POST", "/reload");
+    assert_eq!(status, 409);
+    assert!(body.contains("config.yaml:") && body.contains("error: `apiVersion` is missing"), "{body}");
+    assert_eq!(client.get("/still").status, 200);
+    assert!(proxy.metric("ringway_config_errors", &[]) > 0.0);
+    assert_eq!(proxy.metric("ringway_config_generation", &[]), 1.0);
+    proxy.reload(&config(&[&origin.address], ""));
+    assert_eq!(proxy.metric("ringway_config_errors", &[]), 0.0);
+    assert_eq!(client.get("/again").status, 200);
+}
+
+#[test]
+fn a_port_that_cannot_be_bound_keeps_the_last_good_generation() {
+    let origin = Origin::echo();
+    let proxy = Proxy::to(&origin.address);
+    let busy = std::net::TcpListener::bind(format!("{}:8099", proxy.ip())).unwrap();
+    let more = config(&[&origin.address], "").replace(
+        "  - {name: web, port: 8080, protocol: HTTP}\n",
+        "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: more, port: 8098, protocol: HTTP}\n  - {name: busy, port: 8099, protocol: HTTP}\n",
+    );
+    proxy.write_config(&more);
+    let (status, body) = proxy.admin("POST", "/reload");
+    assert_eq!(status, 409);
+    assert!(body.contains(":8099 is in use by another process"), "{body}");
+    assert_eq!(proxy.client().get("/").status, 200);
+    assert!(std::net::TcpStream::connect(proxy.port(8098)).is_err(), "nothing of it is half applied");
+    drop(busy);
+    proxy.reload(&more);
+    assert_eq!(Client::connect(&proxy.port(8099)).get("/").status, 200);
+}
+
+#[test]
+fn listeners_come_and_go_and_established_connections_stay() {
+    let origin = Origin::echo();
+    let two = |listeners: &str| config(&[&origin.address], "").replace("  - {name: web, port: 8080, protocol: HTTP}\n", listeners);
+    let both = two("  - {name: web, port: 8080, protocol: HTTP}\n  - {name: other, port: 8082, protocol: HTTP}\n");
+    let proxy = Proxy::start(&both);
+    let mut kept = proxy.client();
+    let mut idle = Client::connect(&proxy.port(8082));
+    assert_eq!((kept.get("/").status, idle.get("/").status), (200, 200));
+    proxy.reload(&two("  - {name: web, port: 8080, protocol: HTTP}\n"));
+    assert_eq!(kept.get("/").status, 200);
+    idle.expect_close();
+    eventually("the port is free", || std::net::TcpStream::connect(proxy.port(8082)).is_err());
+    proxy.reload(&both);
+    assert_eq!(Client::connect(&proxy.port(8082)).get("/").status, 200);
+    assert_eq!(kept.get("/").status, 200);
+}
+
+#[test]
+fn a_tcp_connection_outlives_its_route() {
+    let tcp = gateway("  - {name: web, port: 8080, protocol: TCP}\n")
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: raw}\nspec:\n  parentRefs: [{name: edge}]\n  rules: [{backendRefs: [{group: ringway.dev, kind: Backend, name: echo}]}]\n"
+        + &crate::support::proxy::backend("echo", &["echo"]);
+    let proxy = Proxy::start(&tcp);
+    let mut client = proxy.client();
+    client.send("one");
+    assert_eq!(client.raw(3), b"one");
+    let origin = Origin::echo();
+    // The same port speaks HTTP from now on.
+    proxy.reload(&config(&[&origin.address], ""));
+    client.send("two");
+    assert_eq!(client.raw(3), b"two");
+    eventually("new connections speak HTTP", || {
+        let mut fresh = proxy.client();
+        fresh.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        fresh.response_to("GET").is_ok_and(|response| response.status == 200)
+    });
+}
