@@ -19,7 +19,7 @@ fn every_error_of_every_file_is_reported_at_once() {
         "d/b.yml:4:8: error: `gatewayClassName` is missing",
         "d/b.yml:4:8: error: unknown field `gatewayClassname` in Gateway spec",
         "did you mean `gatewayClassName`?",
-        "d/c.json:1:63: error: expected a string, found an integer",
+        "d/c.json:1:62: error: expected a string, found an integer",
         "4 errors, 0 warnings, in 3 files",
     ] {
         assert!(error.contains(line), "{line:?} is missing in:\n{error}");

@@ -157,6 +157,11 @@ impl Exchange {
         self.request_complete = true;
     }
 
+    /// The client's connection ends after this exchange, whatever its messages say.
+    pub fn end_downstream(&mut self) {
+        self.close_downstream = true;
+    }
+
     /// A response head has come.
     pub fn response_head(&mut self, head: &ResponseHead<'_>) -> Result<HeadPlan, ResponseFault> {
         if self.response != Response::Awaited {

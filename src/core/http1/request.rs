@@ -273,7 +273,8 @@ fn partial(buf: &[u8], limits: &ClientLimits) -> Result<(), RequestError> {
 /// A version that is HTTP but not ours is told so; anything else is malformed.
 fn version_error(buf: &[u8]) -> RequestError {
     let line = buf.split(|&byte| byte == b'\n').find(|line| !trim_cr(line).is_empty()).unwrap_or_default();
-    let version = trim_cr(line).rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    let mut words = trim_cr(line).split(|&byte| byte == b' ');
+    let version = words.nth(2).filter(|_| words.next().is_none()).unwrap_or_default();
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             RequestError::Version

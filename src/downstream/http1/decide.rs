@@ -75,6 +75,8 @@ pub(super) struct Plan {
     pub(super) look: bool,
     /// Body bytes allowed.
     pub(super) body_limit: u64,
+    /// The body waits for the endpoint's 100 (Continue).
+    pub(super) expect_continue: bool,
 }
 
 struct Fields<'h, 'b>(&'h RequestHead<'b>);
@@ -199,6 +201,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         backend_request: compiled.timeouts.backend_request,
         look: !head.method.is_idempotent(),
         body_limit: limit,
+        expect_continue: head.expect_continue,
         counted: Counted { generation: Rc::clone(&generation), route: compiled.route, started },
     };
     (Decision::Forward(plan), head.len)

@@ -113,7 +113,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
             // After a failed write the endpoint's answer, if it gave one, is still worth reading.
             plan.exchange.request_complete();
             let watch = Watch::Peer(&down.rd, down.fd());
-            let answered = answer(cx, &mut up.rd, &mut down.wr, watch, &mut plan, by).await;
+            let answered = answer(cx, &mut up.rd, &mut down.wr, watch, &mut plan, by, &Progress::default()).await;
             let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
             (answered, sent)
         };
@@ -191,9 +191,19 @@ fn cut(down: &Stream, buf: Buf) -> (After, Buf) {
     (After::Close, buf)
 }
 
-/// How much of the window leaves with the head: the body bytes that have arrived, unless they come in chunks.
+/// What the upload tells the answer, and the answer the upload.
+#[derive(Default)]
+struct Progress {
+    /// The request's body has left whole.
+    sent: Cell<bool>,
+    /// The endpoint wants the body.
+    wanted: Signal,
+}
+
+/// How much of the window leaves with the head: the body bytes that have arrived, unless they come in chunks or wait
+/// for the endpoint to ask for them.
 fn first_bytes(buf: &mut Buf, plan: &mut Plan) -> Result<usize, ringway_core::http1::body::BodyError> {
-    if plan.chunked {
+    if plan.chunked || plan.expect_continue {
         return Ok(plan.head);
     }
     let head = plan.head;
@@ -212,6 +222,10 @@ async fn both(
 ) -> (Answered, Sent, Buf) {
     let call_off = Signal::default();
     let sending = Cell::new(true);
+    let progress = Progress::default();
+    if !plan.expect_continue {
+        progress.wanted.raise();
+    }
     let mut upload = Upload {
         body: std::mem::replace(&mut plan.body, BodyDecoder::none()),
         chunked: plan.chunked,
@@ -220,8 +234,12 @@ async fn both(
     };
     let up_fd = up.fd();
     let send = async {
-        let (sent, buf) = upload.send(&mut down.rd, &mut up.wr, buf, &call_off).await;
+        let (sent, buf) = match wanted(&progress, &call_off).await {
+            true => upload.send(&mut down.rd, &mut up.wr, buf, &call_off).await,
+            false => (Sent::CalledOff, buf),
+        };
         sending.set(false);
+        progress.sent.set(sent == Sent::Whole);
         if matches!(sent, Sent::Client(_)) {
             // The endpoint must not take what it has for a whole request. This ends the wait for its answer as well.
             sys::reset(up_fd);
@@ -229,7 +247,7 @@ async fn both(
         (sent, buf)
     };
     let receive = async {
-        let answered = answer(cx, &mut up.rd, &mut down.wr, Watch::None, plan, by).await;
+        let answered = answer(cx, &mut up.rd, &mut down.wr, Watch::None, plan, by, &progress).await;
         if sending.get() {
             // What the endpoint has not read by now it does not want; a write that waits for it ends by this.
             call_off.raise();
@@ -239,6 +257,17 @@ async fn both(
     };
     let ((sent, buf), answered) = rt::join(send, receive).await;
     (answered, sent, buf)
+}
+
+/// Whether the body is to be sent. An endpoint that neither asks for it nor answers gets it after a while, since it may
+/// not know about expectations; one that answers without having asked must never take it for its next request.
+async fn wanted(progress: &Progress, call_off: &Signal) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if progress.wanted.is_raised() {
+        return true;
+    }
+    let asked = rt::race(progress.wanted.wait(), rt::sleep(PATIENCE));
+    rt::race(asked, call_off.wait()).await.is_ok()
 }
 
 /// The rest of a request's body on its way.
@@ -309,6 +338,7 @@ async fn answer(
     watch: Watch<'_>,
     plan: &mut Plan,
     by: Tick,
+    progress: &Progress,
 ) -> Answered {
     let mut buf = Buf::new(Class::Body);
     // Heads: any number of interim ones (bounded by the exchange), then the final one.
@@ -322,7 +352,7 @@ async fn answer(
             Filled::Late => return Answered::Failed { fault: UpstreamFault::Timeout },
             Filled::CalledOff => return Answered::ClientGone { status: 0 },
         }
-        match heads(cx, plan, down, buf).await {
+        match heads(cx, plan, down, buf, progress).await {
             Heads::More(back) => {
                 buf = back;
                 buf.compact();
@@ -394,7 +424,7 @@ enum Heads {
 }
 
 /// Passes interim heads on and prepares the final one.
-async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf) -> Heads {
+async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf, progress: &Progress) -> Heads {
     loop {
         if buf.is_empty() {
             return Heads::More(buf);
@@ -406,6 +436,15 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf) -> Hea
                 Ok(None) => return Heads::More(buf),
                 Err(_) => return Heads::Fault(UpstreamFault::BadHead),
             };
+            if progress.sent.get() {
+                plan.exchange.request_complete();
+            }
+            if cx.core.is_draining() {
+                plan.exchange.end_downstream();
+            }
+            if head.status == 100 {
+                progress.wanted.raise();
+            }
             let planned = match plan.exchange.response_head(&head) {
                 Ok(planned) => planned,
                 Err(_) => return Heads::Fault(UpstreamFault::BadHead),

@@ -72,13 +72,19 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) {
         core: Rc::clone(&core),
     });
     drop(generation);
-    let mut wait = cx.timeouts.get().header;
+    let mut fresh = true;
     loop {
-        match Box::pin(burst(&cx, stream)).await {
+        match Box::pin(burst(&cx, stream, &mut fresh)).await {
             Burst::Quiet(back) => stream = back,
             Burst::Over => break,
         }
+        if core.generation().socket(conn.socket).is_none() {
+            // Its listener was removed while it was busy.
+            break;
+        }
         cx.guard.set(ConnState::Idle);
+        let timeouts = cx.timeouts.get();
+        let wait = if fresh { timeouts.header } else { timeouts.idle };
         stream.rd.deadline().arm(rt::tick_after(wait), Shutdown::Both);
         let ready = stream.rd.readable().await;
         if stream.rd.deadline().disarm() {
@@ -89,7 +95,6 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) {
             break;
         }
         cx.guard.set(ConnState::Busy);
-        wait = cx.timeouts.get().idle;
     }
     listener.closed();
 }
@@ -101,12 +106,13 @@ enum Burst {
     Over,
 }
 
-/// Requests that follow each other closely.
-async fn burst(cx: &Cx, mut stream: Stream) -> Burst {
+/// Requests that follow each other closely. `fresh` ends with the first one.
+async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
     let mut buf = Buf::new(Class::Head);
     loop {
         let (read, back) = read_request(cx, &mut stream, buf).await;
         buf = back;
+        *fresh &= matches!(read, Read::Quiet);
         let after = match read {
             Read::Quiet => return Burst::Quiet(stream),
             Read::Over => return end(cx, stream),
