@@ -209,7 +209,7 @@ fn endless_chunk_extensions_and_trailers() {
     let origin = reader();
     let proxy = Proxy::to(&origin.address);
     let before = proxy.anonymous_kib();
-    for endless in [";aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "0\r\n", "1;x=y\r\na\r\n"] {
+    for endless in [";aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "0\r\n", "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n"] {
         let mut client = proxy.client();
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         if endless.starts_with(';') {
@@ -220,10 +220,10 @@ fn endless_chunk_extensions_and_trailers() {
         }
         let piece = if endless == "0\r\n" { "X-Trailer: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" } else { endless };
         let mut sent = 0_usize;
-        while sent < 4 << 20 && client.try_send(piece.repeat(64)) {
+        while sent < 64 << 20 && client.try_send(piece.repeat(64)) {
             sent += piece.len() * 64;
         }
-        assert!(sent < 4 << 20, "{endless:?} is never refused");
+        assert!(sent < 64 << 20, "{endless:?} is never refused");
         if let Ok(response) = client.response_to("GET") {
             assert_eq!(response.status, 400);
         }
