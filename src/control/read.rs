@@ -257,13 +257,14 @@ impl<const MIN: i64, const MAX: i64> FromNode for Int<MIN, MAX> {
 }
 
 impl<T: FromNode> FromNode for Vec<T> {
+    /// Items that cannot be read are left out: their errors refuse the load, and what is said about the others is
+    /// worth knowing in the same run.
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         let Value::List(list) = &node.value else {
             cx.error(node.span, format!("expected a list, found {}", kind_of(node)));
             return None;
         };
-        let read: Vec<Option<T>> = list.iter().map(|item| T::from_node(item, cx)).collect();
-        read.into_iter().collect()
+        Some(list.iter().filter_map(|item| T::from_node(item, cx)).collect())
     }
 }
 
@@ -280,13 +281,12 @@ impl<T, const MIN: usize, const MAX: usize> Default for List<T, MIN, MAX> {
 impl<T: FromNode, const MIN: usize, const MAX: usize> FromNode for List<T, MIN, MAX> {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         let list = Vec::from_node(node, cx)?;
-        if list.len() < MIN {
-            cx.error(node.span, format!("expected at least {MIN} items, found {}", list.len()));
-            return None;
+        let given = if let Value::List(items) = &node.value { items.len() } else { 0 };
+        if given < MIN {
+            cx.error(node.span, format!("expected at least {MIN} items, found {given}"));
         }
-        if list.len() > MAX {
-            cx.error(node.span, format!("too many: must have at most {MAX} items, found {}", list.len()));
-            return None;
+        if given > MAX {
+            cx.error(node.span, format!("too many: must have at most {MAX} items, found {given}"));
         }
         Some(Self(list))
     }

@@ -34,22 +34,22 @@ pub fn check_parents(parents: &[ParentRef], cx: &Cx<'_>) {
     let same = |a: &ParentRef, b: &ParentRef| {
         a.group == b.group && a.kind == b.kind && a.name == b.name && a.namespace == b.namespace
     };
-    for (index, later) in parents.iter().enumerate() {
-        for earlier in parents[..index].iter().filter(|earlier| same(earlier, later)) {
-            let both_ports = earlier.port != later.port;
-            if earlier.section_name.is_some() != later.section_name.is_some() {
-                let message =
-                    "sectionName must be specified when parentRefs includes 2 or more references to the same parent";
-                cx.error(later.span, message);
-                break;
-            }
-            if earlier.section_name == later.section_name && !(earlier.section_name.is_none() && both_ports) {
-                let message =
-                    "sectionName must be unique when parentRefs includes 2 or more references to the same parent";
-                cx.error(later.span, message);
-                break;
-            }
-        }
+    let pairs = || {
+        parents.iter().enumerate().flat_map(|(index, later)| {
+            parents[..index].iter().filter(move |earlier| same(earlier, later)).map(move |earlier| (earlier, later))
+        })
+    };
+    if let Some((_, later)) = pairs().find(|(a, b)| a.section_name.is_some() != b.section_name.is_some()) {
+        let message = "sectionName must be specified when parentRefs includes 2 or more references to the same parent";
+        cx.error(later.span, message);
+    }
+    // Without a section, ports may tell two references apart.
+    let twice = |(a, b): &(&ParentRef, &ParentRef)| {
+        a.section_name == b.section_name && (a.section_name.is_some() || a.port == b.port)
+    };
+    if let Some((_, later)) = pairs().find(twice) {
+        let message = "sectionName must be unique when parentRefs includes 2 or more references to the same parent";
+        cx.error(later.span, message);
     }
 }
 

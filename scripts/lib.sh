@@ -1,0 +1,26 @@
+# Shared by the scripts: messages, and what has to be installed.
+
+say() { printf '\033[1m== %s\033[0m\n' "$*"; }
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+need_rust() {
+  command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs and open a new shell"
+}
+
+# need_packages COMMAND:PACKAGE...: installs the Debian packages of commands that are missing, or says how.
+need_packages() {
+  local missing=() pair
+  for pair in "$@"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    die "these Debian packages are needed: ${missing[*]}; install them with: sudo apt-get install ${missing[*]}"
+  fi
+  say "installing ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}

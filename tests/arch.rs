@@ -1,0 +1,135 @@
+//! What must not depend on what, and documents that must not lag behind the code.
+#![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(directory: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut pending = vec![root().join(directory)];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// Lines that are code: no comments, and nothing behind `#[cfg(test)]`.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_core_depends_on_small_pure_crates_only() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "-p", "ringway-core", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let allowed = ["ringway-core", "httparse", "foldhash", "ipnet", "memchr", "regex", "regex-automata", "regex-syntax", "aho-corasick"];
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let name = line.split(' ').next().unwrap();
+        assert!(allowed.contains(&name), "ringway-core must not depend on {name}");
+    }
+}
+
+#[test]
+fn the_core_performs_no_io_and_reads_no_clock() {
+    for (path, text) in rust_files("src/core") {
+        if path.starts_with("src/core/benches") || path.starts_with("src/core/tests") {
+            continue;
+        }
+        for forbidden in ["std::net::Tcp", "std::net::Udp", "std::fs", "std::io::", "std::thread", "Instant::now", "SystemTime", "println!", "async "] {
+            assert!(!code(&text).contains(forbidden), "{} has {forbidden}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_seam_names_the_runtime() {
+    for (path, text) in rust_files("src") {
+        let seam = path.starts_with("src/rt");
+        for name in ["monoio", "io_uring::"] {
+            assert!(seam || !code(&text).contains(name), "{} names {name}", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_has_two_rooms() {
+    for (path, text) in rust_files("src") {
+        let room = path.starts_with("src/sys") || path.starts_with("src/buffer");
+        for form in ["unsafe {", "unsafe fn", "unsafe impl"] {
+            assert!(room || !code(&text).contains(form), "{} has {form}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_data_path_does_not_know_control() {
+    for directory in ["src/worker", "src/downstream", "src/upstream", "src/relay", "src/rt", "src/buffer", "src/sys", "src/snapshot"] {
+        for (path, text) in rust_files(directory) {
+            for name in ["control::", "serde", "granit", "crate::server", "crate::admin"] {
+                assert!(!code(&text).contains(name), "{} names {name}", path.display());
+            }
+        }
+    }
+}
+
+/// Every row of `docs/bad-input.md` names a metric that exists and a test that exists.
+#[test]
+fn bad_input_rows_have_a_metric_and_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/bad-input.md")).unwrap();
+    let metrics = std::fs::read_to_string(root().join("src/metrics/names.rs")).unwrap();
+    let tests: String = rust_files("tests/it").into_iter().map(|(_, text)| text).collect();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| Input") && !line.starts_with("|--"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 25, "{} rows", rows.len());
+    for row in &rows {
+        assert_eq!(row.len(), 4, "{row:?}");
+        assert!(row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        for reason in quoted(row[2]) {
+            assert!(metrics.contains(&format!("\"{reason}\"")) || reason.starts_with("ringway_"), "no metric {reason}: {row:?}");
+        }
+        assert!(!quoted(row[2]).is_empty() && !quoted(row[3]).is_empty(), "{row:?}");
+        for test in quoted(row[3]) {
+            let name = test.rsplit("::").next().unwrap();
+            assert!(tests.contains(&format!("fn {name}(")), "no test {test}: {row:?}");
+        }
+    }
+}
+
+/// Every reason that is counted is explained in the operations page.
+#[test]
+fn every_reason_is_documented() {
+    let text = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let names = std::fs::read_to_string(root().join("src/metrics/names.rs")).unwrap();
+    let mut count = 0;
+    for label in names.lines().filter_map(|line| line.trim().strip_suffix("\",")?.split(" = \"").nth(1)) {
+        count += 1;
+        assert!(text.contains(&format!("`{label}`")), "docs/operations.md does not explain {label}");
+    }
+    assert!(count > 20);
+}
+
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}

@@ -1,0 +1,122 @@
+//! Golden files: what a configuration is said to be wrong with, which conditions its objects get, and what is served.
+//!
+//! `tests/golden/NAME.in.yaml` is loaded and compared with `NAME.out.yaml`. `RINGWAY_BLESS=1` writes the latter anew;
+//! the change is then to be read like any other.
+#![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ringway::control::graph::Resolve;
+use ringway::control::provider::Input;
+use ringway::control::read::Environment;
+use ringway::control::{effective, load};
+use serde_json::{Value, json};
+
+struct FixedEnvironment;
+
+impl Environment for FixedEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "PORT" => Some("8080".to_owned()),
+            "HOST" => Some("www.example.com".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<String> {
+        if path.ends_with("name.txt") { Ok("from-file\n".to_owned()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+    }
+}
+
+struct FixedResolver;
+
+impl Resolve for FixedResolver {
+    fn resolve(&mut self, hostname: &str) -> Vec<IpAddr> {
+        match hostname {
+            "two.example" => vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Conditions in one line each: they are read more often than they are written.
+fn conditions(list: &Value) -> Vec<String> {
+    let one = |condition: &Value| {
+        format!("{}={} {}", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap(), condition["reason"].as_str().unwrap())
+    };
+    list.as_array().unwrap().iter().map(one).collect()
+}
+
+fn status(value: &Value) -> Value {
+    let mut out = serde_json::Map::new();
+    for item in value["items"].as_array().unwrap() {
+        let name = format!("{} {}/{}", item["kind"].as_str().unwrap(), item["metadata"]["namespace"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
+        let status = &item["status"];
+        if status["listeners"].is_array() {
+            out.insert(name.clone(), json!(conditions(&status["conditions"])));
+            for listener in status["listeners"].as_array().unwrap() {
+                let key = format!("{name} listener {} ({} attached)", listener["name"].as_str().unwrap(), listener["attachedRoutes"]);
+                out.insert(key, json!(conditions(&listener["conditions"])));
+            }
+        }
+        for (index, parent) in status["parents"].as_array().into_iter().flatten().enumerate() {
+            out.insert(format!("{name} parent {index}"), json!(conditions(&parent["conditions"])));
+        }
+    }
+    Value::Object(out)
+}
+
+fn outcome(name: &str, text: &str) -> String {
+    let strict = name.contains("strict");
+    let inputs = vec![Input { name: name.to_owned(), text: Ok(text.to_owned()) }];
+    let loaded = load(inputs, strict, &FixedEnvironment, &mut FixedResolver);
+    let diagnostics: Vec<String> = loaded
+        .diagnostics
+        .iter()
+        .map(|each| match &each.help {
+            Some(help) => format!("{} (help: {help})", loaded.sources.line(each)),
+            None => loaded.sources.line(each),
+        })
+        .collect();
+    let mut out = json!({ "diagnostics": diagnostics });
+    if let Some(accepted) = &loaded.accepted {
+        out["status"] = status(&accepted.status);
+        let mut model = effective::effective(&accepted.model);
+        // The defaults of clients are the same everywhere; one file shows them.
+        if !name.starts_with("client") {
+            for socket in model["sockets"].as_array_mut().unwrap() {
+                socket.as_object_mut().unwrap().remove("clients");
+            }
+        }
+        out["model"] = model;
+    }
+    ringway::term::yaml(&out)
+}
+
+#[test]
+fn golden_files() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let bless = std::env::var_os("RINGWAY_BLESS").is_some();
+    let mut names: Vec<String> = std::fs::read_dir(&directory)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".in.yaml").map(str::to_owned))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 10, "{names:?}");
+    let mut failed = Vec::new();
+    for name in names {
+        let input = std::fs::read_to_string(directory.join(format!("{name}.in.yaml"))).unwrap();
+        let found = outcome(&name, &input);
+        let path = directory.join(format!("{name}.out.yaml"));
+        if bless {
+            std::fs::write(&path, &found).unwrap();
+        } else if std::fs::read_to_string(&path).unwrap_or_default() != found {
+            eprintln!("--- {name}: found\n{found}");
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?} differ; RINGWAY_BLESS=1 writes what was found");
+}
