@@ -136,6 +136,8 @@ pub fn parse_request<'b>(
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return partial(buf, limits).map(|()| None),
         Err(httparse::Error::TooManyHeaders) => return Err(RequestError::TooLarge),
+        // Which error it is shows when the line is whole.
+        Err(httparse::Error::Version) if !first_line_is_whole(buf) => return partial(buf, limits).map(|()| None),
         Err(httparse::Error::Version) => return Err(version_error(buf)),
         Err(_) => return Err(RequestError::Malformed),
     };
@@ -271,6 +273,11 @@ fn partial(buf: &[u8], limits: &ClientLimits) -> Result<(), RequestError> {
 }
 
 /// A version that is HTTP but not ours is told so; anything else is malformed.
+fn first_line_is_whole(buf: &[u8]) -> bool {
+    let start = buf.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(buf.len());
+    memchr::memchr(b'\n', &buf[start..]).is_some()
+}
+
 fn version_error(buf: &[u8]) -> RequestError {
     let line = buf.split(|&byte| byte == b'\n').find(|line| !trim_cr(line).is_empty()).unwrap_or_default();
     let mut words = trim_cr(line).split(|&byte| byte == b' ');
