@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode;
 use ringway_core::http1::exchange::{self, FailurePlan, HeadPlan, UpstreamFault};
+use ringway_core::http1::request::Framing;
 use ringway_core::http1::{FieldStorage, response};
 use rustix::net::Shutdown;
 
@@ -203,10 +204,15 @@ struct Progress {
 /// How much of the window leaves with the head: the body bytes that have arrived, unless they come in chunks or wait
 /// for the endpoint to ask for them.
 fn first_bytes(buf: &mut Buf, plan: &mut Plan) -> Result<usize, ringway_core::http1::body::BodyError> {
-    if plan.chunked || plan.expect_continue {
-        return Ok(plan.head);
-    }
     let head = plan.head;
+    if plan.chunked {
+        // Chunks leave one by one, but what has arrived of them is judged before anything goes upstream.
+        let mut arrived = buf.data()[head..].to_vec();
+        BodyDecoder::request(Framing::Chunked).decode(&mut arrived)?;
+    }
+    if plan.chunked || plan.expect_continue {
+        return Ok(head);
+    }
     let decoded = plan.body.decode(&mut buf.data_mut()[head..])?;
     Ok(head + decoded.consumed)
 }
