@@ -175,7 +175,7 @@ impl Exchange {
             // A switch of protocols that nobody asked for: what follows cannot be understood.
             101 => return Err(ResponseFault),
             100..=199 => {
-                self.interim += 1;
+                self.interim = self.interim.saturating_add(1);
                 if self.interim > MAX_INTERIM {
                     return Err(ResponseFault);
                 }
