@@ -99,7 +99,9 @@ fn descriptors() -> Finding {
         Ok(limit) => finding(
             Level::Note,
             "descriptors",
-            format!("{limit}, of which nine tenths are for connections, two per proxied one; raise LimitNOFILE or `ulimit -Hn`"),
+            format!(
+                "{limit}, of which nine tenths are for connections, two per proxied one; raise LimitNOFILE or `ulimit -Hn`"
+            ),
         ),
         Err(error) => finding(Level::Bad, "descriptors", format!("cannot be raised: {error}")),
     }

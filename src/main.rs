@@ -95,9 +95,8 @@ fn ask(args: &AdminArgs, method: &str, path: &str) -> Result<Answer, String> {
 }
 
 fn status(args: &StatusArgs) -> ExitCode {
-    let answer = ask(&args.admin, "GET", "/status").and_then(|answer| {
-        serde_json::from_str(&answer.body).map_err(|error| format!("not a status: {error}"))
-    });
+    let answer = ask(&args.admin, "GET", "/status")
+        .and_then(|answer| serde_json::from_str(&answer.body).map_err(|error| format!("not a status: {error}")));
     match answer {
         Ok(value) => {
             term::print_value(&value, args.output, term::status_table);

@@ -101,7 +101,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let resolves = loaded.resolves;
     let Some(accepted) = loaded.accepted else { return Err(RunError::Config(errors)) };
     if provider == Provider::Demo {
-        tracing::info!("no configuration given: serving the embedded demo, HTTP on 127.0.0.1:8080 and TCP on 127.0.0.1:8081");
+        tracing::info!(
+            "no configuration given: serving the embedded demo, HTTP on 127.0.0.1:8080 and TCP on 127.0.0.1:8081"
+        );
     }
     let descriptors = sys::raise_descriptor_limit().map_err(failed("cannot read the descriptor limit"))?;
     let driver = choose_driver(options.driver)?;
@@ -218,7 +220,9 @@ impl Server {
                         let _logged = self.reload(Why::Resolve);
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(RunError::Failed("nobody is left to listen to".into())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(RunError::Failed("nobody is left to listen to".into()));
+                }
             }
         }
     }
@@ -377,7 +381,9 @@ fn choose_driver(choice: DriverChoice) -> Result<Driver, RunError> {
         DriverChoice::Epoll => Ok(Driver::Epoll),
         DriverChoice::IoUring => match rt::probe_ring() {
             Ok(()) => Ok(Driver::IoUring),
-            Err(error) => Err(RunError::Failed(format!("io_uring cannot be had here: {error}; `ringway doctor` says more"))),
+            Err(error) => {
+                Err(RunError::Failed(format!("io_uring cannot be had here: {error}; `ringway doctor` says more")))
+            }
         },
         DriverChoice::Auto => match rt::probe_ring() {
             Ok(()) => Ok(Driver::IoUring),
@@ -408,7 +414,10 @@ fn start_admin(addresses: &[Address], events: &Sender<Event>) -> Result<Vec<admi
                 Err(error) => errors.push(format!("{address}: {error}")),
             }
         }
-        tracing::warn!(tried = errors.join("; "), "no admin socket: status, reload and drain cannot reach this process");
+        tracing::warn!(
+            tried = errors.join("; "),
+            "no admin socket: status, reload and drain cannot reach this process"
+        );
         return Ok(Vec::new());
     }
     let mut servers = Vec::new();

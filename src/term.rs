@@ -35,7 +35,12 @@ pub fn print_diagnostics(loaded: &Loaded) {
     }
     let (errors, warnings) = (loaded.errors(), loaded.warnings());
     if errors + warnings > 0 {
-        eprintln!("{}, {}, in {}", many(errors, "error"), many(warnings, "warning"), many(loaded.sources.len(), "file"));
+        eprintln!(
+            "{}, {}, in {}",
+            many(errors, "error"),
+            many(warnings, "warning"),
+            many(loaded.sources.len(), "file")
+        );
     }
 }
 
@@ -73,7 +78,12 @@ pub fn yaml(value: &Value) -> String {
 pub fn conditions_table(list: &Value) -> String {
     let mut out = String::new();
     for item in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let name = format!("{} {}/{}", text(&item["kind"]), text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]));
+        let name = format!(
+            "{} {}/{}",
+            text(&item["kind"]),
+            text(&item["metadata"]["namespace"]),
+            text(&item["metadata"]["name"])
+        );
         let status = &item["status"];
         if status["conditions"].is_array() {
             put_conditions(&mut out, name.clone(), &status["conditions"]);
@@ -81,13 +91,21 @@ pub fn conditions_table(list: &Value) -> String {
         for listener in status["listeners"].as_array().map(Vec::as_slice).unwrap_or_default() {
             let routes = listener["attachedRoutes"].as_u64().unwrap_or(0);
             let routes = many(usize::try_from(routes).unwrap_or(usize::MAX), "route");
-            put_conditions(&mut out, format!("{name} listener {} ({routes})", text(&listener["name"])), &listener["conditions"]);
+            put_conditions(
+                &mut out,
+                format!("{name} listener {} ({routes})", text(&listener["name"])),
+                &listener["conditions"],
+            );
         }
         let parents = status["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
         for parent in parents {
             let at = &parent["parentRef"];
             let section = at["sectionName"].as_str().map(|name| format!(" listener {name}")).unwrap_or_default();
-            put_conditions(&mut out, format!("{name} at Gateway {}/{}{section}", text(&at["namespace"]), text(&at["name"])), &parent["conditions"]);
+            put_conditions(
+                &mut out,
+                format!("{name} at Gateway {}/{}{section}", text(&at["namespace"]), text(&at["name"])),
+                &parent["conditions"],
+            );
         }
         if status["parents"].is_array() && parents.is_empty() {
             out.push_str(&format!("  unused  {name}: it attaches to no Gateway that is served\n"));

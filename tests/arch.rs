@@ -41,7 +41,17 @@ fn the_core_depends_on_small_pure_crates_only() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let allowed = ["ringway-core", "httparse", "foldhash", "ipnet", "memchr", "regex", "regex-automata", "regex-syntax", "aho-corasick"];
+    let allowed = [
+        "ringway-core",
+        "httparse",
+        "foldhash",
+        "ipnet",
+        "memchr",
+        "regex",
+        "regex-automata",
+        "regex-syntax",
+        "aho-corasick",
+    ];
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let name = line.split(' ').next().unwrap();
         assert!(allowed.contains(&name), "ringway-core must not depend on {name}");
@@ -54,7 +64,17 @@ fn the_core_performs_no_io_and_reads_no_clock() {
         if path.starts_with("src/core/benches") || path.starts_with("src/core/tests") {
             continue;
         }
-        for forbidden in ["std::net::Tcp", "std::net::Udp", "std::fs", "std::io::", "std::thread", "Instant::now", "SystemTime", "println!", "async "] {
+        for forbidden in [
+            "std::net::Tcp",
+            "std::net::Udp",
+            "std::fs",
+            "std::io::",
+            "std::thread",
+            "Instant::now",
+            "SystemTime",
+            "println!",
+            "async ",
+        ] {
             assert!(!code(&text).contains(forbidden), "{} has {forbidden}", path.display());
         }
     }
@@ -82,7 +102,9 @@ fn unsafe_code_has_two_rooms() {
 
 #[test]
 fn the_data_path_does_not_know_control() {
-    for directory in ["src/worker", "src/downstream", "src/upstream", "src/relay", "src/rt", "src/buffer", "src/sys", "src/snapshot"] {
+    for directory in
+        ["src/worker", "src/downstream", "src/upstream", "src/relay", "src/rt", "src/buffer", "src/sys", "src/snapshot"]
+    {
         for (path, text) in rust_files(directory) {
             for name in ["control::", "serde", "granit", "crate::server", "crate::admin"] {
                 assert!(!code(&text).contains(name), "{} names {name}", path.display());
@@ -107,7 +129,10 @@ fn bad_input_rows_have_a_metric_and_a_test() {
         assert_eq!(row.len(), 4, "{row:?}");
         assert!(row.iter().all(|cell| !cell.is_empty()), "{row:?}");
         for reason in quoted(row[2]) {
-            assert!(metrics.contains(&format!("\"{reason}\"")) || reason.starts_with("ringway_"), "no metric {reason}: {row:?}");
+            assert!(
+                metrics.contains(&format!("\"{reason}\"")) || reason.starts_with("ringway_"),
+                "no metric {reason}: {row:?}"
+            );
         }
         assert!(!quoted(row[2]).is_empty() && !quoted(row[3]).is_empty(), "{row:?}");
         for test in quoted(row[3]) {

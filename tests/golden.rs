@@ -45,7 +45,12 @@ impl Resolve for FixedResolver {
 /// Conditions in one line each: they are read more often than they are written.
 fn conditions(list: &Value) -> Vec<String> {
     let one = |condition: &Value| {
-        format!("{}={} {}", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap(), condition["reason"].as_str().unwrap())
+        format!(
+            "{}={} {}",
+            condition["type"].as_str().unwrap(),
+            condition["status"].as_str().unwrap(),
+            condition["reason"].as_str().unwrap()
+        )
     };
     list.as_array().unwrap().iter().map(one).collect()
 }
@@ -53,12 +58,21 @@ fn conditions(list: &Value) -> Vec<String> {
 fn status(value: &Value) -> Value {
     let mut out = serde_json::Map::new();
     for item in value["items"].as_array().unwrap() {
-        let name = format!("{} {}/{}", item["kind"].as_str().unwrap(), item["metadata"]["namespace"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
+        let name = format!(
+            "{} {}/{}",
+            item["kind"].as_str().unwrap(),
+            item["metadata"]["namespace"].as_str().unwrap(),
+            item["metadata"]["name"].as_str().unwrap()
+        );
         let status = &item["status"];
         if status["listeners"].is_array() {
             out.insert(name.clone(), json!(conditions(&status["conditions"])));
             for listener in status["listeners"].as_array().unwrap() {
-                let key = format!("{name} listener {} ({} attached)", listener["name"].as_str().unwrap(), listener["attachedRoutes"]);
+                let key = format!(
+                    "{name} listener {} ({} attached)",
+                    listener["name"].as_str().unwrap(),
+                    listener["attachedRoutes"]
+                );
                 out.insert(key, json!(conditions(&listener["conditions"])));
             }
         }
@@ -102,7 +116,9 @@ fn golden_files() {
     let bless = std::env::var_os("RINGWAY_BLESS").is_some();
     let mut names: Vec<String> = std::fs::read_dir(&directory)
         .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".in.yaml").map(str::to_owned))
+        .filter_map(|entry| {
+            entry.unwrap().file_name().into_string().unwrap().strip_suffix(".in.yaml").map(str::to_owned)
+        })
         .collect();
     names.sort();
     assert!(names.len() >= 10, "{names:?}");

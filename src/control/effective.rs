@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringway_core::model::{
-    Action, Backend, ClientPolicy, EndpointAddress, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule, Model,
-    PathMatch, PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+    Action, Backend, ClientPolicy, EndpointAddress, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule,
+    Model, PathMatch, PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 

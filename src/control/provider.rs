@@ -75,14 +75,16 @@ fn collect(path: &Path, named: bool, depth: usize, files: &mut Vec<Input>) {
         match entries {
             Ok(mut entries) => {
                 entries.sort();
-                let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                let hidden =
+                    |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
                 for entry in entries.iter().filter(|entry| !hidden(entry)) {
                     collect(entry, false, depth + 1, files);
                 }
             }
             Err(error) => files.push(Input { name: name(), text: Err(error) }),
         }
-    } else if named || path.extension().and_then(OsStr::to_str).is_some_and(|it| matches!(it, "yaml" | "yml" | "json")) {
+    } else if named || path.extension().and_then(OsStr::to_str).is_some_and(|it| matches!(it, "yaml" | "yml" | "json"))
+    {
         let text = if meta.len() > MAX_BYTES {
             Err(io::Error::other(format!("larger than {MAX_BYTES} bytes")))
         } else {

@@ -135,7 +135,9 @@ impl<'a> Cx<'a> {
         match (self.environment.variable(name).filter(|value| !value.is_empty() || default.is_none()), default) {
             (Some(value), _) => Ok(value),
             (None, Some(default)) => Ok(default.to_owned()),
-            (None, None) => Err(format!("environment variable `{name}` is not set; `${{{name}:-default}}` gives a default")),
+            (None, None) => {
+                Err(format!("environment variable `{name}` is not set; `${{{name}:-default}}` gives a default"))
+            }
         }
     }
 }
@@ -389,7 +391,10 @@ impl<'n, 'c> Object<'n, 'c> {
     }
 
     /// A field that may be absent or null. The outer `None`: errors were reported.
-    #[allow(clippy::option_option, reason = "the outer option is whether it could be read, the inner whether it is there")]
+    #[allow(
+        clippy::option_option,
+        reason = "the outer option is whether it could be read, the inner whether it is there"
+    )]
     pub fn optional<T: FromNode>(&mut self, name: &'static str) -> Option<Option<T>> {
         self.known.push(name);
         match self.entries.iter().find(|(key, _)| key.name == name) {

@@ -20,8 +20,13 @@ pub fn status(graph: &Graph<'_>) -> Value {
             .iter()
             .map(|parent| {
                 let accepted = condition(meta, "Accepted", "Accepted", "the route is served", parent.problem.as_ref());
-                let resolved =
-                    condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", route.unresolved.as_ref());
+                let resolved = condition(
+                    meta,
+                    "ResolvedRefs",
+                    "ResolvedRefs",
+                    "every reference resolves",
+                    route.unresolved.as_ref(),
+                );
                 let mut conditions = vec![accepted, resolved];
                 if let Some(problem) = &route.partly_invalid {
                     conditions.push(raw(meta, "PartiallyInvalid", true, problem.reason, &problem.message));
@@ -82,11 +87,14 @@ fn parent_ref(meta: &Meta, parent: &ParentRef) -> Value {
 
 fn gateway(state: &GatewayState<'_>) -> Value {
     let meta = &state.object.meta;
-    let served = state.problem.is_none() && (state.listeners.is_empty() || state.listeners.iter().any(ListenerState::is_served));
+    let served =
+        state.problem.is_none() && (state.listeners.is_empty() || state.listeners.iter().any(ListenerState::is_served));
     let refused = state.listeners.iter().filter(|listener| listener.problem.is_some() || listener.conflict.is_some());
     let refused: Vec<&str> = refused.map(|listener| &*listener.spec.name.value.0).collect();
-    let invalid = (!refused.is_empty())
-        .then(|| Problem { reason: "ListenersNotValid", message: format!("listeners not served: {}", refused.join(", ")) });
+    let invalid = (!refused.is_empty()).then(|| Problem {
+        reason: "ListenersNotValid",
+        message: format!("listeners not served: {}", refused.join(", ")),
+    });
     let accepted = match (&state.problem, &invalid) {
         (Some(problem), _) => raw(meta, "Accepted", false, problem.reason, &problem.message),
         (None, Some(invalid)) => raw(meta, "Accepted", served, invalid.reason, &invalid.message),
@@ -103,7 +111,11 @@ fn gateway(state: &GatewayState<'_>) -> Value {
         Vec::new()
     };
     let listeners: Vec<Value> = state.listeners.iter().map(|each| listener(meta, state, each)).collect();
-    object("Gateway", meta, json!({ "addresses": addresses, "conditions": [accepted, programmed], "listeners": listeners }))
+    object(
+        "Gateway",
+        meta,
+        json!({ "addresses": addresses, "conditions": [accepted, programmed], "listeners": listeners }),
+    )
 }
 
 fn listener(meta: &Meta, gateway: &GatewayState<'_>, state: &ListenerState<'_>) -> Value {

@@ -28,7 +28,9 @@ pub(super) fn translate(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) ->
                 let at = *by_bind.entry((bind, serves == Serves::Http)).or_insert_with(|| {
                     let protocol = match serves {
                         Serves::Http => Protocol::Http(Vec::new()),
-                        Serves::Tcp => Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) }),
+                        Serves::Tcp => {
+                            Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) })
+                        }
                     };
                     sockets.push(Socket { bind, protocol, client: policies.of(number, index) });
                     sockets.len() - 1
@@ -57,11 +59,17 @@ fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) ->
         let mut hostnames = Vec::new();
         for found in route.parents.iter().flat_map(|parent| &parent.attached) {
             if (found.gateway, found.listener) == (gateway, listener) {
-                hostnames.extend(found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect::<Vec<_>>());
+                hostnames.extend(
+                    found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect::<Vec<_>>(),
+                );
             }
         }
         if !hostnames.is_empty() {
-            attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().map(|rule| at_port(rule, port)).collect() });
+            attached.push(HttpRoute {
+                id: route.id,
+                hostnames,
+                rules: rules.iter().map(|rule| at_port(rule, port)).collect(),
+            });
         }
     }
     attached

@@ -102,7 +102,8 @@ struct Reader<'t, 'e> {
 impl<'t> Reader<'t, '_> {
     fn span(&self, range: &Range) -> Span {
         let byte = |marker: &granit_parser::Marker| {
-            u32::try_from(marker.byte_offset().unwrap_or_else(|| marker.index()).min(self.text.len())).unwrap_or(u32::MAX)
+            u32::try_from(marker.byte_offset().unwrap_or_else(|| marker.index()).min(self.text.len()))
+                .unwrap_or(u32::MAX)
         };
         Span { file: self.file, start: byte(&range.start), end: byte(&range.end) }
     }

@@ -25,7 +25,7 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
     let idle = found.shared.client.timeouts.stream_idle;
     metrics.opened();
     let moved = Moved::default();
-    let end = match choose(&generation, found.index).await {
+    let end = match choose(&core, &generation, found.index).await {
         Some(Chosen::Echo) => {
             drop(generation);
             relay::echo(&mut down, idle, &moved).await
@@ -54,12 +54,15 @@ enum Chosen {
     Connected(Stream),
 }
 
-async fn choose(generation: &Generation, socket: usize) -> Option<Chosen> {
+async fn choose(core: &Core, generation: &Generation, socket: usize) -> Option<Chosen> {
     let SocketKind::Tcp(listener) = &generation.shared.sockets[socket].kind else { return None };
-    let (_, split) = listener.route.as_ref()?;
-    let id = match generation.pick(socket, 0, split)? {
-        Target::Backend(id) => id,
-        Target::Invalid => return None,
+    let Some((_, split)) = &listener.route else {
+        core.metrics.downstream_error(DownstreamError::NoRoute);
+        return None;
+    };
+    let Some(Target::Backend(id)) = generation.pick(socket, 0, split) else {
+        core.metrics.downstream_error(DownstreamError::InvalidBackend);
+        return None;
     };
     let metrics = &generation.metrics.backends[id.0 as usize];
     let backend = generation.backend(id);

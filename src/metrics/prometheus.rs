@@ -69,7 +69,11 @@ pub fn render(registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>,
     page.sample("ringway_driver_info", &[("driver", info.driver)], 1);
     page.family("ringway_config_generation", "gauge", "The configuration generation being served.");
     page.sample("ringway_config_generation", &[], info.generation);
-    page.family("ringway_config_errors", "gauge", "Errors in the newest configuration; 0 when it is the one being served.");
+    page.family(
+        "ringway_config_errors",
+        "gauge",
+        "Errors in the newest configuration; 0 when it is the one being served.",
+    );
     page.sample("ringway_config_errors", &[], info.config_errors);
     cores(&mut page, registry);
     listeners(&mut page, registry);
@@ -93,7 +97,11 @@ fn cores(page: &mut Page, registry: &Registry) {
     }
     page.family("ringway_panics_total", "counter", "Panics that were caught; each closed one connection.");
     page.sample("ringway_panics_total", &[], registry.cores.iter().map(|core| core.panics.get()).sum::<u64>());
-    page.family("ringway_downstream_errors_total", "counter", "Requests and connections of clients that ended in an error.");
+    page.family(
+        "ringway_downstream_errors_total",
+        "counter",
+        "Requests and connections of clients that ended in an error.",
+    );
     for (index, error) in DownstreamError::ALL.iter().enumerate() {
         let count: u64 = registry.cores.iter().map(|core| core.downstream[index].get()).sum();
         page.sample("ringway_downstream_errors_total", &[("reason", error.as_str())], count);
@@ -164,7 +172,11 @@ fn count(step: &hdrhistogram::iterators::IterationValue<u64>) -> f64 {
 
 fn backends(page: &mut Page, registry: &Registry) {
     let all = registry.backends.sorted();
-    page.family("ringway_upstream_requests_total", "counter", "Requests and connections given to a backend's endpoints.");
+    page.family(
+        "ringway_upstream_requests_total",
+        "counter",
+        "Requests and connections given to a backend's endpoints.",
+    );
     for (backend, cores) in &all {
         let count: u64 = cores.iter().map(|core| core.requests.get()).sum();
         page.sample("ringway_upstream_requests_total", &[("backend", backend)], count);

@@ -3,5 +3,5 @@
 mod connect;
 mod pool;
 
-pub use connect::{Connection, ConnectError, connect};
+pub use connect::{ConnectError, Connection, connect};
 pub use pool::{Endpoint, Pooled};

@@ -84,7 +84,9 @@ impl Generation {
             }
             by_id[id] = Some(u32::try_from(index).expect("fewer sockets than 2^32"));
             splits.push(match &socket.kind {
-                SocketKind::Http { table, .. } => table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect(),
+                SocketKind::Http { table, .. } => {
+                    table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect()
+                }
                 SocketKind::Tcp(listener) => {
                     vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
                 }

@@ -62,7 +62,10 @@ fn origin(address: &str) -> Arc<Mutex<Vec<u8>>> {
                     pending.extend_from_slice(&buffer[..n]);
                     if pending.windows(4).any(|window| window == b"\r\n\r\n") {
                         pending.clear();
-                        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").is_err() {
+                        if stream
+                            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                            .is_err()
+                        {
                             break;
                         }
                         std::thread::sleep(Duration::from_millis(5));
@@ -87,18 +90,31 @@ fn contenders(scratch: &Scratch, origin: &str) -> Vec<(&'static str, String, Run
         std::fs::write(&path, text).unwrap();
         path
     };
-    let start = |command: &mut Command| Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let start = |command: &mut Command| {
+        Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
     let mut found = Vec::new();
     let ip = address(2);
-    let config = write("ringway.yaml", format!("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec:\n  gatewayClassName: ringway\n  addresses: [{{value: {ip}}}]\n  listeners: [{{name: web, port: 8080, protocol: HTTP}}]\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: all}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{{group: ringway.dev, kind: Backend, name: origin}}]}}]\n---\napiVersion: ringway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: origin}}\nspec: {{endpoints: [{{ip: {origin}, port: 9000}}]}}\n"));
+    let config = write(
+        "ringway.yaml",
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec:\n  gatewayClassName: ringway\n  addresses: [{{value: {ip}}}]\n  listeners: [{{name: web, port: 8080, protocol: HTTP}}]\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: all}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{{group: ringway.dev, kind: Backend, name: origin}}]}}]\n---\napiVersion: ringway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: origin}}\nspec: {{endpoints: [{{ip: {origin}, port: 9000}}]}}\n"
+        ),
+    );
     let socket = format!("unix:{}", scratch.0.join("admin.sock").display());
-    let ringway = start(Command::new(env!("CARGO_BIN_EXE_ringway")).args(["run", "--workers", "1", "--no-pin", "--admin", &socket, "--config"]).arg(config));
+    let ringway = start(
+        Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["run", "--workers", "1", "--no-pin", "--admin", &socket, "--config"])
+            .arg(config),
+    );
     found.push(("ringway", format!("{ip}:8080"), ringway));
     match installed("nginx") {
         Some(nginx) => {
             let ip = address(3);
             let directory = scratch.0.display();
-            let text = format!("daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n server {{ listen {ip}:8080; location / {{ proxy_pass http://{origin}:9000; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_request_buffering off; }} }} }}\n");
+            let text = format!(
+                "daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n server {{ listen {ip}:8080; location / {{ proxy_pass http://{origin}:9000; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_request_buffering off; }} }} }}\n"
+            );
             let config = write("nginx.conf", text);
             found.push(("nginx", format!("{ip}:8080"), start(Command::new(nginx).arg("-c").arg(config))));
         }
@@ -107,9 +123,15 @@ fn contenders(scratch: &Scratch, origin: &str) -> Vec<(&'static str, String, Run
     match installed("haproxy") {
         Some(haproxy) => {
             let ip = address(4);
-            let text = format!("global\n  maxconn 100\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 2s\n  timeout server 2s\nfrontend web\n  bind {ip}:8080\n  default_backend origin\nbackend origin\n  server a {origin}:9000\n");
+            let text = format!(
+                "global\n  maxconn 100\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 2s\n  timeout server 2s\nfrontend web\n  bind {ip}:8080\n  default_backend origin\nbackend origin\n  server a {origin}:9000\n"
+            );
             let config = write("haproxy.cfg", text);
-            found.push(("haproxy", format!("{ip}:8080"), start(Command::new(haproxy).args(["-db", "-q", "-f"]).arg(config))));
+            found.push((
+                "haproxy",
+                format!("{ip}:8080"),
+                start(Command::new(haproxy).args(["-db", "-q", "-f"]).arg(config)),
+            ));
         }
         None => println!("haproxy is not installed and left out"),
     }
@@ -149,14 +171,19 @@ fn run(case: &Case, address: &str, seen: &Mutex<Vec<u8>>) -> Outcome {
     drop(stream);
     std::thread::sleep(Duration::from_millis(10));
     let text = String::from_utf8_lossy(&answer);
-    let statuses = text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect();
+    let statuses =
+        text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect();
     Outcome { statuses, forwarded: String::from_utf8_lossy(&seen.lock().unwrap()).into_owned() }
 }
 
 fn short(outcome: &Outcome) -> String {
     let statuses: Vec<String> = outcome.statuses.iter().map(ToString::to_string).collect();
     let requests = outcome.forwarded.matches(" HTTP/1.").count();
-    format!("{}{}", if statuses.is_empty() { "-".to_owned() } else { statuses.join("+") }, if requests > 0 { format!(" ({requests} fwd)") } else { String::new() })
+    format!(
+        "{}{}",
+        if statuses.is_empty() { "-".to_owned() } else { statuses.join("+") },
+        if requests > 0 { format!(" ({requests} fwd)") } else { String::new() }
+    )
 }
 
 #[test]
@@ -187,7 +214,9 @@ fn differences() {
         let good = match case.must {
             Must::Refuse(status) => ringway.forwarded.is_empty() && ringway.statuses == [status],
             Must::Pass => ringway.statuses == [200] && ringway.forwarded.matches(" HTTP/1.1\r\n").count() == 1,
-            Must::PassWithout(part) => ringway.statuses.first() == Some(&200) && !ringway.forwarded.to_lowercase().contains(part),
+            Must::PassWithout(part) => {
+                ringway.statuses.first() == Some(&200) && !ringway.forwarded.to_lowercase().contains(part)
+            }
         };
         if !good {
             failures.push(format!("{}: {:?}, forwarded {:?}", case.name, ringway.statuses, ringway.forwarded));

@@ -12,7 +12,8 @@ fn status_config_and_health() {
     assert_eq!(proxy.admin("GET", "/readyz"), (200, "ready\n".to_owned()));
     let status: serde_json::Value = serde_json::from_str(&proxy.admin("GET", "/status").1).unwrap();
     assert_eq!((status["kind"].as_str(), status["ringway"]["generation"].as_u64()), (Some("List"), Some(1)));
-    let kinds: Vec<&str> = status["items"].as_array().unwrap().iter().map(|item| item["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        status["items"].as_array().unwrap().iter().map(|item| item["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["Gateway", "HTTPRoute"]);
     let effective: serde_json::Value = serde_json::from_str(&proxy.admin("GET", "/config").1).unwrap();
     assert_eq!(effective["sockets"][0]["bind"].as_str(), Some(proxy.address.as_str()));

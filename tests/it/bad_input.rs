@@ -49,7 +49,15 @@ fn malformed_heads() {
 
 #[test]
 fn unknown_versions() {
-    refused(505, "version", &["GET / HTTP/2.0\r\nHost: a\r\n\r\n", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", "GET / HTTP/0.9\r\nHost: a\r\n\r\n"]);
+    refused(
+        505,
+        "version",
+        &[
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "GET / HTTP/0.9\r\nHost: a\r\n\r\n",
+        ],
+    );
 }
 
 #[test]
@@ -118,13 +126,20 @@ fn unknown_transfer_codings() {
     refused(
         501,
         "transfer_coding",
-        &["POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked, chunked\r\n\r\n"],
+        &[
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked, chunked\r\n\r\n",
+        ],
     );
 }
 
 #[test]
 fn unmet_expectations() {
-    refused(417, "expectation", &["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: the-unexpected\r\n\r\nx"]);
+    refused(
+        417,
+        "expectation",
+        &["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: the-unexpected\r\n\r\nx"],
+    );
 }
 
 #[test]
@@ -149,7 +164,9 @@ fn large_heads() {
 #[test]
 fn slow_heads() {
     let origin = Origin::echo();
-    let proxy = Proxy::start(&(config(&[&origin.address], "") + &policy("  timeout: {http: {requestHeadersReceivedTimeout: 400ms}}\n")));
+    let proxy = Proxy::start(
+        &(config(&[&origin.address], "") + &policy("  timeout: {http: {requestHeadersReceivedTimeout: 400ms}}\n")),
+    );
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
     for _ in 0..20 {
@@ -176,7 +193,9 @@ fn idle_connections() {
 
 /// An origin that reads bodies as far as they come and answers when they are whole.
 fn reader() -> Origin {
-    Origin::replying(|request| format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Got: {}\r\n\r\n", request.body.len()).into_bytes())
+    Origin::replying(|request| {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Got: {}\r\n\r\n", request.body.len()).into_bytes()
+    })
 }
 
 #[test]
@@ -184,9 +203,22 @@ fn bad_chunks() {
     let origin = reader();
     let proxy = Proxy::to(&origin.address);
     let inputs = [
-        "x\r\n", "+5\r\nhello\r\n", "-5\r\nhello\r\n", "0x5\r\nhello\r\n", "5_0\r\nhello\r\n", " 5\r\nhello\r\n",
-        "5\nhello\r\n", "5\r\nhelloX\r\n", "5\r\nhello\n", "5;a\nb\r\nhello\r\n", "5;a=\"\r\nhello\r\n",
-        "10000000000000000\r\n", "ffffffffffffffff1\r\n", "5\r\nhello\r\n0\r\nbad trailer\r\n\r\n", "0\r\n: x\r\n\r\n", "0\r\nA: b\n\r\n",
+        "x\r\n",
+        "+5\r\nhello\r\n",
+        "-5\r\nhello\r\n",
+        "0x5\r\nhello\r\n",
+        "5_0\r\nhello\r\n",
+        " 5\r\nhello\r\n",
+        "5\nhello\r\n",
+        "5\r\nhelloX\r\n",
+        "5\r\nhello\n",
+        "5;a\nb\r\nhello\r\n",
+        "5;a=\"\r\nhello\r\n",
+        "10000000000000000\r\n",
+        "ffffffffffffffff1\r\n",
+        "5\r\nhello\r\n0\r\nbad trailer\r\n\r\n",
+        "0\r\n: x\r\n\r\n",
+        "0\r\nA: b\n\r\n",
     ];
     for input in inputs {
         let mut client = proxy.client();
@@ -215,7 +247,11 @@ fn endless_chunk_extensions_and_trailers() {
         client.response();
     }
     let before = proxy.anonymous_kib();
-    for endless in [";aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "0\r\n", "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n"] {
+    for endless in [
+        ";aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "0\r\n",
+        "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n",
+    ] {
         let mut client = proxy.client();
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         if endless.starts_with(';') {
@@ -260,7 +296,8 @@ fn large_bodies() {
 #[test]
 fn slow_bodies() {
     let origin = reader();
-    let proxy = Proxy::start(&(config(&[&origin.address], "") + &policy("  timeout: {http: {streamIdleTimeout: 300ms}}\n")));
+    let proxy =
+        Proxy::start(&(config(&[&origin.address], "") + &policy("  timeout: {http: {streamIdleTimeout: 300ms}}\n")));
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
     assert_eq!(client.response_to("GET").map(|response| response.status), Ok(408));

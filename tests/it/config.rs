@@ -31,10 +31,16 @@ fn every_error_of_every_file_is_reported_at_once() {
 #[test]
 fn warnings_are_errors_when_strict() {
     let directory = Directory::new();
-    directory.write("a.yaml", &GOOD.replacen("name: echo}]}]", "name: ecko}]}]", 1).replacen("name: echo}]", "name: ecko}]", 1));
+    directory.write(
+        "a.yaml",
+        &GOOD.replacen("name: echo}]}]", "name: ecko}]}]", 1).replacen("name: echo}]", "name: ecko}]", 1),
+    );
     let (code, out, error) = command(&["check", "--config", "a.yaml"], &directory.0);
     assert_eq!(code, 0, "{error}");
-    assert!(error.contains("warning: there is no Backend default/ecko") && error.contains("did you mean `echo`?"), "{error}");
+    assert!(
+        error.contains("warning: there is no Backend default/ecko") && error.contains("did you mean `echo`?"),
+        "{error}"
+    );
     assert!(out.starts_with("good: "), "{out}");
     assert_eq!(command(&["check", "--strict", "--config", "a.yaml"], &directory.0).0, 64);
 }
@@ -44,9 +50,27 @@ fn variables_are_replaced() {
     let directory = Directory::new();
     directory.write("port", "8123\n");
     let text = GOOD.replace("port: 8080", "port: \"x\"").replace("\"x\"", "${RINGWAY_TEST_UNSET:-8123}");
-    directory.write("a.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${RINGWAY_TEST_UNSET:-8123}\n    protocol: HTTP"));
-    directory.write("b.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${file:port}\n    protocol: HTTP"));
-    directory.write("c.yaml", &text.replace("- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}", "- name: web\n    port: ${RINGWAY_TEST_UNSET}\n    protocol: HTTP"));
+    directory.write(
+        "a.yaml",
+        &text.replace(
+            "- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}",
+            "- name: web\n    port: ${RINGWAY_TEST_UNSET:-8123}\n    protocol: HTTP",
+        ),
+    );
+    directory.write(
+        "b.yaml",
+        &text.replace(
+            "- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}",
+            "- name: web\n    port: ${file:port}\n    protocol: HTTP",
+        ),
+    );
+    directory.write(
+        "c.yaml",
+        &text.replace(
+            "- {name: web, port: ${RINGWAY_TEST_UNSET:-8123}, protocol: HTTP}",
+            "- name: web\n    port: ${RINGWAY_TEST_UNSET}\n    protocol: HTTP",
+        ),
+    );
     for file in ["a.yaml", "b.yaml"] {
         let (code, out, error) = command(&["check", "--effective", "--config", file], &directory.0);
         assert_eq!(code, 0, "{error}");

@@ -31,7 +31,9 @@ fn forwarding_fields_are_set_and_a_strangers_are_replaced() {
 fn trusted_peers_are_believed_and_extended() {
     let origin = ok();
     let yaml = config(&[&origin.address], "")
-        + &policy("  clientIPDetection: {xForwardedFor: {trustedCIDRs: [127.0.0.0/8]}}\n  headers: {forwarded: true}\n");
+        + &policy(
+            "  clientIPDetection: {xForwardedFor: {trustedCIDRs: [127.0.0.0/8]}}\n  headers: {forwarded: true}\n",
+        );
     let proxy = Proxy::start(&yaml);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: outer\r\nX-Request-Id: kept\r\nForwarded: for=1.2.3.4\r\n\r\n");
@@ -80,7 +82,9 @@ fn via_is_sent_unless_turned_off() {
 
 #[test]
 fn several_lines_of_one_field_stay_several() {
-    let origin = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n".to_vec());
+    let origin = Origin::replying(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n".to_vec()
+    });
     let proxy = Proxy::to(&origin.address);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nAccept: x\r\nAccept: y\r\n\r\n");

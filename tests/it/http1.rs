@@ -48,7 +48,9 @@ fn a_request_may_come_byte_by_byte() {
     });
     let proxy = Proxy::to(&origin.address);
     let mut client = proxy.client();
-    for byte in b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n" {
+    for byte in
+        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n"
+    {
         client.send([*byte]);
         std::thread::sleep(Duration::from_micros(300));
     }
@@ -87,7 +89,8 @@ fn large_bodies_pass_in_both_directions() {
         }
     });
     let proxy = Proxy::to(&origin.address);
-    let body: Vec<u8> = (0..3_000_000_u32).map(|index| u8::try_from(index.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
+    let body: Vec<u8> =
+        (0..3_000_000_u32).map(|index| u8::try_from(index.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
     let mut client = proxy.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
     client.send(&body);
@@ -142,7 +145,8 @@ fn head_204_and_304_have_no_body() {
 
 #[test]
 fn http_1_0_clients_get_what_they_understand() {
-    let origin = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec());
+    let origin =
+        Origin::replying(|_| b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec());
     let proxy = Proxy::to(&origin.address);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.0\r\n\r\n");

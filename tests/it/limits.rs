@@ -67,7 +67,9 @@ fn running_out_of_descriptors_pauses_and_recovers() {
         let metrics = proxy.metrics();
         ["connection_limit", "descriptors", "turned_away"]
             .iter()
-            .map(|reason| crate::support::proxy::sum(&metrics, "ringway_accept_errors_total", &[&format!("\"{reason}\"")]))
+            .map(|reason| {
+                crate::support::proxy::sum(&metrics, "ringway_accept_errors_total", &[&format!("\"{reason}\"")])
+            })
             .sum::<f64>()
     };
     eventually("accepting pauses", || paused() > 0.0);
@@ -95,7 +97,8 @@ fn clients_that_go_away_at_random_points_leave_nothing_behind() {
                 return;
             }
             let body = "x".repeat(100_000);
-            if !conn.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n{body}\r\n0\r\n\r\n")) {
+            if !conn.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n{body}\r\n0\r\n\r\n"))
+            {
                 return;
             }
         }

@@ -108,7 +108,9 @@ fn a_port_that_cannot_be_bound_keeps_the_last_good_generation() {
 #[test]
 fn listeners_come_and_go_and_established_connections_stay() {
     let origin = Origin::echo();
-    let two = |listeners: &str| config(&[&origin.address], "").replace("  - {name: web, port: 8080, protocol: HTTP}\n", listeners);
+    let two = |listeners: &str| {
+        config(&[&origin.address], "").replace("  - {name: web, port: 8080, protocol: HTTP}\n", listeners)
+    };
     let both = two("  - {name: web, port: 8080, protocol: HTTP}\n  - {name: other, port: 8082, protocol: HTTP}\n");
     let proxy = Proxy::start(&both);
     let mut kept = proxy.client();

@@ -3,7 +3,9 @@
 use crate::support::proxy::{Proxy, backend, gateway};
 
 fn route(name: &str, spec: &str) -> String {
-    format!("---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge}}]\n{spec}")
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge}}]\n{spec}"
+    )
 }
 
 fn to(name: &str) -> String {
@@ -27,7 +29,11 @@ fn ask(proxy: &Proxy, host: &str, line: &str, fields: &str) -> crate::support::c
 /// The backend that answered, or the status.
 fn who(proxy: &Proxy, host: &str, line: &str, fields: &str) -> String {
     let response = ask(proxy, host, line, fields);
-    if response.status == 200 { response.json()["backend"].as_str().unwrap().to_owned() } else { response.status.to_string() }
+    if response.status == 200 {
+        response.json()["backend"].as_str().unwrap().to_owned()
+    } else {
+        response.status.to_string()
+    }
 }
 
 #[test]
@@ -108,7 +114,9 @@ fn rules_without_backends_answer_500() {
 
 #[test]
 fn backends_without_endpoints_answer_503() {
-    let yaml = gateway("  - {name: web, port: 8080, protocol: HTTP}\n") + &route("r", &format!("  rules: [{{backendRefs: {}}}]\n", to("none"))) + &backend("none", &[]);
+    let yaml = gateway("  - {name: web, port: 8080, protocol: HTTP}\n")
+        + &route("r", &format!("  rules: [{{backendRefs: {}}}]\n", to("none")))
+        + &backend("none", &[]);
     let proxy = Proxy::start(&yaml);
     assert_eq!(who(&proxy, "x", "GET /", ""), "503");
     proxy.expect_metric("ringway_upstream_errors_total", &["reason=\"no_endpoint\""], 1.0);
@@ -139,7 +147,9 @@ fn redirects() {
         ("{path: {type: ReplacePrefixMatch, replacePrefixMatch: /}, statusCode: 307}", 307, "http://x.org:8080/b?q=1"),
     ];
     for (spec, status, location) in cases {
-        let rules = format!("  rules:\n  - matches: [{{path: {{value: /a}}}}]\n    filters: [{{type: RequestRedirect, requestRedirect: {spec}}}]\n");
+        let rules = format!(
+            "  rules:\n  - matches: [{{path: {{value: /a}}}}]\n    filters: [{{type: RequestRedirect, requestRedirect: {spec}}}]\n"
+        );
         let proxy = start(&route("redirect", &rules));
         let response = ask(&proxy, "x.org", "GET /a/b?q=1", "");
         assert_eq!((response.status, response.header("location")), (status, Some(location)), "{spec}");
@@ -182,7 +192,8 @@ fn timeouts_answer_504() {
         std::thread::sleep(std::time::Duration::from_secs(5));
     });
     for timeouts in ["{request: 200ms}", "{backendRequest: 200ms}"] {
-        let proxy = Proxy::start(&crate::support::proxy::config(&[&origin.address], &format!("    timeouts: {timeouts}\n")));
+        let proxy =
+            Proxy::start(&crate::support::proxy::config(&[&origin.address], &format!("    timeouts: {timeouts}\n")));
         let mut client = proxy.client();
         let start = std::time::Instant::now();
         assert_eq!(client.get("/").status, 504);

@@ -100,7 +100,10 @@ fn long_field_names_hide_nothing() {
     let proxy = Proxy::to(&origin.address);
     for length in [255, 256, 257, 270, 4096, 16_383, 16_384, 32_768, 60_000, 65_535, 65_536, 70_000] {
         let mut client = proxy.client();
-        client.try_send(format!("POST /{length} HTTP/1.1\r\nHost: a\r\n{}: x\r\nContent-Length: 5\r\n\r\nhello", "n".repeat(length)));
+        client.try_send(format!(
+            "POST /{length} HTTP/1.1\r\nHost: a\r\n{}: x\r\nContent-Length: 5\r\n\r\nhello",
+            "n".repeat(length)
+        ));
         let status = client.response().status;
         assert_eq!(status, if length < 65_000 { 200 } else { 431 }, "{length}");
     }
@@ -165,7 +168,9 @@ fn numbers_are_digits_only() {
         assert_eq!(client.response().status, 400, "Content-Length: {number}");
         if number != "1e1" {
             let mut client = proxy.client();
-            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{number}\r\nhello\r\n0\r\n\r\n"));
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{number}\r\nhello\r\n0\r\n\r\n"
+            ));
             assert_eq!(client.response().status, 400, "chunk size {number}");
         }
     }
@@ -235,7 +240,9 @@ fn aliases_of_forwarding_fields_are_dropped() {
         .iter()
         .filter(|(name, value)| {
             let plain = name.to_lowercase().replace('_', "-");
-            name.contains('_') && (plain.starts_with("x-forwarded") || plain == "x-real-ip" || plain == "x-request-id") || value == "6.6.6.6" || value == "/p"
+            name.contains('_') && (plain.starts_with("x-forwarded") || plain == "x-real-ip" || plain == "x-request-id")
+                || value == "6.6.6.6"
+                || value == "/p"
         })
         .collect();
     assert!(suspicious.is_empty(), "{suspicious:?}");
@@ -251,7 +258,9 @@ fn connection_cannot_remove_what_the_proxy_sets() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Request-Id, Via, Host, Content-Length\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(client.response().status, 200);
     let request = origin.request();
-    for field in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "via", "host", "content-length"] {
+    for field in
+        ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "via", "host", "content-length"]
+    {
         assert!(request.header(field).is_some(), "{field}");
     }
     assert_eq!(request.body, b"hello");
@@ -292,7 +301,8 @@ fn matching_and_forwarding_use_one_form_of_the_path() {
 #[test]
 fn rules_see_repeated_fields_and_escaped_slashes_as_they_are() {
     let origin = recording(OK);
-    let yaml = config(&[&origin.address], "    matches: [{path: {value: /a/b}, headers: [{name: X-Role, value: user}]}]\n");
+    let yaml =
+        config(&[&origin.address], "    matches: [{path: {value: /a/b}, headers: [{name: X-Role, value: user}]}]\n");
     let proxy = Proxy::start(&yaml);
     for (target, fields, status) in [
         ("/a/b", "X-Role: user\r\n", 200),

@@ -8,7 +8,9 @@ use crate::support::proxy::{Proxy, backend, gateway};
 
 fn config(split: &str, backends: &str) -> String {
     gateway("  - {name: raw, port: 8080, protocol: TCP}\n")
-        + &format!("---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: raw}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{split}]}}]\n")
+        + &format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: raw}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{split}]}}]\n"
+        )
         + backends
 }
 
@@ -26,7 +28,8 @@ fn bytes_pass_both_ways_whole() {
     });
     let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
     let mut client = proxy.client();
-    let sent: Vec<u8> = (0..2_000_000_u32).map(|index| u8::try_from(index.wrapping_mul(40_503) >> 8 & 255).unwrap()).collect();
+    let sent: Vec<u8> =
+        (0..2_000_000_u32).map(|index| u8::try_from(index.wrapping_mul(40_503) >> 8 & 255).unwrap()).collect();
     let mut writer = client.stream.try_clone().unwrap();
     let to_send = sent.clone();
     let sender = std::thread::spawn(move || {
@@ -82,7 +85,9 @@ fn resets_are_passed_on() {
 #[test]
 fn what_has_no_endpoint_is_reset() {
     let missing = "{group: ringway.dev, kind: Backend, name: nobody}";
-    for (split, backends) in [(missing, String::new()), (ONE, backend("origin", &[])), (ONE, backend("origin", &["127.0.0.1:1"]))] {
+    for (split, backends) in
+        [(missing, String::new()), (ONE, backend("origin", &[])), (ONE, backend("origin", &["127.0.0.1:1"]))]
+    {
         let proxy = Proxy::start(&config(split, &backends));
         // The reset may come so early that connecting itself reports it.
         if let Ok(mut client) = crate::support::client::Client::try_connect(&proxy.address) {
@@ -127,7 +132,8 @@ fn the_built_in_echo_returns_bytes() {
 
 #[test]
 fn idle_connections_end() {
-    let yaml = config(ONE, &backend("origin", &["echo"])) + &crate::support::proxy::policy("  timeout: {tcp: {idleTimeout: 300ms}}\n");
+    let yaml = config(ONE, &backend("origin", &["echo"]))
+        + &crate::support::proxy::policy("  timeout: {tcp: {idleTimeout: 300ms}}\n");
     let proxy = Proxy::start(&yaml);
     let mut client = proxy.client();
     client.send("hi");

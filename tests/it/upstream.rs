@@ -201,7 +201,8 @@ fn a_silent_origin_times_out() {
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345");
         std::thread::sleep(Duration::from_secs(5));
     });
-    let yaml = config(&[&origin.address], "") + &crate::support::proxy::policy("  timeout: {http: {streamIdleTimeout: 300ms}}\n");
+    let yaml = config(&[&origin.address], "")
+        + &crate::support::proxy::policy("  timeout: {http: {streamIdleTimeout: 300ms}}\n");
     let proxy = Proxy::start(&yaml);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -68,12 +68,14 @@ fn parents(
             continue;
         }
         let namespace = parent.namespace.as_ref().map_or(meta.namespace.as_str(), |found| &found.0);
-        let found = gateways
-            .iter()
-            .position(|gateway| gateway.object.meta.name == parent.name.0 && gateway.object.meta.namespace == namespace);
+        let found = gateways.iter().position(|gateway| {
+            gateway.object.meta.name == parent.name.0 && gateway.object.meta.namespace == namespace
+        });
         let Some(gateway) = found else {
-            let exists =
-                resources.gateways.iter().any(|each| each.meta.name == parent.name.0 && each.meta.namespace == namespace);
+            let exists = resources
+                .gateways
+                .iter()
+                .any(|each| each.meta.name == parent.name.0 && each.meta.namespace == namespace);
             if !exists {
                 let known: Vec<&str> = resources
                     .gateways

@@ -209,7 +209,10 @@ impl<'r> Backends<'r> {
         };
         if found.spec.external_name.is_some() {
             let message = format!("Service {full_name} is of type ExternalName, which is not followed");
-            return Err((Problem::new("BackendNotFound", message), Some("use a ringway.dev Backend with `hostname`".to_owned())));
+            return Err((
+                Problem::new("BackendNotFound", message),
+                Some("use a ringway.dev Backend with `hostname`".to_owned()),
+            ));
         }
         let number = wanted.port.expect("the rules on references demand it for Services");
         let Some(port) = found.spec.ports.iter().find(|port| port.port == number && port.protocol == "TCP") else {
@@ -264,17 +267,17 @@ fn slice_endpoints(resources: &Resources, namespace: &str, service: &str, port: 
     let mut ready = Vec::new();
     let mut ending = Vec::new();
     for slice in &resources.slices {
-        if slice.meta.namespace != namespace || slice.meta.labels.get(SERVICE_LABEL).map(String::as_str) != Some(service) {
+        if slice.meta.namespace != namespace
+            || slice.meta.labels.get(SERVICE_LABEL).map(String::as_str) != Some(service)
+        {
             continue;
         }
         let number = slice.spec.ports.iter().find(|each| each.name == port.name).and_then(|each| each.port);
         let Some(number) = number else { continue };
         for endpoint in &slice.spec.endpoints {
             let Some(address) = endpoint.addresses.first() else { continue };
-            let found = Endpoint {
-                address: EndpointAddress::Tcp(SocketAddr::new(address.value, number.get())),
-                weight: 1,
-            };
+            let found =
+                Endpoint { address: EndpointAddress::Tcp(SocketAddr::new(address.value, number.get())), weight: 1 };
             let list = if endpoint.ready && !endpoint.terminating {
                 &mut ready
             } else if endpoint.serving && endpoint.terminating {

@@ -96,7 +96,9 @@ fn is_ours(object: &Resource<GatewaySpec>, resources: &Resources, report: &mut R
         Some(known) => {
             let message = format!(
                 "Gateway {} is not served: its class {} belongs to {}",
-                object.meta.full_name(), class.value, known.spec.controller_name
+                object.meta.full_name(),
+                class.value,
+                known.spec.controller_name
             );
             report.warning(class.span, message);
             false
@@ -170,11 +172,13 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
         && !allowed.is_empty()
     {
         kinds.retain(|kind| allowed.iter().any(|each| &*each.group == GATEWAY_GROUP && &*each.kind.value == *kind));
-        let wrong = allowed.iter().find(|each| &*each.group != GATEWAY_GROUP || !supported.contains(&&*each.kind.value));
+        let wrong =
+            allowed.iter().find(|each| &*each.group != GATEWAY_GROUP || !supported.contains(&&*each.kind.value));
         if let Some(wrong) = wrong
             && serves.is_some()
         {
-            let message = format!("routes of kind {} cannot attach to protocol {}", wrong.kind.value, spec.protocol.value);
+            let message =
+                format!("routes of kind {} cannot attach to protocol {}", wrong.kind.value, spec.protocol.value);
             report.warning(wrong.kind.span, message.clone());
             unresolved = Some(Problem::new("InvalidRouteKinds", message));
         }
@@ -212,7 +216,8 @@ fn clash(a: &Listener, b: &Listener) -> Option<&'static str> {
         return Some("ProtocolConflict");
     }
     let by_port_alone = x == "TCP" || x == "UDP";
-    let passthrough = |listener: &Listener| listener.tls.as_ref().and_then(|tls| tls.mode) == Some(TlsMode::Passthrough);
+    let passthrough =
+        |listener: &Listener| listener.tls.as_ref().and_then(|tls| tls.mode) == Some(TlsMode::Passthrough);
     if a.host() == b.host() && (by_port_alone || x != y || passthrough(a) != passthrough(b)) {
         return Some("HostnameConflict");
     }

@@ -48,7 +48,8 @@ pub(super) fn rules(object: &Resource<HttpRouteSpec>, backends: &mut Backends<'_
         let redirect = rule.filters.iter().find_map(|filter| filter.request_redirect.as_ref());
         let split = split(rule, &referrer, backends, &mut built, report, &name);
         let action = if let Some(filter) = unsupported {
-            let message = format!("{name}: filter {} is not served yet: the rule answers 500", filter.kind.value.as_str());
+            let message =
+                format!("{name}: filter {} is not served yet: the rule answers 500", filter.kind.value.as_str());
             report.warning(filter.kind.span, message.clone());
             built.partly_invalid.get_or_insert(Problem::new("UnsupportedValue", message));
             Action::Fail(500)

@@ -189,7 +189,10 @@ impl Data {
                         data.entries.push((key.name.clone(), Spanned { span: value.span, value: text.clone() }));
                     }
                     _ => {
-                        cx.error(value.span, format!("expected a string, found {}", crate::control::read::kind_of(value)));
+                        cx.error(
+                            value.span,
+                            format!("expected a string, found {}", crate::control::read::kind_of(value)),
+                        );
                         good = false;
                     }
                 }

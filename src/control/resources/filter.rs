@@ -72,7 +72,8 @@ object! {
 pub fn check_filters(filters: &[HttpFilter], cx: &Cx<'_>) {
     let find = |kind| filters.iter().filter(move |filter| filter.kind.value == kind);
     if let (Some(_), Some(rewrite)) = (find(FilterType::RequestRedirect).next(), find(FilterType::UrlRewrite).next()) {
-        let message = "May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, but not both";
+        let message =
+            "May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, but not both";
         cx.error(rewrite.kind.span, message);
     }
     for kind in [

@@ -192,7 +192,9 @@ fn check_addresses(addresses: &[Address], cx: &Cx<'_>) {
         let same = |earlier: &&Address| {
             earlier.kind == address.kind && earlier.value.as_ref().map(|each| &each.value) == Some(&value.value)
         };
-        if ["IPAddress", "Hostname"].contains(&address.kind.as_str()) && addresses[..index].iter().any(|each| same(&each)) {
+        if ["IPAddress", "Hostname"].contains(&address.kind.as_str())
+            && addresses[..index].iter().any(|each| same(&each))
+        {
             cx.error(value.span, format!("{} values must be unique", address.kind));
         }
     }

@@ -77,15 +77,18 @@ fn prefix_rules(filters: &[HttpFilter], within: &str, cx: &Cx<'_>) {
             FilterType::RequestRedirect => {
                 (filter.request_redirect.as_ref().and_then(|redirect| redirect.path.as_ref()), "RequestRedirect")
             }
-            FilterType::UrlRewrite => (filter.url_rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref()), "URLRewrite"),
+            FilterType::UrlRewrite => {
+                (filter.url_rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref()), "URLRewrite")
+            }
             _ => continue,
         };
         if let Some(path) = path
             && path.kind == PathModifierType::ReplacePrefixMatch
         {
             let when = if within.is_empty() || name == "URLRewrite" { "When" } else { "when" };
-            let message =
-                format!("{within}{when} using {name} filter with path.replacePrefixMatch, exactly one PathPrefix match must be specified");
+            let message = format!(
+                "{within}{when} using {name} filter with path.replacePrefixMatch, exactly one PathPrefix match must be specified"
+            );
             cx.error(path.span, message);
         }
     }
@@ -177,7 +180,8 @@ fn compile(node: &Node, cx: &Cx<'_>, text: &str) -> Option<Pattern> {
 impl FromNode for PathMatch {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         let mut object = crate::control::read::Object::open(node, cx)?;
-        let kind: Option<PathMatchType> = object.optional("type").map(|found| found.unwrap_or(PathMatchType::PathPrefix));
+        let kind: Option<PathMatchType> =
+            object.optional("type").map(|found| found.unwrap_or(PathMatchType::PathPrefix));
         let value: Option<Option<RawNode>> = object.optional("value");
         let known = object.finish("path match");
         let kind = kind?;
@@ -199,9 +203,8 @@ impl FromNode for PathMatch {
 }
 
 fn check_path(node: &Node, cx: &Cx<'_>, path: &str) -> bool {
-    static VALID: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$").expect("a constant")
-    });
+    static VALID: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$").expect("a constant"));
     const WHEN: &str = "when type one of ['Exact', 'PathPrefix']";
     let mut good = true;
     let mut refuse = |message: String| {
@@ -222,7 +225,10 @@ fn check_path(node: &Node, cx: &Cx<'_>, path: &str) -> bool {
         }
     }
     if !VALID.is_match(path) {
-        refuse(format!("must only contain valid characters (matching {}) for types ['Exact', 'PathPrefix']", VALID.as_str()));
+        refuse(format!(
+            "must only contain valid characters (matching {}) for types ['Exact', 'PathPrefix']",
+            VALID.as_str()
+        ));
     }
     good
 }

@@ -45,8 +45,16 @@ impl FromNode for Meta {
         let labels: Option<Option<Table<String>>> = object.optional("labels");
         // What a cluster adds to exported objects, and what concerns other programs.
         for other in [
-            "annotations", "managedFields", "uid", "resourceVersion", "selfLink", "ownerReferences", "finalizers",
-            "generateName", "deletionTimestamp", "deletionGracePeriodSeconds",
+            "annotations",
+            "managedFields",
+            "uid",
+            "resourceVersion",
+            "selfLink",
+            "ownerReferences",
+            "finalizers",
+            "generateName",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
         ] {
             let _ignored: Option<Option<Ignored>> = object.optional(other);
         }

@@ -184,7 +184,8 @@ fn unknown(group: &str, kind: &Spanned<String>, cx: &Cx<'_>) {
         Diagnostic::warning(kind.span, format!("unknown kind {}; the object is ignored", kind.value))
     };
     let known: Vec<&str> = KINDS.iter().filter(|known| known.0 == group).map(|known| known.1).collect();
-    if ours && !LATER.contains(&kind.value.as_str())
+    if ours
+        && !LATER.contains(&kind.value.as_str())
         && let Some(meant) = super::read::suggestion(&kind.value, &known)
     {
         warning = warning.help(format!("did you mean `{meant}`?"));

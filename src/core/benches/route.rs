@@ -85,7 +85,8 @@ fn main() {
         let tables: Vec<_> = sizes
             .iter()
             .map(|size| {
-                let requests: Vec<_> = (0..*size).map(|index| (host(shape, index), path(shape, index) + "/item/5")).collect();
+                let requests: Vec<_> =
+                    (0..*size).map(|index| (host(shape, index), path(shape, index) + "/item/5")).collect();
                 (table(shape, *size), requests)
             })
             .collect();
@@ -96,6 +97,11 @@ fn main() {
             }
         }
         let medians: Vec<f64> = figures.into_iter().map(median).collect();
-        println!("{shape:?}: 10 routes {:.0} ns, 10,000 routes {:.0} ns, ratio {:.2}", medians[0], medians[1], medians[1] / medians[0]);
+        println!(
+            "{shape:?}: 10 routes {:.0} ns, 10,000 routes {:.0} ns, ratio {:.2}",
+            medians[0],
+            medians[1],
+            medians[1] / medians[0]
+        );
     }
 }

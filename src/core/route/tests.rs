@@ -23,7 +23,11 @@ fn host(text: &str) -> HostPattern {
 fn rule(matches: Vec<HttpMatch>) -> HttpRule {
     HttpRule {
         matches,
-        filters: Filters { request_headers: HeaderModifier::default(), response_headers: HeaderModifier::default(), rewrite: None::<UrlRewrite> },
+        filters: Filters {
+            request_headers: HeaderModifier::default(),
+            response_headers: HeaderModifier::default(),
+            rewrite: None::<UrlRewrite>,
+        },
         action: Action::Fail(500),
         timeouts: RouteTimeouts::default(),
     }
@@ -98,9 +102,14 @@ fn find(table: &RouteTable, line: &str, fields: &[(&str, &str)]) -> Option<(u32,
 
 #[test]
 fn path_precedence() {
-    let routes = [(&["*"][..], vec![prefix("/"), prefix("/a"), prefix("/a/b"), regex("/a/.*"), exact("/a/b/c"), regex("/a/b/.*")])];
+    let routes = [(
+        &["*"][..],
+        vec![prefix("/"), prefix("/a"), prefix("/a/b"), regex("/a/.*"), exact("/a/b/c"), regex("/a/b/.*")],
+    )];
     let table = table(&routes);
-    for (path, rule) in [("/", 0), ("/x", 0), ("/a", 1), ("/ab", 0), ("/a/b", 3), ("/a/b/c", 4), ("/a/b/d", 5), ("/a/x", 3)] {
+    for (path, rule) in
+        [("/", 0), ("/x", 0), ("/a", 1), ("/ab", 0), ("/a/b", 3), ("/a/b/c", 4), ("/a/b/d", 5), ("/a/x", 3)]
+    {
         assert_eq!(find(&table, &format!("GET h{path}"), &[]), Some((0, rule)), "{path}");
     }
 }
@@ -109,7 +118,15 @@ fn path_precedence() {
 fn prefixes_match_by_element_and_ignore_a_trailing_slash() {
     for value in ["/foo", "/foo/"] {
         let table = table(&[(&["*"], vec![prefix(value)])]);
-        for (path, matches) in [("/foo", true), ("/foo/", true), ("/foo/bar", true), ("/foobar", false), ("/", false), ("/Foo", false), ("/foo%2Fbar", false)] {
+        for (path, matches) in [
+            ("/foo", true),
+            ("/foo/", true),
+            ("/foo/bar", true),
+            ("/foobar", false),
+            ("/", false),
+            ("/Foo", false),
+            ("/foo%2Fbar", false),
+        ] {
             assert_eq!(find(&table, &format!("GET h{path}"), &[]).is_some(), matches, "{value} {path}");
         }
     }
@@ -245,7 +262,14 @@ fn random_match(random: &mut Random) -> HttpMatch {
 type Rank = (bool, usize, u8, usize, bool, usize, usize, usize);
 
 /// The reference: every match of every route is tried, and the least key wins.
-fn reference(routes: &[HttpRoute], name: &str, path: &str, method: &str, fields: &[(&str, &str)], params: &[(&str, &str)]) -> Option<(u32, usize)> {
+fn reference(
+    routes: &[HttpRoute],
+    name: &str,
+    path: &str,
+    method: &str,
+    fields: &[(&str, &str)],
+    params: &[(&str, &str)],
+) -> Option<(u32, usize)> {
     let mut best: Option<(Rank, (u32, usize))> = None;
     let mut order = 0;
     for route in routes {
@@ -263,7 +287,9 @@ fn reference(routes: &[HttpRoute], name: &str, path: &str, method: &str, fields:
                 let Some((wild, host_rank)) = hostname else { continue };
                 let (kind, length) = match &one.path {
                     PathMatch::Exact(text) if text == path => (0, 0),
-                    PathMatch::Regex(pattern) if pattern.is_match(path.as_bytes()) => (1, usize::MAX - pattern.as_str().len()),
+                    PathMatch::Regex(pattern) if pattern.is_match(path.as_bytes()) => {
+                        (1, usize::MAX - pattern.as_str().len())
+                    }
                     PathMatch::Prefix(text) => {
                         let text = text.trim_end_matches('/');
                         let fits = path.strip_prefix(text).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -274,14 +300,29 @@ fn reference(routes: &[HttpRoute], name: &str, path: &str, method: &str, fields:
                     }
                     _ => continue,
                 };
-                let value = |list: &[(&str, &str)], wanted: &str| list.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned());
+                let value = |list: &[(&str, &str)], wanted: &str| {
+                    list.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
+                };
                 let fits = one.method.as_deref().is_none_or(|wanted| wanted == method)
-                    && one.headers.iter().all(|wanted| value(fields, &wanted.name).is_some_and(|found| wanted.value.matches(found.as_bytes())))
-                    && one.query.iter().all(|wanted| value(params, &wanted.name).is_some_and(|found| wanted.value.matches(found.as_bytes())));
+                    && one.headers.iter().all(|wanted| {
+                        value(fields, &wanted.name).is_some_and(|found| wanted.value.matches(found.as_bytes()))
+                    })
+                    && one.query.iter().all(|wanted| {
+                        value(params, &wanted.name).is_some_and(|found| wanted.value.matches(found.as_bytes()))
+                    });
                 if !fits {
                     continue;
                 }
-                let rank = (wild, host_rank, kind, length, one.method.is_none(), usize::MAX - one.headers.len(), usize::MAX - one.query.len(), order);
+                let rank = (
+                    wild,
+                    host_rank,
+                    kind,
+                    length,
+                    one.method.is_none(),
+                    usize::MAX - one.headers.len(),
+                    usize::MAX - one.query.len(),
+                    order,
+                );
                 if best.as_ref().is_none_or(|(known, _)| rank < *known) {
                     best = Some((rank, (route.id.0, index)));
                 }
@@ -299,16 +340,25 @@ fn random_tables_agree_with_the_reference() {
             .map(|index| HttpRoute {
                 id: RouteId(u32::try_from(index).unwrap()),
                 hostnames: (0..1 + random.below(2)).map(|_| host(random.pick(&HOSTS))).collect(),
-                rules: (0..1 + random.below(4)).map(|_| rule((0..1 + random.below(3)).map(|_| random_match(&mut random)).collect())).collect(),
+                rules: (0..1 + random.below(4))
+                    .map(|_| rule((0..1 + random.below(3)).map(|_| random_match(&mut random)).collect()))
+                    .collect(),
             })
             .collect();
-        let table = RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes: routes.clone() }]);
+        let table = RouteTable::compile(&[HttpListener {
+            name: "l".to_owned(),
+            hostname: HostPattern::Any,
+            routes: routes.clone(),
+        }]);
         for _ in 0..60 {
             let name = random.pick(&["c", "b.c", "a.b.c", "x.a.b.c", "other", "y.c", "z.b.c"]);
-            let path = random.pick(&["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/b/c/d", "/ab", "/b", "/b/", "/a/bc", "/none"]);
+            let path =
+                random.pick(&["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/b/c/d", "/ab", "/b", "/b/", "/a/bc", "/none"]);
             let method = random.pick(&["GET", "POST", "PUT"]);
-            let fields: Vec<(&str, &str)> = ["x", "y"][..random.below(3)].iter().map(|name| (*name, random.pick(&["1", "2"]))).collect();
-            let params: Vec<(&str, &str)> = ["q", "r"][..random.below(3)].iter().map(|name| (*name, random.pick(&["1", "2"]))).collect();
+            let fields: Vec<(&str, &str)> =
+                ["x", "y"][..random.below(3)].iter().map(|name| (*name, random.pick(&["1", "2"]))).collect();
+            let params: Vec<(&str, &str)> =
+                ["q", "r"][..random.below(3)].iter().map(|name| (*name, random.pick(&["1", "2"]))).collect();
             let search: Vec<String> = params.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let line = format!("{method} {name}{path}{}{}", if search.is_empty() { "" } else { "?" }, search.join("&"));
             let expected = reference(&routes, name, path, method, &fields, &params);

@@ -69,7 +69,11 @@ fn ask(random: &mut Random, id: usize) -> Asked {
     Asked {
         method,
         id,
-        body: if has_body { (0..random.below(300)).map(|index| b'a' + u8::try_from((index + id) % 26).unwrap()).collect() } else { Vec::new() },
+        body: if has_body {
+            (0..random.below(300)).map(|index| b'a' + u8::try_from((index + id) % 26).unwrap()).collect()
+        } else {
+            Vec::new()
+        },
         chunked: has_body && random.chance(2),
         old: random.chance(12),
         close: random.chance(12),
@@ -91,7 +95,8 @@ fn chunked(random: &mut Random, body: &[u8], out: &mut Vec<u8>) {
 
 fn write_request(random: &mut Random, asked: &Asked) -> Vec<u8> {
     let chunked_body = asked.chunked && !asked.old;
-    let mut out = format!("{} /{} HTTP/1.{}\r\nHost: sim\r\n", asked.method, asked.id, u8::from(!asked.old)).into_bytes();
+    let mut out =
+        format!("{} /{} HTTP/1.{}\r\nHost: sim\r\n", asked.method, asked.id, u8::from(!asked.old)).into_bytes();
     if asked.close {
         out.extend_from_slice(b"Connection: close\r\n");
     }
@@ -134,13 +139,23 @@ fn write_answer(random: &mut Random, manner: Manner, id: usize, head: bool) -> (
             return (out, true);
         }
         Manner::Chunked => {
-            out.extend_from_slice(format!("HTTP/1.1 200 OK\r\nX-Id: {id}\r\nX-Len: {}\r\nTransfer-Encoding: chunked\r\n\r\n", body.len()).as_bytes());
+            out.extend_from_slice(
+                format!("HTTP/1.1 200 OK\r\nX-Id: {id}\r\nX-Len: {}\r\nTransfer-Encoding: chunked\r\n\r\n", body.len())
+                    .as_bytes(),
+            );
             if !head {
                 chunked(random, &body, &mut out);
             }
         }
         Manner::Length | Manner::Cut => {
-            out.extend_from_slice(format!("HTTP/1.1 200 OK\r\nX-Id: {id}\r\nX-Len: {}\r\nContent-Length: {}\r\n\r\n", body.len(), body.len()).as_bytes());
+            out.extend_from_slice(
+                format!(
+                    "HTTP/1.1 200 OK\r\nX-Id: {id}\r\nX-Len: {}\r\nContent-Length: {}\r\n\r\n",
+                    body.len(),
+                    body.len()
+                )
+                .as_bytes(),
+            );
             if !head {
                 out.extend_from_slice(&body);
             }
@@ -159,7 +174,8 @@ fn read_forwarded(bytes: &[u8]) -> (String, Vec<u8>) {
     let (head, rest) = text.split_once("\r\n\r\n").expect("a whole head");
     let mut lines = head.split("\r\n");
     let target = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
-    let fields: Vec<(String, &str)> = lines.map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)).unwrap()).collect();
+    let fields: Vec<(String, &str)> =
+        lines.map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)).unwrap()).collect();
     let get = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
     assert!(get("content-length").is_none() || get("transfer-encoding").is_none(), "both framings: {head}");
     if get("transfer-encoding").is_some() {
@@ -195,7 +211,8 @@ fn read_answer(bytes: &[u8], head_only: bool, ended: bool) -> Option<Read> {
     let head = std::str::from_utf8(&bytes[..end - 4]).unwrap();
     let mut lines = head.split("\r\n");
     let status: u16 = lines.next().unwrap()[9..12].parse().unwrap();
-    let fields: Vec<(String, &str)> = lines.map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)).unwrap()).collect();
+    let fields: Vec<(String, &str)> =
+        lines.map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)).unwrap()).collect();
     let get = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
     let mut read = Read {
         status,
@@ -256,7 +273,11 @@ struct Outcome {
 }
 
 /// Feeds `bytes` to `decoder` in random pieces; the payload, the bytes used, and whether the body is whole.
-fn decode_in_pieces(random: &mut Random, decoder: &mut BodyDecoder, bytes: &[u8]) -> Result<(Vec<u8>, usize, bool), ()> {
+fn decode_in_pieces(
+    random: &mut Random,
+    decoder: &mut BodyDecoder,
+    bytes: &[u8],
+) -> Result<(Vec<u8>, usize, bool), ()> {
     let (mut payload, mut used) = (Vec::new(), 0);
     if decoder.is_done() {
         return Ok((payload, 0, true));
@@ -293,7 +314,8 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
     let mut state = Exchange::new(&head, false);
     let reply = Reply::to(&head, false);
     let policy = ClientPolicy::default();
-    let context = RequestContext { client: "192.0.2.1", scheme: "http", trusted: false, policy: &policy, request_id: "id" };
+    let context =
+        RequestContext { client: "192.0.2.1", scheme: "http", trusted: false, policy: &policy, request_id: "id" };
     let mut forwarded = Vec::new();
     encode::request(&head, &Filters::default(), Matched::Prefix(""), &context, &mut forwarded);
     let mut decoder = BodyDecoder::request(head.body);
@@ -312,7 +334,9 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
         assert_eq!((target, &body), (format!("/{}", asked.id), &asked.body));
         state.request_complete();
         let (bytes, closes) = write_answer(random, *manner, asked.id, asked.method == "HEAD");
-        let failed = |state: &mut Exchange, fault: UpstreamFault| state.upstream_failed(fault, reused, attempt + 1 < manners.len());
+        let failed = |state: &mut Exchange, fault: UpstreamFault| {
+            state.upstream_failed(fault, reused, attempt + 1 < manners.len())
+        };
         let plan = match pass(random, &mut state, head.method, &bytes, closes) {
             Ok(outcome) => return outcome,
             Err((down, fault)) => match failed(&mut state, fault) {
@@ -333,7 +357,13 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
 }
 
 /// Passes an origin's bytes on; `Err` with what has gone to the client when they break.
-fn pass(random: &mut Random, state: &mut Exchange, method: Method, bytes: &[u8], closes: bool) -> Result<Outcome, (Vec<u8>, UpstreamFault)> {
+fn pass(
+    random: &mut Random,
+    state: &mut Exchange,
+    method: Method,
+    bytes: &[u8],
+    closes: bool,
+) -> Result<Outcome, (Vec<u8>, UpstreamFault)> {
     let limits = ClientLimits::default();
     let mut down = Vec::new();
     let mut at = 0;
@@ -382,8 +412,16 @@ fn pass(random: &mut Random, state: &mut Exchange, method: Method, bytes: &[u8],
 
 fn manner(random: &mut Random) -> Manner {
     [
-        Manner::Length, Manner::Length, Manner::Length, Manner::Chunked, Manner::Chunked, Manner::UntilClose,
-        Manner::NoContent, Manner::Cut, Manner::Silent, Manner::Garbage,
+        Manner::Length,
+        Manner::Length,
+        Manner::Length,
+        Manner::Chunked,
+        Manner::Chunked,
+        Manner::UntilClose,
+        Manner::NoContent,
+        Manner::Cut,
+        Manner::Silent,
+        Manner::Garbage,
     ][random.below(10)]
 }
 

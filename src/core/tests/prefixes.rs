@@ -46,8 +46,16 @@ fn request_text(bytes: &[u8]) -> Result<Option<String>, request::RequestError> {
     let mut storage = FieldStorage::new();
     let head = parse_request(bytes, &mut storage, &limits())?;
     Ok(head.map(|head| {
-        let fields: Vec<_> = head.fields().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned())).collect();
-        format!("{} {:?} {} {:?} {:?} {:?} {} {fields:?}", head.len, head.method, head.host, head.path, head.query, head.body, head.keep_alive)
+        let fields: Vec<_> = head
+            .fields()
+            .map(|(name, value)| {
+                (String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned())
+            })
+            .collect();
+        format!(
+            "{} {:?} {} {:?} {:?} {:?} {} {fields:?}",
+            head.len, head.method, head.host, head.path, head.query, head.body, head.keep_alive
+        )
     }))
 }
 
@@ -72,7 +80,11 @@ fn every_prefix_of_a_request() {
         assert!(scanner.should_parse(text.as_bytes()), "the scanner hides the end of {text:?}");
         // What follows belongs to the next message.
         for behind in ["G", "GET / HTTP/1.1\r\n", "\0\0\0", "\r\n"] {
-            assert_eq!(request_text(format!("{text}{behind}").as_bytes()), Ok(Some(whole.clone())), "{text:?}{behind:?}");
+            assert_eq!(
+                request_text(format!("{text}{behind}").as_bytes()),
+                Ok(Some(whole.clone())),
+                "{text:?}{behind:?}"
+            );
         }
     }
 }
@@ -157,7 +169,9 @@ fn bodies_with_a_length_end_where_they_say() {
 
 #[test]
 fn unclean_ends_are_errors() {
-    for (framing, part) in [(Framing::Length(5), &b"hell"[..]), (Framing::Chunked, b"5\r\nhello\r\n"), (Framing::Chunked, b"0\r\n")] {
+    for (framing, part) in
+        [(Framing::Length(5), &b"hell"[..]), (Framing::Chunked, b"5\r\nhello\r\n"), (Framing::Chunked, b"0\r\n")]
+    {
         let mut decoder = BodyDecoder::request(framing);
         assert!(!decoder.decode(&mut part.to_vec()).unwrap().done);
         assert!(decoder.end_of_stream().is_err(), "{framing:?}");

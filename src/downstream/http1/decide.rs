@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ringway_core::http::Method;
-use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::FieldStorage;
+use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestHead};

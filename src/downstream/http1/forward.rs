@@ -423,7 +423,13 @@ async fn answer(
 enum Heads {
     More(Buf),
     /// The head to send stands at the front of the window.
-    Final { buf: Buf, head: usize, body: BodyDecoder, chunked: bool, status: u16 },
+    Final {
+        buf: Buf,
+        head: usize,
+        body: BodyDecoder,
+        chunked: bool,
+        status: u16,
+    },
     Tunnel(Buf),
     Fault(UpstreamFault),
     ClientGone,

@@ -39,13 +39,7 @@ pub(super) enum Watch<'a> {
 
 /// Reads behind the buffer's window, of which some room is needed, until `by`. While the window is empty and nothing
 /// comes, the buffer goes back to the pool and only readiness is awaited. Past `by` the socket is shut down `how`.
-pub(super) async fn fill(
-    rd: &mut Reader,
-    mut buf: Buf,
-    by: Tick,
-    how: Shutdown,
-    watch: Watch<'_>,
-) -> (Filled, Buf) {
+pub(super) async fn fill(rd: &mut Reader, mut buf: Buf, by: Tick, how: Shutdown, watch: Watch<'_>) -> (Filled, Buf) {
     if !buf.is_empty() {
         rd.deadline().arm(by, how);
         let (read, buf) = rd.read(buf).await;

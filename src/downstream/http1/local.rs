@@ -94,7 +94,8 @@ pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status:
     count(cx, &plan.counted, status);
     // A body that is still on its way is in no state to be read past.
     let whole = plan.body.is_done();
-    let reply = Reply { close: plan.reply.close || !whole, keep_alive_10: plan.reply.keep_alive_10 && whole, ..plan.reply };
+    let reply =
+        Reply { close: plan.reply.close || !whole, keep_alive_10: plan.reply.keep_alive_10 && whole, ..plan.reply };
     let bytes = error(status, reply);
     if send(&mut down.wr, &bytes).await.is_err() {
         return (After::Close, buf);

@@ -75,7 +75,8 @@ pub(super) fn next_piece(
     let mut to = data.end;
     let limit = if rest.is_empty() { block.len() } else { rest.start };
     let mut put = |bytes: &[u8]| {
-        let place = block.get_mut(to..to + bytes.len()).filter(|_| to + bytes.len() <= limit).ok_or(BodyError::NoRoom)?;
+        let place =
+            block.get_mut(to..to + bytes.len()).filter(|_| to + bytes.len() <= limit).ok_or(BodyError::NoRoom)?;
         place.copy_from_slice(bytes);
         to += bytes.len();
         Ok::<(), BodyError>(())

@@ -132,7 +132,9 @@ impl Proxy {
 
     /// Waits until a metric has at least a value: counters are written when the work behind an answer is done.
     pub fn expect_metric(&self, name: &str, labels: &[&str], at_least: f64) {
-        eventually(&format!("{name} {labels:?} >= {at_least}\n{}", self.log()), || self.metric(name, labels) >= at_least);
+        eventually(&format!("{name} {labels:?} >= {at_least}\n{}", self.log()), || {
+            self.metric(name, labels) >= at_least
+        });
     }
 
     pub fn write_config(&self, yaml: &str) {
@@ -218,7 +220,8 @@ impl Drop for Proxy {
 
 pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let samples = metrics.lines().filter(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
     });
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
