@@ -113,7 +113,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
     generations.apply(prepared, &workers).map_err(|error| RunError::Failed(error.to_string()))?;
     let admin = start_admin(&options.admin, &events)?;
-    let watcher = watch::files(provider.paths(), events.clone());
+    let watcher = watch::files(provider.paths(), events);
     let mut server = Server {
         provider,
         strict: options.strict,

@@ -45,7 +45,8 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> io::Resu
     match response.parse(&bytes) {
         Ok(httparse::Status::Complete(head)) => {
             let status = response.code.ok_or_else(|| bad("an answer without a status"))?;
-            let body = String::from_utf8(bytes[head..].to_vec()).map_err(|_| bad("an answer that is not text"))?;
+            let body = String::from_utf8(bytes[head..].to_vec())
+                .map_err(|error| bad(&format!("an answer that is not text: {error}")))?;
             Ok(Answer { status, body })
         }
         _ => Err(bad("not an HTTP answer")),

@@ -30,7 +30,7 @@ impl FromStr for Address {
         match text.strip_prefix("unix:") {
             Some("") => Err("expected a path behind `unix:`".to_owned()),
             Some(path) => Ok(Self::Unix(PathBuf::from(path))),
-            None => text.parse().map(Self::Tcp).map_err(|_| "expected unix:PATH or IP:PORT".to_owned()),
+            None => text.parse().map(Self::Tcp).map_err(|error| format!("expected unix:PATH or IP:PORT: {error}")),
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
                 continue;
             }
         };
-        let directory = Path::new(&input.name).parent().unwrap_or(Path::new("")).to_owned();
+        let directory = Path::new(&input.name).parent().unwrap_or_else(|| Path::new("")).to_owned();
         let file = sources.add(input.name, text);
         let documents = yaml::parse(file, sources.text(file), &mut diagnostics);
         let cx = Cx::new(environment, directory);

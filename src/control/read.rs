@@ -310,7 +310,7 @@ impl<T: FromNode> FromNode for Spanned<T> {
 
 impl<T: FromNode> FromNode for Box<T> {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
-        T::from_node(node, cx).map(Box::new)
+        T::from_node(node, cx).map(Self::new)
     }
 }
 

@@ -185,7 +185,7 @@ mod tests {
         let mut now = 0;
         for step in 0..200_000_u64 {
             let pick = |state: &mut u64, keys: &Vec<Key>| {
-                let index = random(state) as usize % keys.len();
+                let index = usize::try_from(random(state) % keys.len() as u64).unwrap();
                 (index, keys[index])
             };
             match random(&mut state) % 10 {
@@ -196,7 +196,7 @@ mod tests {
                 }
                 1..=4 if !keys.is_empty() => {
                     let (_, key) = pick(&mut state, &keys);
-                    let span = [3, 50, 2_000, 50_000][random(&mut state) as usize % 4];
+                    let span = [3, 50, 2_000, 50_000][usize::try_from(random(&mut state) % 4).unwrap()];
                     let at = now + random(&mut state) % span;
                     wheel.set(key, at);
                     list.insert(key, Some(at));

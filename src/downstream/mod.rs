@@ -50,6 +50,7 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         });
     } else {
         rt::spawn(async move {
+            #[allow(clippy::large_futures, reason = "both directions of a relay; the runtime boxes the task")]
             let served = rt::catch_unwind(tcp::serve(Rc::clone(&core), conn, stream)).await;
             if served.is_err() {
                 panicked(&core, peer);

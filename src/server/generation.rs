@@ -138,7 +138,9 @@ impl Generations {
             answers.push(answer);
         }
         for (worker, answer) in answers.into_iter().enumerate() {
-            answer.recv_timeout(APPLY_TIMEOUT).map_err(|_| ApplyError::Worker(worker))?;
+            if answer.recv_timeout(APPLY_TIMEOUT).is_err() {
+                return Err(ApplyError::Worker(worker));
+            }
         }
         self.registry.retain(&model);
         self.number = snapshot.generation;

@@ -90,5 +90,5 @@ pub(super) fn files(paths: &[PathBuf], events: Sender<Event>) -> Option<Files> {
 }
 
 fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

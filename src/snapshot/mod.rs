@@ -45,7 +45,7 @@ pub enum SocketKind {
     /// HTTP/1.1.
     Http {
         /// Compiled from the listeners.
-        table: RouteTable,
+        table: Box<RouteTable>,
         /// Listener names, in the table's order.
         listeners: Vec<String>,
     },
@@ -93,7 +93,7 @@ impl Snapshot {
 
 fn http(listeners: &[HttpListener]) -> SocketKind {
     SocketKind::Http {
-        table: RouteTable::compile(listeners),
+        table: Box::new(RouteTable::compile(listeners)),
         listeners: listeners.iter().map(|listener| listener.name.clone()).collect(),
     }
 }

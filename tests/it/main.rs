@@ -3,7 +3,14 @@
 //! Every test has loopback addresses of its own, so that ports cannot collide. `RINGWAY_TEST_DRIVER` names the driver
 //! that is forced (`io_uring` unless set); every start asserts by the metrics that it is the one in use.
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod support;
 

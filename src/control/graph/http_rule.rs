@@ -51,7 +51,7 @@ pub(super) fn rules(object: &Resource<HttpRouteSpec>, backends: &mut Backends<'_
             let message =
                 format!("{name}: filter {} is not served yet: the rule answers 500", filter.kind.value.as_str());
             report.warning(filter.kind.span, message.clone());
-            built.partly_invalid.get_or_insert(Problem::new("UnsupportedValue", message));
+            built.partly_invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
             Action::Fail(500)
         } else if let Some(redirect) = redirect {
             Action::Redirect(to_redirect(redirect))
@@ -93,7 +93,7 @@ fn split(
             if let Some(filter) = each.filters.first() {
                 let message = format!("{name}: filters of a backendRef are not served yet: its share answers 500");
                 report.warning(filter.span, message.clone());
-                built.partly_invalid.get_or_insert(Problem::new("UnsupportedValue", message));
+                built.partly_invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
                 target = ringway_core::model::Target::Invalid;
             }
             WeightedTarget { weight: weight(each.weight), target }

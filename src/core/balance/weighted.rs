@@ -51,6 +51,7 @@ impl WeightedRoundRobin {
     }
 
     /// The next index; `None` when every weight is zero.
+    #[allow(clippy::should_implement_trait, reason = "it is no iterator: it never ends")]
     pub fn next(&mut self) -> Option<usize> {
         match &mut self.order {
             Order::Nobody => None,

@@ -377,12 +377,12 @@ mod tests {
     #[test]
     fn lengths_and_ends() {
         let mut decoder = BodyDecoder::request(request::Framing::Length(5));
-        assert_eq!(decoder.decode(&mut *b"hel".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
+        assert_eq!(decoder.decode(&mut b"hel".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
         assert_eq!(decoder.end_of_stream(), Err(BodyError::Truncated));
-        assert_eq!(decoder.decode(&mut *b"loGET".to_vec()), Ok(Decoded { data: 0..2, consumed: 2, done: true }));
+        assert_eq!(decoder.decode(&mut b"loGET".to_vec()), Ok(Decoded { data: 0..2, consumed: 2, done: true }));
         assert!(decoder.is_done());
         let mut open = BodyDecoder::response(response::Framing::UntilClose);
-        assert_eq!(open.decode(&mut *b"abc".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
+        assert_eq!(open.decode(&mut b"abc".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
         assert_eq!(open.end_of_stream(), Ok(()));
     }
 

@@ -285,7 +285,7 @@ fn decode_in_pieces(
     while used < bytes.len() {
         let take = 1 + random.below(bytes.len() - used);
         let mut piece = bytes[used..used + take].to_vec();
-        let decoded = decoder.decode(&mut piece).map_err(|_| ())?;
+        let decoded = decoder.decode(&mut piece).ok().ok_or(())?;
         payload.extend_from_slice(&piece[decoded.data]);
         used += decoded.consumed;
         if decoded.done {
@@ -372,7 +372,7 @@ fn pass(
         let parsed = parse_response(&bytes[at..], &mut storage, method, &limits);
         let Ok(parsed) = parsed else { return Err((down, UpstreamFault::BadHead)) };
         let Some(head) = parsed else { return Err((down, UpstreamFault::Eof)) };
-        let plan = state.response_head(&head).map_err(|_| (down.clone(), UpstreamFault::BadHead))?;
+        let Ok(plan) = state.response_head(&head) else { return Err((down, UpstreamFault::BadHead)) };
         at += head.len;
         match plan {
             HeadPlan::Interim { forward } => {

@@ -63,9 +63,8 @@ enum ClientFault {
 
 /// Forwards the request whose head stands at the front of `buf`'s window.
 pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: Plan) -> (After, Buf) {
-    let first = match first_bytes(&mut buf, &mut plan) {
-        Ok(first) => first,
-        Err(_) => return local::client_fault(cx, down, buf, 400, DownstreamError::BadChunk, &mut plan).await,
+    let Ok(first) = first_bytes(&mut buf, &mut plan) else {
+        return local::client_fault(cx, down, buf, 400, DownstreamError::BadChunk, &plan).await;
     };
     let (start, end) = (buf.mark(), buf.mark_end());
     let streaming = !plan.body.is_done();
@@ -75,7 +74,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
     for attempt in 1.. {
         let Some(endpoint) = backend.next() else {
             metrics.error(UpstreamError::NoEndpoint);
-            return local::upstream_fault(cx, down, buf, 503, &mut plan).await;
+            return local::upstream_fault(cx, down, buf, 503, &plan).await;
         };
         metrics.requests.inc();
         let by = match plan.backend_request {
@@ -96,7 +95,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 match plan.exchange.upstream_failed(fault, false, left) {
                     FailurePlan::Retry => continue,
                     FailurePlan::Answer { status } => {
-                        return local::upstream_fault(cx, down, buf, status, &mut plan).await;
+                        return local::upstream_fault(cx, down, buf, status, &plan).await;
                     }
                     FailurePlan::CutDownstream => return cut(down, buf),
                 }
@@ -170,13 +169,13 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                         ClientFault::BadBody => (400, DownstreamError::BadChunk),
                         ClientFault::TooLarge => (413, DownstreamError::BodyTooLarge),
                     };
-                    return local::client_fault(cx, down, buf, status, error, &mut plan).await;
+                    return local::client_fault(cx, down, buf, status, error, &plan).await;
                 }
                 metrics.error(upstream_error(fault));
                 match plan.exchange.upstream_failed(fault, reused, more) {
                     FailurePlan::Retry => buf.set_window(start..end),
                     FailurePlan::Answer { status } => {
-                        return local::upstream_fault(cx, down, buf, status, &mut plan).await;
+                        return local::upstream_fault(cx, down, buf, status, &plan).await;
                     }
                     FailurePlan::CutDownstream => return cut(down, buf),
                 }
@@ -261,6 +260,8 @@ async fn both(
         }
         answered
     };
+    // Boxed with this future by the caller.
+    #[allow(clippy::large_futures, reason = "the whole of it stands in one box")]
     let ((sent, buf), answered) = rt::join(send, receive).await;
     (answered, sent, buf)
 }
@@ -288,9 +289,8 @@ impl Upload {
     async fn send(&mut self, from: &mut Reader, to: &mut Writer, mut buf: Buf, call_off: &Signal) -> (Sent, Buf) {
         let mut total = 0;
         loop {
-            let piece = match next_piece(&mut buf, 0, &mut self.body, self.chunked) {
-                Ok(piece) => piece,
-                Err(_) => return (Sent::Client(ClientFault::BadBody), buf),
+            let Ok(piece) = next_piece(&mut buf, 0, &mut self.body, self.chunked) else {
+                return (Sent::Client(ClientFault::BadBody), buf);
             };
             total += piece.payload as u64;
             if total > self.limit {
@@ -457,10 +457,7 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf, progre
             if head.status == 100 {
                 progress.wanted.raise();
             }
-            let planned = match plan.exchange.response_head(&head) {
-                Ok(planned) => planned,
-                Err(_) => return Heads::Fault(UpstreamFault::BadHead),
-            };
+            let Ok(planned) = plan.exchange.response_head(&head) else { return Heads::Fault(UpstreamFault::BadHead) };
             let generation = &plan.counted.generation;
             let filters = generation.filters(plan.socket, plan.rule);
             let mut scratch = cx.core.scratch.borrow_mut();

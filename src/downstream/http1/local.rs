@@ -90,7 +90,7 @@ async fn discard(cx: &Cx, stream: &mut Stream, buf: &mut Buf, body: &mut BodyDec
 }
 
 /// Answers in place of an endpoint that did not.
-pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status: u16, plan: &mut Plan) -> (After, Buf) {
+pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status: u16, plan: &Plan) -> (After, Buf) {
     count(cx, &plan.counted, status);
     // A body that is still on its way is in no state to be read past.
     let whole = plan.body.is_done();

@@ -1,10 +1,10 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use ringway_core::http::Method;
+use ringway_core::http1::FieldStorage;
 use ringway_core::http1::exchange::{After, Exchange, FailurePlan, HeadPlan, UpstreamFault};
 use ringway_core::http1::request::parse_request;
 use ringway_core::http1::response::parse_response;
-use ringway_core::http1::FieldStorage;
 use ringway_core::model::ClientLimits;
 
 const REQUESTS: [&[u8]; 4] = [
@@ -48,8 +48,18 @@ fuzz_target!(|operations: &[u8]| {
                 complete = true;
             }
             4 => {
-                let faults = [UpstreamFault::ConnectRefused, UpstreamFault::Reset, UpstreamFault::Eof, UpstreamFault::Timeout, UpstreamFault::BadHead];
-                let plan = exchange.upstream_failed(faults[usize::from(operation / 6) % 5], operation & 0x40 != 0, operation & 0x80 != 0);
+                let faults = [
+                    UpstreamFault::ConnectRefused,
+                    UpstreamFault::Reset,
+                    UpstreamFault::Eof,
+                    UpstreamFault::Timeout,
+                    UpstreamFault::BadHead,
+                ];
+                let plan = exchange.upstream_failed(
+                    faults[usize::from(operation / 6) % 5],
+                    operation & 0x40 != 0,
+                    operation & 0x80 != 0,
+                );
                 if begun {
                     assert_eq!(plan, FailurePlan::CutDownstream);
                 }

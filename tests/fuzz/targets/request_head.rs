@@ -1,8 +1,8 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
+use ringway_core::http1::FieldStorage;
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::parse_request;
-use ringway_core::http1::FieldStorage;
 use ringway_core::model::{ClientLimits, ClientPolicy, Filters};
 use ringway_core::route::Matched;
 

@@ -1,8 +1,8 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use ringway_core::http::Method;
-use ringway_core::http1::response::parse_response;
 use ringway_core::http1::FieldStorage;
+use ringway_core::http1::response::parse_response;
 use ringway_core::model::ClientLimits;
 
 fuzz_target!(|bytes: &[u8]| {
