@@ -1,7 +1,7 @@
 //! From the tree to typed values, collecting every error on the way.
 //!
 //! [`FromNode`] is what a serde `Deserialize` would be if it went on after an error: `None` means that at least one
-//! error has been reported for this value. The [`object!`] macro writes it for the kinds, field by field.
+//! error has been reported for this value. The `object!` macro writes it for the kinds, field by field.
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -3,6 +3,7 @@
 mod http1;
 mod tcp;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -42,20 +43,18 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
     drop(generation);
     let core = Rc::clone(core);
     if is_http {
-        rt::spawn(async move {
-            let served = rt::catch_unwind(http1::serve(Rc::clone(&core), conn, stream)).await;
-            if served.is_err() {
-                panicked(&core, peer);
-            }
-        });
+        let served = rt::catch_unwind(Box::pin(http1::serve(Rc::clone(&core), conn, stream)));
+        rt::spawn(guarded(core, peer, served));
     } else {
-        rt::spawn(async move {
-            #[allow(clippy::large_futures, reason = "both directions of a relay; the runtime boxes the task")]
-            let served = rt::catch_unwind(tcp::serve(Rc::clone(&core), conn, stream)).await;
-            if served.is_err() {
-                panicked(&core, peer);
-            }
-        });
+        let served = rt::catch_unwind(Box::pin(tcp::serve(Rc::clone(&core), conn, stream)));
+        rt::spawn(guarded(core, peer, served));
+    }
+}
+
+/// A panic in one connection's task closes that connection only.
+async fn guarded<E>(core: Rc<Core>, peer: SocketAddr, served: impl Future<Output = Result<(), E>>) {
+    if served.await.is_err() {
+        panicked(&core, peer);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::buffer::{Buf, Class};
@@ -70,11 +71,9 @@ pub async fn relay(
         Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [down.fd(), up.fd()] };
     down.wr.set_stall_timeout(idle);
     up.wr.set_stall_timeout(idle);
-    rt::join(
-        direction(&mut down.rd, &mut up.wr, from_down, &shared, &moved.up),
-        direction(&mut up.rd, &mut down.wr, from_up, &shared, &moved.down),
-    )
-    .await;
+    let upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, &shared, &moved.up));
+    let downwards = pin!(direction(&mut up.rd, &mut down.wr, from_up, &shared, &moved.down));
+    rt::join(upwards, downwards).await;
     shared.ended.get().unwrap_or(End::Finished)
 }
 

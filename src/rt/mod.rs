@@ -11,7 +11,7 @@
 //!   clear, so that a loop around our own `accept4` would never wait.
 //! * `accept` is readiness plus our own `accept4`; the runtime's accept leaks descriptors when dropped.
 //! * No task wakes itself to yield: such a task would run before all others again.
-//! * Nothing crosses threads but through a [`mailbox`], whose wake-up is a byte on a socket pair that the loop reads.
+//! * Nothing crosses threads but through a [`mailbox()`], whose wake-up is a byte on a socket pair that the loop reads.
 
 mod deadline;
 mod listener;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -21,20 +21,18 @@ pub async fn sleep(duration: Duration) {
 /// What a panic leaves behind.
 pub(super) type Panic = Box<dyn Any + Send>;
 
-/// Runs `future`; a panic inside it ends here.
-pub async fn catch_unwind<F: Future>(future: F) -> Result<F::Output, Panic> {
-    let mut future = pin!(future);
+/// Runs `future`; a panic inside it ends here. It is boxed by the caller: an async function here would hold it twice,
+/// as its argument and as what it polls.
+pub fn catch_unwind<F: Future>(mut future: Pin<Box<F>>) -> impl Future<Output = Result<F::Output, Panic>> {
     poll_fn(move |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Err(panic) => Poll::Ready(Err(panic)),
     })
-    .await
 }
 
-/// Runs both to their ends.
-pub async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
+/// Runs both to their ends. They are pinned by the caller, for the reason given at [`catch_unwind`].
+pub async fn join<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) -> (A::Output, B::Output) {
     let (mut a_done, mut b_done) = (None, None);
     poll_fn(move |cx| {
         if a_done.is_none()

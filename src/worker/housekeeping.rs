@@ -8,8 +8,8 @@ use crate::{buffer, rt};
 
 /// Runs for ever.
 pub(super) async fn run(core: Rc<Core>) {
-    let mut busiest = 0;
-    for second in 0_u64.. {
+    let mut wanted = 0;
+    loop {
         rt::sleep(Duration::from_secs(1)).await;
         let generation = core.generation();
         let mut pooled = 0;
@@ -20,12 +20,9 @@ pub(super) async fn run(core: Rc<Core>) {
             }
         }
         drop(generation);
-        busiest = busiest.max(buffer::in_use());
-        // Free blocks beyond what the last ten seconds needed go back.
-        if second % 10 == 9 {
-            buffer::trim(busiest);
-            busiest = 0;
-        }
+        // Free blocks beyond what the last seconds needed go back, a quarter of them each second.
+        wanted = buffer::in_use().max(wanted / 4 * 3);
+        buffer::trim(wanted);
         core.metrics.connections.set(core.conns.len() as u64);
         core.metrics.pool_idle.set(pooled as u64);
         core.metrics.buffers_in_use.set(buffer::in_use() as u64);

@@ -5,6 +5,7 @@
 //! two loops share the task, and each half of each stream has one of them.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use ringway_core::http1::body::BodyDecoder;
@@ -260,9 +261,7 @@ async fn both(
         }
         answered
     };
-    // Boxed with this future by the caller.
-    #[allow(clippy::large_futures, reason = "the whole of it stands in one box")]
-    let ((sent, buf), answered) = rt::join(send, receive).await;
+    let ((sent, buf), answered) = rt::join(pin!(send), pin!(receive)).await;
     (answered, sent, buf)
 }
 
