@@ -79,6 +79,11 @@ fn status(value: &Value) -> Value {
         for (index, parent) in status["parents"].as_array().into_iter().flatten().enumerate() {
             out.insert(format!("{name} parent {index}"), json!(conditions(&parent["conditions"])));
         }
+        for (index, ancestor) in status["ancestors"].as_array().into_iter().flatten().enumerate() {
+            let target = &ancestor["ancestorRef"];
+            let target = format!("{} {}", target["kind"].as_str().unwrap(), target["name"].as_str().unwrap());
+            out.insert(format!("{name} target {index}, {target}"), json!(conditions(&ancestor["conditions"])));
+        }
     }
     Value::Object(out)
 }

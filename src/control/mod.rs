@@ -100,10 +100,8 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
     let mut accepted = None;
     if diagnostics.iter().all(|each| each.severity != Severity::Error) {
         let graph = Graph::build(&resources, &mut resolver);
-        let mut model_diagnostics = graph.diagnostics.clone();
-        let model = translate::translate(&graph, &mut model_diagnostics);
-        diagnostics.extend(model_diagnostics);
-        accepted = Some(Accepted { model, status: status::status(&graph) });
+        accepted = Some(Accepted { model: translate::translate(&graph), status: status::status(&graph) });
+        diagnostics.extend(graph.diagnostics);
     }
     diagnostics.sort_by_key(|each| each.span);
     if strict {

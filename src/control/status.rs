@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::graph::policy::{Outcome, Policies};
 use super::graph::{CONTROLLER, GatewayState, Graph, ListenerState, Problem};
 use super::resources::meta::Meta;
-use super::resources::refs::{GATEWAY_GROUP, ParentRef};
+use super::resources::policy::Policy;
+use super::resources::refs::{GATEWAY_GROUP, ParentRef, PolicyTargetRef};
 
-/// A `v1 List` of every Gateway and route that is ours, with its status.
+/// A `v1 List` of every Gateway, route and policy that is ours, with its status.
 pub fn status(graph: &Graph<'_>) -> Value {
     let mut items: Vec<Value> = graph.gateways.iter().map(gateway).collect();
     items.extend(graph.routes.iter().map(|route| {
@@ -38,14 +40,51 @@ pub fn status(graph: &Graph<'_>) -> Value {
                 })
             })
             .collect();
-        object(route.kind, meta, json!({ "parents": parents }))
+        object(&format!("{GATEWAY_GROUP}/v1"), route.kind, meta, json!({ "parents": parents }))
     }));
+    items.extend(policies(&graph.client_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
-fn object(kind: &str, meta: &Meta, status: Value) -> Value {
+/// PolicyStatus: what a policy names is its ancestor.
+fn policies<S: Policy>(policies: &Policies<'_, S>) -> impl Iterator<Item = Value> {
+    policies.all.iter().map(|policy| {
+        let meta = &policy.object.meta;
+        let named = policy.object.spec.target_refs().iter().zip(&policy.outcomes);
+        let ancestors: Vec<Value> = named
+            .filter_map(|(target, outcome)| {
+                let problem = match outcome {
+                    Outcome::Attached => None,
+                    Outcome::Refused(problem) => Some(problem),
+                    Outcome::Foreign => return None,
+                };
+                Some(json!({
+                    "ancestorRef": target_ref(meta, target),
+                    "controllerName": CONTROLLER,
+                    "conditions": [condition(meta, "Accepted", "Accepted", "the policy is in force", problem)],
+                }))
+            })
+            .collect();
+        object(S::API_VERSION, S::KIND, meta, json!({ "ancestors": ancestors }))
+    })
+}
+
+fn target_ref(meta: &Meta, target: &PolicyTargetRef) -> Value {
+    let mut found = json!({
+        "group": &*target.group,
+        "kind": &*target.kind,
+        "namespace": meta.namespace,
+        "name": &*target.name,
+    });
+    if let Some(name) = &target.section_name {
+        found["sectionName"] = json!(&**name);
+    }
+    found
+}
+
+fn object(version: &str, kind: &str, meta: &Meta, status: Value) -> Value {
     json!({
-        "apiVersion": format!("{GATEWAY_GROUP}/v1"),
+        "apiVersion": version,
         "kind": kind,
         "metadata": { "name": meta.name, "namespace": meta.namespace },
         "status": status,
@@ -112,6 +151,7 @@ fn gateway(state: &GatewayState<'_>) -> Value {
     };
     let listeners: Vec<Value> = state.listeners.iter().map(|each| listener(meta, state, each)).collect();
     object(
+        &format!("{GATEWAY_GROUP}/v1"),
         "Gateway",
         meta,
         json!({ "addresses": addresses, "conditions": [accepted, programmed], "listeners": listeners }),

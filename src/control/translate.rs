@@ -8,13 +8,10 @@ use ringway_core::model::{
 };
 
 use super::graph::{Graph, RouteRules, Serves};
-use super::resources::refs::GATEWAY_GROUP;
 use super::resources::ringway::ClientPolicySpec;
-use super::source::Diagnostic;
 
-/// Builds the model. Warnings about policies go to `diagnostics`.
-pub(super) fn translate(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) -> Model {
-    let policies = Policies::new(graph, diagnostics);
+/// Builds the model.
+pub(super) fn translate(graph: &Graph<'_>) -> Model {
     let mut sockets: Vec<Socket> = Vec::new();
     let mut by_bind: HashMap<(SocketAddr, bool), usize> = HashMap::new();
     for (number, gateway) in graph.gateways.iter().enumerate() {
@@ -32,7 +29,7 @@ pub(super) fn translate(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) ->
                             Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) })
                         }
                     };
-                    sockets.push(Socket { bind, protocol, client: policies.of(number, index) });
+                    sockets.push(Socket { bind, protocol, client: client_policy(graph, number, index) });
                     sockets.len() - 1
                 });
                 if let Protocol::Http(listeners) = &mut sockets[at].protocol {
@@ -103,66 +100,11 @@ fn tcp_route(
     })
 }
 
-/// ClientPolicies by what they are attached to. One for a listener comes before one for its whole Gateway.
-struct Policies {
-    of_gateway: HashMap<usize, ClientPolicy>,
-    of_listener: HashMap<(usize, usize), ClientPolicy>,
-}
-
-impl Policies {
-    fn new(graph: &Graph<'_>, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let mut found = Self { of_gateway: HashMap::new(), of_listener: HashMap::new() };
-        let mut objects: Vec<_> = graph.resources.client_policies.iter().collect();
-        objects.sort_by(|a, b| a.meta.age_key().cmp(&b.meta.age_key()));
-        for object in objects {
-            let policy = to_policy(&object.spec);
-            let name = format!("ClientPolicy {}", object.meta.full_name());
-            for target in &*object.spec.target_refs {
-                let mut warn = |message: String| diagnostics.push(Diagnostic::warning(target.span, message));
-                if &*target.group != GATEWAY_GROUP || &*target.kind != "Gateway" {
-                    warn(format!("{name}: a {} cannot be its target, only a Gateway", target.kind));
-                    continue;
-                }
-                let gateway = graph.gateways.iter().position(|gateway| {
-                    gateway.object.meta.name == target.name.0 && gateway.object.meta.namespace == object.meta.namespace
-                });
-                let Some(gateway) = gateway else {
-                    warn(format!("{name}: there is no Gateway {}/{} to attach to", object.meta.namespace, target.name));
-                    continue;
-                };
-                let taken = match &target.section_name {
-                    None => keep(&mut found.of_gateway, gateway, &policy),
-                    Some(section) => {
-                        let listeners = &graph.gateways[gateway].listeners;
-                        match listeners.iter().position(|listener| listener.spec.name.value == *section) {
-                            Some(listener) => keep(&mut found.of_listener, (gateway, listener), &policy),
-                            None => {
-                                warn(format!("{name}: Gateway {} has no listener {}", target.name, &**section));
-                                continue;
-                            }
-                        }
-                    }
-                };
-                if !taken {
-                    warn(format!("{name} is not used here: an older ClientPolicy has the same target"));
-                }
-            }
-        }
-        found
-    }
-
-    fn of(&self, gateway: usize, listener: usize) -> ClientPolicy {
-        let found = self.of_listener.get(&(gateway, listener)).or_else(|| self.of_gateway.get(&gateway));
-        found.cloned().unwrap_or_default()
-    }
-}
-
-fn keep<K: Eq + std::hash::Hash>(map: &mut HashMap<K, ClientPolicy>, key: K, policy: &ClientPolicy) -> bool {
-    let free = !map.contains_key(&key);
-    if free {
-        map.insert(key, policy.clone());
-    }
-    free
+fn client_policy(graph: &Graph<'_>, gateway: usize, listener: usize) -> ClientPolicy {
+    graph
+        .client_policies
+        .of_listener(gateway, listener)
+        .map_or_else(ClientPolicy::default, |found| to_policy(&found.spec))
 }
 
 fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {

@@ -8,15 +8,20 @@ mod attach;
 mod backend_ref;
 mod gateway;
 mod http_rule;
+pub mod policy;
 
 use std::net::IpAddr;
 
 use ringway_core::model::{Backend, HostPattern, HttpRule, RouteId, WeightedTarget};
 
 use super::resources::Resources;
+use super::resources::meta::Meta;
+use super::resources::ringway::ClientPolicySpec;
+use super::resources::text::SectionName;
 use super::source::{Diagnostic, Span};
 
 pub use gateway::{CONTROLLER, GatewayState, ListenerState, Serves};
+use policy::{Policies, Targets};
 
 /// Looks a hostname up; no answer is an empty list.
 pub trait Resolve {
@@ -89,6 +94,30 @@ pub struct RouteState {
     pub rules: RouteRules,
 }
 
+impl RouteState {
+    /// Its metadata.
+    pub fn meta<'r>(&self, resources: &'r Resources) -> &'r Meta {
+        match self.rules {
+            RouteRules::Http(_) => &resources.http_routes[self.index].meta,
+            RouteRules::Tcp(_) => &resources.tcp_routes[self.index].meta,
+        }
+    }
+
+    /// Its rules' names, empty for those that have none.
+    pub fn rule_names<'r>(&self, resources: &'r Resources) -> Vec<&'r str> {
+        let name = |name: &'r Option<SectionName>| name.as_deref().unwrap_or("");
+        match self.rules {
+            RouteRules::Http(_) => {
+                let rules = resources.http_routes[self.index].spec.rules.as_ref();
+                rules.map_or_else(Vec::new, |rules| rules.iter().map(|rule| name(&rule.name)).collect())
+            }
+            RouteRules::Tcp(_) => {
+                resources.tcp_routes[self.index].spec.rules.iter().map(|rule| name(&rule.name)).collect()
+            }
+        }
+    }
+}
+
 /// Everything, resolved.
 #[derive(Debug)]
 pub struct Graph<'r> {
@@ -100,6 +129,8 @@ pub struct Graph<'r> {
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
     pub backends: Vec<Backend>,
+    /// ClientPolicies and what they are attached to.
+    pub client_policies: Policies<'r, ClientPolicySpec>,
     /// Warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -168,7 +199,16 @@ impl<'r> Graph<'r> {
                 rules: RouteRules::Tcp(split),
             });
         }
-        Self { resources, gateways, routes, backends: backends.finish(), diagnostics: report.diagnostics }
+        let targets = Targets { resources, gateways: &gateways, routes: &routes };
+        let client_policies = targets.attach(&resources.client_policies, &mut report);
+        Self {
+            resources,
+            gateways,
+            routes,
+            backends: backends.finish(),
+            client_policies,
+            diagnostics: report.diagnostics,
+        }
     }
 
     /// A route's `Kind/namespace/name`.
@@ -177,11 +217,8 @@ impl<'r> Graph<'r> {
     }
 
     /// A route's metadata.
-    pub fn route_meta(&self, route: &RouteState) -> &'r super::resources::meta::Meta {
-        match route.rules {
-            RouteRules::Http(_) => &self.resources.http_routes[route.index].meta,
-            RouteRules::Tcp(_) => &self.resources.tcp_routes[route.index].meta,
-        }
+    pub fn route_meta(&self, route: &RouteState) -> &'r Meta {
+        route.meta(self.resources)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod http_route;
 pub mod l4_route;
 pub mod meta;
+pub mod policy;
 pub mod refs;
 pub mod ringway;
 pub mod text;

@@ -7,6 +7,7 @@ use crate::control::read::{Cx, FromNode, Int, List, choice, object};
 use crate::control::source::Spanned;
 use crate::control::yaml::Node;
 
+use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
 use super::text::{Duration, Port, PreciseHostname};
 
@@ -108,6 +109,15 @@ object! {
         limits / "limits": ClientLimits = optional,
         /// Fields that are sent upstream.
         headers / "headers": ClientHeaders = optional,
+    }
+}
+
+impl Policy for ClientPolicySpec {
+    const KIND: &'static str = "ClientPolicy";
+    const TARGETS: &'static [(&'static str, &'static str)] = &[policy::GATEWAY];
+
+    fn target_refs(&self) -> &[PolicyTargetRef] {
+        &self.target_refs
     }
 }
 
