@@ -34,5 +34,6 @@ pub mod snapshot;
 #[allow(unsafe_code, reason = "descriptors behind numbers; the invariants are in the module")]
 pub mod sys;
 pub mod term;
+pub mod tls;
 pub mod upstream;
 pub mod worker;

@@ -88,7 +88,7 @@ pub async fn echo(stream: &mut Stream, idle: Duration, moved: &Moved) -> End {
 
 async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared, moved: &Cell<u64>) {
     match copy(rd, wr, first, shared, moved).await {
-        Ok(()) => wr.finish(),
+        Ok(()) => wr.finish().await,
         Err(_) => shared.break_off(End::Reset),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use monoio::buf::{IoBuf, IoBufMut};
 pub use deadline::{Deadline, Tick, now, tick_after};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Receiver, Sender, mailbox};
-pub use stream::{Reader, Stream, Writer, connect_tcp, connect_unix, open_streams};
+pub use stream::{HandshakeError, Reader, Stream, Writer, connect_tcp, connect_unix, open_streams};
 pub use task::{Signal, catch_unwind, join, race, sleep, spawn};
 
 /// Submission queue entries of a worker's ring. 3,000 to 6,000 simultaneous completions were all answered with 1,024.

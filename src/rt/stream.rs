@@ -1,10 +1,14 @@
-//! Connected streams: two halves, each with its own deadline.
+//! Connected streams: two halves, each with its own deadline, plain or encrypted.
+//!
+//! Whoever reads and writes does not see which: an encrypted stream shares a [`Session`] between its halves, and the
+//! same methods go through it. A plain stream pays one look at an `Option` for that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
@@ -13,8 +17,12 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::deadline::{Deadline, Tick, tick_after};
-use crate::buffer::{Buf, Drain, Fill};
-use crate::sys;
+use crate::buffer::{Buf, Class, Drain, Fill};
+use crate::sys::{self, PeerState};
+use crate::tls::{Session, Taken};
+
+/// How long a peer may take for the last record of a stream without a stall timeout.
+const FINISH: Duration = Duration::from_secs(5);
 
 thread_local! {
     static OPEN: Cell<usize> = const { Cell::new(0) };
@@ -40,6 +48,8 @@ pub struct Reader {
     // The deadline is dropped before the socket is closed: it must not reach a descriptor that has been given out again.
     deadline: Deadline,
     half: OwnedReadHalf<TcpStream>,
+    fd: RawFd,
+    tls: Option<Rc<RefCell<Session>>>,
 }
 
 /// The outgoing half.
@@ -49,6 +59,7 @@ pub struct Writer {
     half: OwnedWriteHalf<TcpStream>,
     fd: RawFd,
     stall: Option<Duration>,
+    tls: Option<Rc<RefCell<Session>>>,
 }
 
 impl Stream {
@@ -60,8 +71,8 @@ impl Stream {
         let (rd, wr) = stream.into_split();
         OPEN.set(OPEN.get() + 1);
         Ok(Self {
-            rd: Reader { deadline: Deadline::new(fd), half: rd },
-            wr: Writer { deadline: Deadline::new(fd), half: wr, fd, stall: None },
+            rd: Reader { deadline: Deadline::new(fd), half: rd, fd, tls: None },
+            wr: Writer { deadline: Deadline::new(fd), half: wr, fd, stall: None, tls: None },
         })
     }
 
@@ -79,10 +90,116 @@ impl Stream {
     pub fn reset(&self) {
         sys::reset(self.fd());
     }
+
+    /// The TLS session, when the stream is encrypted. Borrow it between suspension points only.
+    pub fn tls(&self) -> Option<&RefCell<Session>> {
+        self.wr.tls.as_deref()
+    }
+
+    /// Encrypts the stream: runs the session's handshake until `by`, then reads and writes go through it. Records that
+    /// were read already have been fed to the session.
+    ///
+    /// When it fails the peer has been sent the alert that says why, where there is one.
+    pub async fn handshake(&mut self, session: Session, by: Tick) -> Result<(), HandshakeError> {
+        let session = Rc::new(RefCell::new(session));
+        self.wr.deadline.arm(by, Shutdown::Both);
+        let shaken = self.shake(&session).await;
+        let late = self.wr.deadline.disarm();
+        match shaken {
+            Err(HandshakeError::Transport(_)) if late => Err(HandshakeError::Late),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.rd.tls = Some(Rc::clone(&session));
+                self.wr.tls = Some(session);
+                Ok(())
+            }
+        }
+    }
+
+    async fn shake(&mut self, session: &RefCell<Session>) -> Result<(), HandshakeError> {
+        loop {
+            let advanced = session.borrow_mut().advance();
+            let flushed = self.wr.flush(session, 0, None).await;
+            match advanced {
+                // What is left to send after the last message is an alert's or a ticket's.
+                Err(error) => return Err(HandshakeError::Protocol(error)),
+                Ok(done) => {
+                    flushed.map_err(HandshakeError::Transport)?;
+                    if done {
+                        return Ok(());
+                    }
+                }
+            }
+            let (read, raw) = self.rd.read_raw(Buf::new(Class::Head)).await;
+            match read {
+                Ok(0) => return Err(HandshakeError::Transport(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => session.borrow_mut().feed(raw),
+                Err(error) => return Err(HandshakeError::Transport(error)),
+            }
+        }
+    }
+
+    /// Whether the peer has neither sent anything nor ended the connection. Records that bring no plaintext, such as
+    /// the tickets of TLS 1.3, are taken on the way.
+    pub fn is_quiet(&self) -> bool {
+        let state = sys::peer_state(self.fd());
+        let Some(session) = &self.rd.tls else { return state == PeerState::Quiet };
+        match state {
+            PeerState::Quiet => !session.borrow().has_bytes(),
+            PeerState::Data => {
+                let mut session = session.borrow_mut();
+                let mut raw = Buf::new(Class::Head);
+                while let Ok(Some(n)) = sys::receive_now(self.fd(), raw.room_mut()) {
+                    if n == 0 {
+                        return false;
+                    }
+                    raw.filled(n);
+                    if !session.has_bytes() {
+                        session.feed(raw);
+                    } else {
+                        return false;
+                    }
+                    let mut plain = Buf::new(Class::Head);
+                    if !matches!(session.take(&mut plain), Ok(Taken::Nothing)) {
+                        return false;
+                    }
+                    raw = plain;
+                }
+                sys::peer_state(self.fd()) == PeerState::Quiet
+            }
+            PeerState::Ended | PeerState::Broken => false,
+        }
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("the handshake took too long")]
+    Late,
+    /// The connection ended or broke.
+    #[error("the connection broke: {0}")]
+    Transport(io::Error),
+    /// The peer did something that is refused.
+    #[error("{0}")]
+    Protocol(rustls::Error),
 }
 
 impl Drop for Writer {
+    /// A TLS peer is told that nothing more comes, if it can be told without waiting: a connection that ends without is
+    /// taken for cut. One that was reset or shut down takes no more bytes, so it stays cut.
     fn drop(&mut self) {
+        if let Some(session) = &self.tls
+            && let Ok(mut session) = session.try_borrow_mut()
+            && !session.writing
+        {
+            session.close();
+            let mut out = Buf::new(Class::Head);
+            if session.records(&mut out) {
+                sys::send_now(self.fd, out.data());
+            }
+        }
         OPEN.set(OPEN.get().saturating_sub(1));
     }
 }
@@ -93,9 +210,22 @@ impl Reader {
         &mut self.deadline
     }
 
+    /// The descriptor whose bytes are the stream's, so that they may be spliced; none when they are encrypted.
+    pub fn splice_fd(&self) -> Option<RawFd> {
+        self.tls.is_none().then_some(self.fd)
+    }
+
     /// Reads into the room behind the buffer's window, of which there must be some: 0 is the end of the stream.
     /// Never drop it in flight.
-    pub async fn read(&mut self, mut buf: Buf) -> (io::Result<usize>, Buf) {
+    pub async fn read(&mut self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if self.tls.is_some() {
+            let (read, buf) = self.read_tls(buf, None).await;
+            return (read.map(Option::unwrap_or_default), buf);
+        }
+        self.read_raw(buf).await
+    }
+
+    async fn read_raw(&mut self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
             let (read, Fill(back)) = self.half.read(Fill(buf)).await;
@@ -108,7 +238,14 @@ impl Reader {
 
     /// As [`Reader::read`], but gives the buffer back with `None` when nothing has come until `quiet`, so that a
     /// connection that waits for long holds none. Never drop it in flight.
-    pub async fn read_unless_quiet(&mut self, mut buf: Buf, quiet: Tick) -> (io::Result<Option<usize>>, Buf) {
+    pub async fn read_unless_quiet(&mut self, buf: Buf, quiet: Tick) -> (io::Result<Option<usize>>, Buf) {
+        if self.tls.is_some() {
+            return self.read_tls(buf, Some(quiet)).await;
+        }
+        self.read_raw_unless_quiet(buf, quiet).await
+    }
+
+    async fn read_raw_unless_quiet(&mut self, mut buf: Buf, quiet: Tick) -> (io::Result<Option<usize>>, Buf) {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
             let handle = self.deadline.arm_cancel(quiet);
@@ -123,13 +260,70 @@ impl Reader {
         }
     }
 
+    /// Reads through the session. While it waits, records arrive in the caller's buffer if that is empty, so that a
+    /// waiting stream holds one buffer and not two.
+    async fn read_tls(&mut self, mut buf: Buf, quiet: Option<Tick>) -> (io::Result<Option<usize>>, Buf) {
+        assert!(buf.room() > 0, "a read without room would look like the end of the stream");
+        let Some(session) = self.tls.clone() else { return (Err(io::ErrorKind::Unsupported.into()), buf) };
+        loop {
+            let taken = session.borrow_mut().take(&mut buf);
+            match taken {
+                Ok(Taken::Bytes(n)) => return (Ok(Some(n)), buf),
+                Ok(Taken::End) => return (Ok(Some(0)), buf),
+                Ok(Taken::Nothing) => {}
+                Err(error) => {
+                    self.alert(&session);
+                    return (Err(error), buf);
+                }
+            }
+            let class = buf.class();
+            let (mut raw, kept) = if buf.is_empty() { (buf, None) } else { (Buf::new(class), Some(buf)) };
+            raw.clear();
+            let (read, raw) = match quiet {
+                None => {
+                    let (read, raw) = self.read_raw(raw).await;
+                    (read.map(Some), raw)
+                }
+                Some(quiet) => self.read_raw_unless_quiet(raw, quiet).await,
+            };
+            match read {
+                Ok(Some(n)) => {
+                    buf = kept.unwrap_or_else(|| Buf::new(class));
+                    let mut session = session.borrow_mut();
+                    if n == 0 { session.end() } else { session.feed(raw) }
+                }
+                Ok(None) => return (Ok(None), kept.unwrap_or(raw)),
+                Err(error) => return (Err(error), kept.unwrap_or(raw)),
+            }
+        }
+    }
+
+    /// Tells the peer what it has done wrong, if that is possible at once.
+    fn alert(&self, session: &RefCell<Session>) {
+        let mut session = session.borrow_mut();
+        let mut out = Buf::new(Class::Head);
+        if !session.writing && session.records(&mut out) {
+            sys::send_now(self.fd, out.data());
+        }
+    }
+
+    fn has_bytes(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.borrow().has_bytes())
+    }
+
     /// Waits until a read would not wait. Holds no buffer; may be dropped.
     pub async fn readable(&self) -> io::Result<()> {
+        if self.has_bytes() {
+            return Ok(());
+        }
         sys::peek(&self.half.0).readable(false).await
     }
 
     /// The same until `at`; `false` when that has passed.
     pub async fn readable_until(&mut self, at: Tick) -> io::Result<bool> {
+        if self.has_bytes() {
+            return Ok(true);
+        }
         let stream = sys::peek(&self.half.0);
         match super::race(stream.readable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
@@ -152,17 +346,64 @@ impl Writer {
         self.stall = Some(stall);
     }
 
+    /// The descriptor whose bytes are the stream's, so that they may be spliced; none when they are encrypted.
+    pub fn splice_fd(&self) -> Option<RawFd> {
+        self.tls.is_none().then_some(self.fd)
+    }
+
     /// Writes the first `len` bytes of the window and takes them off it; `TimedOut` when the peer took nothing for
     /// the stall timeout. Never drop it in flight.
-    pub async fn write_all(&mut self, mut buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+    pub async fn write_all(&mut self, buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+        match self.tls.clone() {
+            None => self.write_raw(buf, len).await,
+            Some(session) => self.write_tls(&session, buf, len).await,
+        }
+    }
+
+    async fn write_tls(&mut self, session: &RefCell<Session>, mut buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+        let encrypted = session.borrow_mut().encrypt(&buf.data()[..len]);
+        if let Err(error) = encrypted {
+            return (Err(error), buf);
+        }
+        buf.consume(len);
+        let written = self.flush(session, len, self.stall).await;
+        (written, buf)
+    }
+
+    /// Sends the session's records; `len` is about how many bytes there are.
+    async fn flush(&mut self, session: &RefCell<Session>, len: usize, stall: Option<Duration>) -> io::Result<()> {
+        // A record adds at most 29 bytes (TLS 1.2: 5 in front, 8 of nonce, 16 of tag) to 16 KiB of plaintext.
+        const SMALL: usize = Class::Head.capacity() - 512;
+        let class = if len <= SMALL { Class::Head } else { Class::Records };
+        session.borrow_mut().writing = true;
+        let mut written = Ok(());
+        while written.is_ok() {
+            let mut out = Buf::new(class);
+            if !session.borrow_mut().records(&mut out) {
+                break;
+            }
+            let len = out.len();
+            let (sent, _out) = self.write_raw_within(out, len, stall).await;
+            written = sent;
+        }
+        // After a failure a record may have been cut: nothing may follow it.
+        session.borrow_mut().writing = written.is_err();
+        written
+    }
+
+    async fn write_raw(&mut self, buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+        self.write_raw_within(buf, len, self.stall).await
+    }
+
+    async fn write_raw_within(&mut self, mut buf: Buf, len: usize, stall: Option<Duration>) -> (io::Result<()>, Buf) {
         let mut left = len;
         while left > 0 {
-            if let Some(stall) = self.stall {
+            if let Some(stall) = stall {
                 self.deadline.arm(tick_after(stall), Shutdown::Both);
             }
             let (written, back) = self.half.write(Drain::new(buf, left)).await;
             buf = back.into_buf();
-            if self.stall.is_some() && self.deadline.disarm() {
+            if stall.is_some() && self.deadline.disarm() {
                 return (Err(io::ErrorKind::TimedOut.into()), buf);
             }
             match written {
@@ -178,8 +419,13 @@ impl Writer {
         (Ok(()), buf)
     }
 
-    /// Ends the outgoing direction (FIN).
-    pub fn finish(&mut self) {
+    /// Ends the outgoing direction: close_notify where it is encrypted, then FIN.
+    pub async fn finish(&mut self) {
+        if let Some(session) = self.tls.clone() {
+            session.borrow_mut().close();
+            // A peer that does not take it is cut by the shutdown all the same.
+            let _sent = self.flush(&session, 0, Some(self.stall.unwrap_or(FINISH))).await;
+        }
         sys::cut(self.fd, Shutdown::Write);
     }
 

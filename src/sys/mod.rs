@@ -7,7 +7,7 @@ mod socket;
 
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, peer_state, prepare_accepted,
-    reset, take_error,
+    receive_now, reset, send_now, take_error,
 };
 
 use std::cell::UnsafeCell;

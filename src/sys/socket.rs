@@ -160,3 +160,17 @@ pub fn peer_state(fd: RawFd) -> PeerState {
         Err(_) => PeerState::Broken,
     }
 }
+
+/// Sends as much of `bytes` as the socket takes at once. For last words: nothing is done about what it does not take.
+pub fn send_now(fd: RawFd, bytes: &[u8]) {
+    let _taken = net::send(borrow(fd), bytes, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL);
+}
+
+/// Receives what is there: `None` when there is nothing, 0 at the end of the stream.
+pub fn receive_now(fd: RawFd, into: &mut [u8]) -> io::Result<Option<usize>> {
+    match net::recv(borrow(fd), into, RecvFlags::DONTWAIT) {
+        Ok((_, n)) => Ok(Some(n)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -6,7 +6,6 @@ use std::time::Duration;
 use ringway_core::model::{BackendSettings, EndpointAddress};
 
 use crate::rt::{self, Stream, Tick};
-use crate::sys::{self, PeerState};
 
 /// An endpoint as one core sees it. It outlives generations as long as its address and settings stay.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ impl Endpoint {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             let fresh = rt::now() <= idle.since + 1;
-            if (fresh && !look) || sys::peer_state(idle.stream.fd()) == PeerState::Quiet {
+            if (fresh && !look) || idle.stream.is_quiet() {
                 return Some(Pooled(idle.stream));
             }
         }
@@ -64,9 +63,7 @@ impl Endpoint {
         }
         let ticks = rt::tick_after(self.settings.idle_timeout).saturating_sub(rt::now());
         let now = rt::now();
-        idle.retain(|kept| {
-            now.saturating_sub(kept.since) < ticks && sys::peer_state(kept.stream.fd()) == PeerState::Quiet
-        });
+        idle.retain(|kept| now.saturating_sub(kept.since) < ticks && kept.stream.is_quiet());
         if idle.is_empty() {
             idle.shrink_to_fit();
         }

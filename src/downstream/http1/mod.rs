@@ -215,7 +215,7 @@ fn grow(mut buf: Buf) -> Result<Buf, Buf> {
 async fn linger(stream: &mut Stream, mut buf: Buf) {
     const LIMIT: usize = 1 << 20;
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
-    stream.wr.finish();
+    stream.wr.finish().await;
     stream.rd.deadline().arm(rt::tick_after(PATIENCE), Shutdown::Both);
     let mut thrown = 0;
     while thrown < LIMIT {
