@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringway_core::model::{
-    Action, Backend, ClientPolicy, EndpointAddress, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule,
-    Model, PathMatch, PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+    Action, Backend, ClientPolicy, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule, Model, PathMatch,
+    PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 
@@ -196,14 +196,7 @@ fn backend(found: &Backend) -> Value {
     let endpoints: Vec<Value> = found
         .endpoints
         .iter()
-        .map(|endpoint| {
-            let address = match &endpoint.address {
-                EndpointAddress::Tcp(address) => address.to_string(),
-                EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
-                EndpointAddress::Echo(name) => format!("echo:{name}"),
-            };
-            json!({ "address": address, "weight": endpoint.weight })
-        })
+        .map(|endpoint| json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight }))
         .collect();
     json!({
         "name": found.name,

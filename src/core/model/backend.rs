@@ -1,5 +1,6 @@
 //! Backends and their endpoints.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +38,18 @@ pub enum EndpointAddress {
     Unix(PathBuf),
     /// The built-in responder; its `backend` field carries this name.
     Echo(String),
+}
+
+/// `10.0.0.1:80`, `[2001:db8::1]:80`, `unix:/run/app.sock`, `echo:name`: what an endpoint is known by in consistent
+/// hashing, metrics and messages.
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Echo(name) => write!(f, "echo:{name}"),
+        }
+    }
 }
 
 /// How connections to a backend are made and kept.
