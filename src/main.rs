@@ -9,7 +9,7 @@ use ringway::control::provider::SystemResolver;
 use ringway::control::read::ProcessEnvironment;
 use ringway::control::{self, effective};
 use ringway::server::{self, Options, RunError};
-use ringway::{doctor, term};
+use ringway::{doctor, sys, term};
 
 // Per-thread heaps: a worker's blocks are freed where they were made.
 #[global_allocator]
@@ -21,6 +21,8 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
+    // Before the heap grows.
+    sys::keep_pages_small();
     match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),

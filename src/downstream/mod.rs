@@ -43,8 +43,8 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
     drop(generation);
     let core = Rc::clone(core);
     if is_http {
-        let served = rt::catch_unwind(Box::pin(http1::serve(Rc::clone(&core), conn, stream)));
-        rt::spawn(guarded(core, peer, served));
+        let Some(served) = http1::serve(Rc::clone(&core), conn, stream) else { return };
+        rt::spawn(guarded(core, peer, rt::catch_unwind(Box::pin(served))));
     } else {
         let served = rt::catch_unwind(Box::pin(tcp::serve(Rc::clone(&core), conn, stream)));
         rt::spawn(guarded(core, peer, served));

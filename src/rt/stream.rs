@@ -341,6 +341,11 @@ impl Writer {
         &mut self.deadline
     }
 
+    /// Gives back what waits for the next write: the stream will be quiet for a while.
+    pub fn rest(&mut self) {
+        self.deadline = Deadline::new(self.fd);
+    }
+
     /// How long one write may wait for its peer before the stream is shut down; none: for ever.
     pub fn set_stall_timeout(&mut self, stall: Duration) {
         self.stall = Some(stall);
