@@ -82,6 +82,12 @@ pub struct CoreMetrics {
     pub pool_idle: Gauge,
     /// Buffers in use.
     pub buffers_in_use: Gauge,
+    /// Pipes in use for splicing.
+    pub pipes_in_use: Gauge,
+    /// Bytes that were spliced; copied from the core once a second.
+    pub spliced: Gauge,
+    /// How often no pipe could be had; copied from the core once a second.
+    pub pipes_refused: Gauge,
     /// Panics caught at a connection's boundary.
     pub panics: Counter,
     downstream: [Counter; DownstreamError::ALL.len()],

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use ringway_core::model::RouteId;
 
-use super::{AcceptError, DownstreamError, Registry, UpstreamError};
+use super::{AcceptError, CoreMetrics, DownstreamError, Registry, UpstreamError};
 
 /// What is exposed besides the counters.
 #[derive(Debug)]
@@ -87,14 +87,20 @@ fn cores(page: &mut Page, registry: &Registry) {
         ("ringway_worker_connections", "Client connections open on a worker."),
         ("ringway_worker_pool_idle", "Upstream connections that a worker keeps for reuse."),
         ("ringway_worker_buffers_in_use", "I/O buffers that a worker has in use."),
+        ("ringway_worker_pipes_in_use", "Pipes that a worker has in use for splicing."),
     ];
     for (index, (name, help)) in gauges.into_iter().enumerate() {
         page.family(name, "gauge", help);
         for (worker, core) in registry.cores.iter().enumerate() {
-            let gauge = [&core.connections, &core.pool_idle, &core.buffers_in_use][index];
+            let gauge = [&core.connections, &core.pool_idle, &core.buffers_in_use, &core.pipes_in_use][index];
             page.sample(name, &[("worker", &worker.to_string())], gauge.get());
         }
     }
+    let sum = |of: fn(&CoreMetrics) -> u64| registry.cores.iter().map(|core| of(core)).sum::<u64>();
+    page.family("ringway_spliced_bytes_total", "counter", "Bytes that were relayed without passing user space.");
+    page.sample("ringway_spliced_bytes_total", &[], sum(|core| core.spliced.get()));
+    page.family("ringway_pipe_refusals_total", "counter", "Bulk flows that were copied because no pipe could be had.");
+    page.sample("ringway_pipe_refusals_total", &[], sum(|core| core.pipes_refused.get()));
     page.family("ringway_panics_total", "counter", "Panics that were caught; each closed one connection.");
     page.sample("ringway_panics_total", &[], registry.cores.iter().map(|core| core.panics.get()).sum::<u64>());
     page.family(

@@ -1,8 +1,16 @@
-//! Bytes from one stream to another: TCP routes, upgraded connections.
+//! Bytes from one stream to another: TCP routes, upgraded connections, long bodies.
 //!
-//! Each direction copies through one pooled buffer, small until reads fill it. A direction in which nothing has come
-//! for a tick gives its buffer back and waits for readiness only, so an idle connection holds none. An end of stream
-//! is passed on as a FIN while the other direction goes on; a reset is passed on as a reset.
+//! Each direction is adaptive. It begins by copying through one pooled buffer, small until reads fill it, which is the
+//! cheapest way for messages. One that proves to be bulk is spliced through a pooled pipe, past user space, until it
+//! turns chatty or the kernel refuses. A direction in which nothing has come for a tick or two gives buffer and pipe
+//! back and waits for readiness only, so an idle connection holds neither. An end of stream is passed on as a FIN while
+//! the other direction goes on; a reset is passed on as a reset.
+//!
+//! Backpressure is by bytes: nothing is read while what was read before has not been taken, so a direction holds at
+//! most a buffer or a pipe full.
+
+mod pool;
+mod splice;
 
 use std::cell::Cell;
 use std::io;
@@ -12,6 +20,13 @@ use std::time::Duration;
 use crate::buffer::{Buf, Class};
 use crate::rt::{self, Reader, Stream, Tick, Writer};
 use crate::sys;
+
+use splice::Spliced;
+
+pub use pool::{PipeStats, close_free_pipes, pipes, trim_pipes};
+
+/// Ticks without a byte after which buffer and pipe are given back.
+const QUIET: Tick = 2;
 
 /// How a relayed connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +67,11 @@ impl Shared {
         }
     }
 
+    fn moved(&self, count: &Cell<u64>, bytes: usize) {
+        count.set(count.get() + bytes as u64);
+        self.last_activity.set(rt::now());
+    }
+
     fn idle_at(&self) -> Tick {
         self.last_activity.get().saturating_add(rt::tick_after(self.idle).saturating_sub(rt::now()))
     }
@@ -87,11 +107,70 @@ pub async fn echo(stream: &mut Stream, idle: Duration, moved: &Moved) -> End {
 }
 
 async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared, moved: &Cell<u64>) {
-    match copy(rd, wr, first, shared, moved).await {
+    match run(rd, wr, first, shared, moved).await {
         Ok(()) => wr.finish().await,
         Err(_) => shared.break_off(End::Reset),
     }
 }
+
+async fn run(
+    rd: &mut Reader,
+    wr: &mut Writer,
+    mut first: Option<Buf>,
+    shared: &Shared,
+    moved: &Cell<u64>,
+) -> io::Result<()> {
+    loop {
+        // What moves bytes is boxed and goes when they stop coming: an idle connection is a small task.
+        match Box::pin(busy(rd, wr, first.take(), shared, moved)).await? {
+            Busy::Ended => return Ok(()),
+            Busy::Quiet => wait(rd, shared).await?,
+        }
+    }
+}
+
+/// Why a direction stopped moving bytes.
+enum Busy {
+    /// The stream has ended.
+    Ended,
+    /// Nothing has come for a while.
+    Quiet,
+}
+
+/// Moves bytes for as long as they come, by copying or by splicing, whichever is cheaper for what comes.
+async fn busy(
+    rd: &mut Reader,
+    wr: &mut Writer,
+    mut first: Option<Buf>,
+    shared: &Shared,
+    moved: &Cell<u64>,
+) -> io::Result<Busy> {
+    let mut can_splice = rd.splice_fd().is_some() && wr.splice_fd().is_some();
+    loop {
+        match copy(rd, wr, first.take(), shared, moved, can_splice).await? {
+            Copied::Ended => return Ok(Busy::Ended),
+            Copied::Quiet => return Ok(Busy::Quiet),
+            Copied::Bulk => match splice::splice(rd, wr, u64::MAX, shared, moved).await? {
+                Spliced::Ended => return Ok(Busy::Ended),
+                Spliced::Quiet => return Ok(Busy::Quiet),
+                Spliced::Chatty | Spliced::Whole => {}
+                Spliced::Refused => can_splice = false,
+            },
+        }
+    }
+}
+
+/// Why copying stopped.
+enum Copied {
+    Ended,
+    Quiet,
+    /// It is worth splicing.
+    Bulk,
+}
+
+/// Bytes that have to come in reads that fill at least half of their buffer, one after the other, before a direction
+/// counts as bulk.
+const BULK_AFTER: usize = 128 << 10;
 
 async fn copy(
     rd: &mut Reader,
@@ -99,8 +178,10 @@ async fn copy(
     first: Option<Buf>,
     shared: &Shared,
     moved: &Cell<u64>,
-) -> io::Result<()> {
+    can_splice: bool,
+) -> io::Result<Copied> {
     let mut class = Class::Head;
+    let mut in_a_row = 0;
     let mut held = match first {
         Some(first) if !first.is_empty() => Some(send(wr, first, shared, moved).await?),
         _ => None,
@@ -109,23 +190,20 @@ async fn copy(
         let mut buf = held.take().unwrap_or_else(|| Buf::new(class));
         buf.clear();
         let room = buf.room();
-        let (read, buf) = rd.read_unless_quiet(buf, rt::now() + 2).await;
-        match read? {
-            Some(0) => return Ok(()),
-            Some(n) => {
-                let full = n == room;
-                let buf = send(wr, buf, shared, moved).await?;
-                if full && class == Class::Head {
-                    class = Class::Body;
-                } else {
-                    held = Some(buf);
-                }
-            }
-            None => {
-                drop(buf);
-                class = Class::Head;
-                wait(rd, shared).await?;
-            }
+        let (read, buf) = rd.read_unless_quiet(buf, rt::now() + QUIET).await;
+        let Some(n) = read? else { return Ok(Copied::Quiet) };
+        if n == 0 {
+            return Ok(Copied::Ended);
+        }
+        let buf = send(wr, buf, shared, moved).await?;
+        in_a_row = if n >= room / 2 { in_a_row + n } else { 0 };
+        if in_a_row >= BULK_AFTER && can_splice {
+            return Ok(Copied::Bulk);
+        }
+        if n == room && class == Class::Head {
+            class = Class::Body;
+        } else {
+            held = Some(buf);
         }
     }
 }
@@ -134,8 +212,7 @@ async fn send(wr: &mut Writer, buf: Buf, shared: &Shared, moved: &Cell<u64>) -> 
     let len = buf.len();
     let (written, buf) = wr.write_all(buf, len).await;
     written?;
-    moved.set(moved.get() + len as u64);
-    shared.last_activity.set(rt::now());
+    shared.moved(moved, len);
     Ok(buf)
 }
 

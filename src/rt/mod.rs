@@ -16,6 +16,7 @@
 mod deadline;
 mod listener;
 mod mailbox;
+mod pace;
 mod stream;
 mod task;
 
@@ -29,6 +30,7 @@ pub(crate) use monoio::buf::{IoBuf, IoBufMut};
 pub use deadline::{Deadline, Tick, now, tick_after};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Receiver, Sender, mailbox};
+pub use pace::pace;
 pub use stream::{HandshakeError, Reader, Stream, Writer, connect_tcp, connect_unix, open_streams};
 pub use task::{Signal, catch_unwind, join, race, sleep, spawn};
 

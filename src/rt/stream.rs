@@ -424,6 +424,24 @@ impl Writer {
         (Ok(()), buf)
     }
 
+    /// Waits until a write would not wait, or until `at`; `false` when that has passed. Holds no buffer; may be
+    /// dropped.
+    pub async fn writable_until(&mut self, at: Tick) -> io::Result<bool> {
+        let stream = sys::peek(&self.half.0);
+        match super::race(stream.writable(false), self.deadline.passed(at)).await {
+            Ok(ready) => {
+                self.deadline.disarm();
+                ready.map(|()| true)
+            }
+            Err(()) => Ok(false),
+        }
+    }
+
+    /// Until when a write that starts now may wait for its peer.
+    pub fn stalled_at(&self) -> Tick {
+        self.stall.map_or(Tick::MAX, tick_after)
+    }
+
     /// Ends the outgoing direction: close_notify where it is encrypted, then FIN.
     pub async fn finish(&mut self) {
         if let Some(session) = self.tls.clone() {

@@ -3,8 +3,10 @@
 //! Most of it is rustix, which is safe; what is not safe is turning a number back into a descriptor, and that is done
 //! here and nowhere else.
 
+mod pipe;
 mod socket;
 
+pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, peer_state, prepare_accepted,
     receive_now, reset, send_now, take_error,
@@ -12,8 +14,9 @@ pub use socket::{
 
 use std::cell::UnsafeCell;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The descriptor behind a number.
 ///
@@ -35,6 +38,27 @@ pub(crate) fn peek<T>(shared: &Rc<UnsafeCell<T>>) -> &T {
     // operation (to clone the descriptor's handle), never across a suspension point. No call made through the shared
     // reference reaches back into a half.
     unsafe { &*shared.get() }
+}
+
+/// A one-shot timer that becomes readable when it goes off.
+pub fn timer() -> io::Result<OwnedFd> {
+    use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+    Ok(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?)
+}
+
+/// Sets the timer to go off after `wait`.
+pub fn arm_timer(timer: RawFd, wait: Duration) -> io::Result<()> {
+    use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+    let value = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+    let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
+    timerfd_settime(borrow(timer), TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
+}
+
+/// Takes note that the timer has gone off.
+pub fn reset_timer(timer: RawFd) {
+    // Nothing to read means that it was armed again in the meantime.
+    let _expirations = rustix::io::read(borrow(timer), &mut [0_u8; 8]);
 }
 
 /// The limit on open descriptors, raised to the hard limit; what it is afterwards.

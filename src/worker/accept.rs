@@ -13,7 +13,7 @@ use crate::downstream;
 use crate::metrics::AcceptError;
 use crate::rt::{self, Listener, Signal};
 use crate::snapshot::SocketId;
-use crate::{buffer, sys};
+use crate::{buffer, relay, sys};
 
 /// Connections taken per wake-up.
 const BURST: usize = 64;
@@ -97,6 +97,7 @@ fn make_room(core: &Core) {
         }
     }
     buffer::trim(16);
+    relay::close_free_pipes();
 }
 
 fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Core;
-use crate::{buffer, rt};
+use crate::{buffer, relay, rt};
 
 /// Runs for ever.
 pub(super) async fn run(core: Rc<Core>) {
@@ -23,6 +23,11 @@ pub(super) async fn run(core: Rc<Core>) {
         // Free blocks beyond what the last seconds needed go back, a quarter of them each second.
         wanted = buffer::in_use().max(wanted / 4 * 3);
         buffer::trim(wanted);
+        relay::trim_pipes();
+        let pipes = relay::pipes();
+        core.metrics.pipes_in_use.set(pipes.in_use as u64);
+        core.metrics.spliced.set(pipes.spliced);
+        core.metrics.pipes_refused.set(pipes.refused);
         core.metrics.connections.set(core.conns.len() as u64);
         core.metrics.pool_idle.set(pooled as u64);
         core.metrics.buffers_in_use.set(buffer::in_use() as u64);
