@@ -44,7 +44,8 @@ fn number(path: &str) -> Option<u64> {
 
 /// Looks at everything.
 pub fn examine(model: Option<&Model>) -> Vec<Finding> {
-    let mut all = vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), local_ports(), low_ports()];
+    let mut all =
+        vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), pipes(), local_ports(), low_ports()];
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(|socket| port(socket.bind)));
     all
 }
@@ -128,6 +129,32 @@ fn migration() -> Finding {
     }
 }
 
+fn pipes() -> Finding {
+    const SYS_RESOURCE: u32 = 24;
+    let size = number("/proc/sys/fs/pipe-max-size").unwrap_or(0);
+    let soft = number("/proc/sys/fs/pipe-user-pages-soft").unwrap_or(0);
+    let unbounded = soft == 0 || has_capability(SYS_RESOURCE);
+    if size < 1 << 20 {
+        let text = format!("fs.pipe-max-size={size}: bulk transfers want 1048576");
+        finding(Level::Note, "pipes", text)
+    } else if unbounded {
+        finding(Level::Good, "pipes", "as many as needed for splicing")
+    } else {
+        let count = soft / 256;
+        let text =
+            format!("{count} of 1 MiB (fs.pipe-user-pages-soft={soft}): more bulk transfers at a time are copied");
+        finding(if count >= 64 { Level::Good } else { Level::Note }, "pipes", text)
+    }
+}
+
+fn has_capability(number: u32) -> bool {
+    let found = read("/proc/self/status").and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?.trim().to_owned();
+        u64::from_str_radix(&line, 16).ok()
+    });
+    found.is_some_and(|found| found >> number & 1 == 1)
+}
+
 fn local_ports() -> Finding {
     let range = read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u32>().ok());
@@ -139,11 +166,7 @@ fn local_ports() -> Finding {
 fn low_ports() -> Finding {
     const NET_BIND_SERVICE: u32 = 10;
     let start = number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024);
-    let capabilities = read("/proc/self/status").and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?.trim().to_owned();
-        u64::from_str_radix(&line, 16).ok()
-    });
-    let may = capabilities.is_some_and(|found| found >> NET_BIND_SERVICE & 1 == 1);
+    let may = has_capability(NET_BIND_SERVICE);
     if may || start <= 80 {
         finding(Level::Good, "low ports", "may be bound")
     } else {

@@ -109,6 +109,10 @@ pub async fn echo(stream: &mut Stream, idle: Duration, moved: &Moved) -> End {
 async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared, moved: &Cell<u64>) {
     match run(rd, wr, first, shared, moved).await {
         Ok(()) => wr.finish().await,
+        // Our own deadline, not the kernel's, which has a number: the peer has taken nothing for as long.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
+            shared.break_off(End::Idle);
+        }
         Err(_) => shared.break_off(End::Reset),
     }
 }
@@ -216,14 +220,14 @@ async fn send(wr: &mut Writer, buf: Buf, shared: &Shared, moved: &Cell<u64>) -> 
     Ok(buf)
 }
 
-/// Waits without a buffer until there is something to read or the whole connection has been idle for too long.
+/// Waits without a buffer until there is something to read; `TimedOut` when the whole connection has been idle for too
+/// long.
 async fn wait(rd: &mut Reader, shared: &Shared) -> io::Result<()> {
     loop {
         if rd.readable_until(shared.idle_at()).await? {
             return Ok(());
         }
         if rt::now() >= shared.idle_at() {
-            shared.break_off(End::Idle);
             return Err(io::ErrorKind::TimedOut.into());
         }
     }

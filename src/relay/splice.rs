@@ -17,7 +17,7 @@ use crate::sys;
 const MOVE: usize = 1 << 20;
 
 /// The pause after a move.
-const GATHER: Duration = Duration::from_micros(200);
+const GATHER: Duration = Duration::from_micros(100);
 
 /// A move of fewer bytes than this would have been cheaper as a copy.
 const SMALL: usize = 16 << 10;

@@ -21,6 +21,7 @@ mod forwarding;
 mod http1;
 mod lifecycle;
 mod limits;
+mod relay;
 mod reload;
 mod route;
 mod security;

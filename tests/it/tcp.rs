@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, backend, gateway};
 
-fn config(split: &str, backends: &str) -> String {
+pub fn config(split: &str, backends: &str) -> String {
     gateway("  - {name: raw, port: 8080, protocol: TCP}\n")
         + &format!(
             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: raw}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{split}]}}]\n"
@@ -14,7 +14,7 @@ fn config(split: &str, backends: &str) -> String {
         + backends
 }
 
-const ONE: &str = "{group: ringway.dev, kind: Backend, name: origin}";
+pub const ONE: &str = "{group: ringway.dev, kind: Backend, name: origin}";
 
 #[test]
 fn bytes_pass_both_ways_whole() {

@@ -51,11 +51,13 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// `ulimit -n` of the process.
     pub descriptors: Option<u32>,
+    /// Not as root, where the tests are.
+    pub unprivileged: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 2, arguments: Vec::new(), descriptors: None }
+        Self { workers: 2, arguments: Vec::new(), descriptors: None, unprivileged: false }
     }
 }
 
@@ -192,6 +194,13 @@ pub fn spawn(directory: &Directory, options: &Options) -> Child {
             command.arg(format!("--nofile={limit}:{limit}")).arg(binary());
             command
         }
+        // Nobody has no capabilities and can still write to the test's directory.
+        None if options.unprivileged && is_root() => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", binary()]);
+            std::fs::set_permissions(&directory.0, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+            command
+        }
         None => Command::new(binary()),
     };
     command
@@ -205,6 +214,11 @@ pub fn spawn(directory: &Directory, options: &Options) -> Child {
         .stdout(Stdio::null())
         .stderr(log);
     command.spawn().unwrap()
+}
+
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 impl Drop for Proxy {
