@@ -37,3 +37,4 @@ pub mod term;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod xdp;

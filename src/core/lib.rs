@@ -15,6 +15,7 @@
 
 pub mod balance;
 pub mod deadline;
+pub mod dsr;
 pub mod http;
 pub mod http1;
 pub mod model;
