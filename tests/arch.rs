@@ -102,9 +102,17 @@ fn unsafe_code_has_two_rooms() {
 
 #[test]
 fn the_data_path_does_not_know_control() {
-    for directory in
-        ["src/worker", "src/downstream", "src/upstream", "src/relay", "src/rt", "src/buffer", "src/sys", "src/snapshot"]
-    {
+    for directory in [
+        "src/worker",
+        "src/downstream",
+        "src/upstream",
+        "src/relay",
+        "src/rt",
+        "src/buffer",
+        "src/sys",
+        "src/snapshot",
+        "src/xdp",
+    ] {
         for (path, text) in rust_files(directory) {
             for name in ["control::", "serde", "granit", "crate::server", "crate::admin"] {
                 assert!(!code(&text).contains(name), "{} names {name}", path.display());

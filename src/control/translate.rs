@@ -46,6 +46,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
         backends: graph.backends.clone(),
+        dsr: Vec::new(),
     }
 }
 

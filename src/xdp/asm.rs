@@ -15,8 +15,7 @@ pub(super) enum Reg {
     R2,
     R3,
     R4,
-    R5,
-    R6,
+    R6 = 6,
     R7,
     R8,
     R9,
@@ -40,6 +39,7 @@ pub(super) enum Width {
 pub(super) enum Op {
     Add = 0x00,
     Mul = 0x20,
+    Or = 0x40,
     And = 0x50,
     ShiftLeft = 0x60,
     ShiftRight = 0x70,

@@ -7,13 +7,14 @@
 //! ```
 //! Whatever it does not understand goes to the stack, untouched and counted.
 
+use ringway_core::balance::hash;
+use ringway_core::dsr::SLOTS;
 use ringway_core::dsr::abi::{Counter, SOURCE_IP, STATELESS, WINDOW_SHIFT};
-use ringway_core::dsr::{SEED, SLOTS};
 
 use crate::sys::bpf::Insn;
 
-use super::asm::Op::{Add, And, Move, Mul, ShiftLeft, ShiftRight, Xor};
-use super::asm::Reg::{Fp, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};
+use super::asm::Op::{Add, And, Mul, Or, ShiftLeft, ShiftRight, Xor};
+use super::asm::Reg::{Fp, R0, R1, R2, R3, R4, R6, R7, R8, R9};
 use super::asm::When::{Above, AnyBit, AtLeast, Equal, NotEqual};
 use super::asm::Width::{Byte, Double, Half, Word};
 use super::asm::{Asm, Helper, Label, Reg};
@@ -123,7 +124,7 @@ impl Program<'_> {
         self.asm.jump_if(Above, R1, END, short);
     }
 
-    /// Looks the key on the stack up in a map: R0 points to the value. Uses R1 to R5.
+    /// Looks the key on the stack up in a map: R0 points to the value. R1 to R5 are lost.
     fn lookup(&mut self, map: i32, key: i16, missing: Label) {
         self.asm.set_map(R1, map);
         self.asm.set_stack(R2, key);
@@ -239,12 +240,15 @@ impl Program<'_> {
         self.asm.load(Half, R2, FRAME, IP + 6);
         self.asm.jump_if_value(AnyBit, R2, half([0x3f, 0xff]), fragment);
         self.asm.store_value(Byte, Fp, FAMILY, 4);
+        for address in [KEY, VIP_KEY] {
+            self.asm.store_value(Half, Fp, address + 10, -1);
+        }
         self.asm.load(Byte, R3, FRAME, IP + 9);
         self.asm.copy(HEADER, FRAME);
         self.asm.op_value(Add, HEADER, i32::from(IP) + 20);
         self.asm.jump_if_value(Equal, R3, 1, icmp);
-        self.copy_words(FRAME, IP + 12, KEY, 1);
-        self.copy_words(FRAME, IP + 16, VIP_KEY, 1);
+        self.copy_words(FRAME, IP + 12, KEY + 12, 1);
+        self.copy_words(FRAME, IP + 16, VIP_KEY + 12, 1);
         self.asm.jump(transport);
 
         self.asm.bind(icmp);
@@ -264,8 +268,8 @@ impl Program<'_> {
         self.asm.load(Word, R4, FRAME, IP + 16);
         self.asm.jump_if(NotEqual, R2, R4, other);
         self.asm.load(Byte, R3, HEADER, 8 + 9);
-        self.copy_words(HEADER, 8 + 16, KEY, 1);
-        self.copy_words(HEADER, 8 + 12, VIP_KEY, 1);
+        self.copy_words(HEADER, 8 + 16, KEY + 12, 1);
+        self.copy_words(HEADER, 8 + 12, VIP_KEY + 12, 1);
         self.asm.op_value(Add, HEADER, 8 + 20);
         self.asm.jump(quoted);
     }
@@ -342,7 +346,7 @@ impl Program<'_> {
         self.asm.bind(connection);
         self.count(Counter::Syn);
         self.asm.bind(table);
-        self.from_table(error, send);
+        self.by_table(error, send);
         self.asm.bind(send);
         self.send(error);
     }
@@ -364,7 +368,7 @@ impl Program<'_> {
     }
 
     /// The flow's slot in the service's table, remembered unless it must not be.
-    fn from_table(&mut self, error: Label, send: Label) {
+    fn by_table(&mut self, error: Label, send: Label) {
         let no_server = self.end(Counter::DropNoServer, DROP);
         self.count(Counter::FlowMiss);
         self.slot();
@@ -424,39 +428,48 @@ impl Program<'_> {
         self.count(Counter::FlowCapped);
     }
 
-    /// The flow's slot in R0, as `ringway_core::dsr::pick`. Uses R1 to R5.
+    /// The flow's slot in R0, as `ringway_core::dsr::pick`. Uses R1 to R4.
     fn slot(&mut self) {
-        // A mask for the words that the source's address is not in.
-        self.asm.load(Word, R5, Fp, VIP_FLAGS);
-        self.asm.op_value(And, R5, SOURCE_IP.cast_signed());
-        self.asm.op_value(ShiftRight, R5, SOURCE_IP.trailing_zeros().cast_signed());
-        self.asm.op_value(Add, R5, -1);
-        self.asm.set_double(R0, SEED);
-        self.asm.set_double(R3, 0x9e37_79b9_7f4a_7c15);
-        for word in 0..5 {
+        let finish = self.asm.label();
+        self.asm.set_double(R0, hash::SEED);
+        self.asm.set_double(R3, hash::MULTIPLIER);
+        for word in 0..2 {
             self.asm.load(Double, R1, Fp, KEY + 8 * word);
-            if word >= 2 {
-                self.asm.op(And, R1, R5);
-            }
-            self.asm.op(Xor, R0, R1);
-            self.asm.op(Mul, R0, R3);
-            self.fold(32);
+            self.step(Some(R1));
         }
-        for multiplier in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-            self.fold(33);
-            self.asm.set_double(R3, multiplier);
-            self.asm.op(Mul, R0, R3);
+        self.asm.load(Word, R4, Fp, VIP_FLAGS);
+        self.asm.jump_if_value(AnyBit, R4, SOURCE_IP, finish);
+        // The VIP's address stands at half a word.
+        for word in 0..2 {
+            self.asm.load(Word, R1, Fp, VIP_KEY + 8 * word);
+            self.asm.load(Word, R4, Fp, VIP_KEY + 8 * word + 4);
+            self.asm.op_value(ShiftLeft, R4, 32);
+            self.asm.op(Or, R1, R4);
+            self.step(Some(R1));
         }
-        self.fold(33);
+        self.asm.load(Half, R1, Fp, CLIENT_PORT);
+        for (width, off, shift) in [(Half, VIP_PORT, 16), (Byte, PROTOCOL, 32)] {
+            self.asm.load(width, R4, Fp, off);
+            self.asm.op_value(ShiftLeft, R4, shift);
+            self.asm.op(Or, R1, R4);
+        }
+        self.step(Some(R1));
+        self.asm.bind(finish);
+        self.step(None);
+        self.step(None);
         self.asm.op_value(ShiftRight, R0, 32);
         self.asm.op_value(Mul, R0, i32::try_from(SLOTS).expect("a small constant"));
         self.asm.op_value(ShiftRight, R0, 32);
     }
 
-    /// `R0 ^= R0 >> bits`.
-    fn fold(&mut self, bits: i32) {
-        self.asm.op(Move, R2, R0);
-        self.asm.op_value(ShiftRight, R2, bits);
+    /// `ringway_core::balance::hash::step` with a word in a register, or 0. The hash is in R0, the multiplier in R3.
+    fn step(&mut self, word: Option<Reg>) {
+        if let Some(word) = word {
+            self.asm.op(Xor, R0, word);
+        }
+        self.asm.op(Mul, R0, R3);
+        self.asm.copy(R2, R0);
+        self.asm.op_value(ShiftRight, R2, 32);
         self.asm.op(Xor, R0, R2);
     }
 

@@ -3,7 +3,7 @@
 //! Everything is little-endian except addresses and ports, which are as on the wire. A change of any layout is a change
 //! of [`VERSION`]: a process that finds another version pinned makes new maps.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Of all layouts in this module.
 pub const VERSION: u32 = 1;
@@ -114,7 +114,7 @@ impl ServerValue {
         bytes[6] = u8::from(self.reachable);
         bytes[8..14].copy_from_slice(&self.source);
         bytes[16..20].copy_from_slice(&self.ifindex.to_le_bytes());
-        bytes[20] = if self.ip.is_ipv4() { 4 } else { 6 };
+        bytes[20] = 1;
         put_ip(&mut bytes[24..40], self.ip);
         let mut words = [0; SERVER_VALUE / 8];
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -129,17 +129,12 @@ impl ServerValue {
         for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        let v4 = match bytes[20] {
-            4 => true,
-            6 => false,
-            _ => return None,
-        };
-        Some(Self {
+        (bytes[20] == 1).then(|| Self {
             mac: bytes[..6].try_into().expect("6 bytes"),
             reachable: bytes[6] != 0,
             source: bytes[8..14].try_into().expect("6 bytes"),
             ifindex: word(&bytes, 16),
-            ip: get_ip(&bytes[24..40], v4),
+            ip: get_ip(&bytes[24..40]),
         })
     }
 }
@@ -148,24 +143,18 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
 
-/// Writes an address into 16 bytes; an IPv4 one comes first, followed by zeros.
+/// Writes an address into 16 bytes; an IPv4 one is mapped (`::ffff:a.b.c.d`).
 pub fn put_ip(out: &mut [u8], ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => {
-            out[..4].copy_from_slice(&ip.octets());
-            out[4..16].fill(0);
-        }
-        IpAddr::V6(ip) => out[..16].copy_from_slice(&ip.octets()),
-    }
+    let ip = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    out[..16].copy_from_slice(&ip.octets());
 }
 
 /// Reads an address from 16 bytes.
-pub fn get_ip(bytes: &[u8], v4: bool) -> IpAddr {
-    if v4 {
-        Ipv4Addr::from(<[u8; 4]>::try_from(&bytes[..4]).expect("4 bytes")).into()
-    } else {
-        Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..16]).expect("16 bytes")).into()
-    }
+pub fn get_ip(bytes: &[u8]) -> IpAddr {
+    Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..16]).expect("16 bytes")).to_canonical()
 }
 
 macro_rules! counters {

@@ -16,13 +16,12 @@ use std::net::SocketAddr;
 
 pub use reference::{Reference, Server, Service, Verdict};
 
+use crate::balance::hash;
+
 use abi::{FLOW_KEY, VIP_KEY};
 
-/// Slots of a service's table. A prime (Maglev, section 3.4); 100 servers then differ in load by less than 2 %.
+/// Slots of a service's table: [`TableSize::DEFAULT`](crate::balance::TableSize::DEFAULT).
 pub const SLOTS: usize = 16_381;
-
-/// Part of the flow's hash. Every balancer that may see a flow has to have the same.
-pub const SEED: u64 = 0x7269_6e67_7761_7931;
 
 /// A transport protocol by its IP number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +79,11 @@ impl VipKey {
             17 => Transport::Udp,
             _ => return None,
         };
-        let ip = abi::get_ip(&self.0[..16], self.0[19] == 4);
-        Some((SocketAddr::new(ip, u16::from_be_bytes([self.0[16], self.0[17]])), transport))
+        Some((self.address(), transport))
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(abi::get_ip(&self.0[..16]), u16::from_be_bytes([self.0[16], self.0[17]]))
     }
 }
 
@@ -102,31 +104,17 @@ impl FlowKey {
 
     /// The client's address.
     pub fn client(&self) -> SocketAddr {
-        let ip = abi::get_ip(&self.0[..16], self.0[39] == 4);
-        SocketAddr::new(ip, u16::from_be_bytes([self.0[16], self.0[17]]))
+        SocketAddr::new(abi::get_ip(&self.0[..16]), u16::from_be_bytes([self.0[16], self.0[17]]))
     }
 }
 
-/// Mixes one word into a hash; the program has the same steps.
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A flow's hash: five words, each mixed in by a multiplication, finished as MurmurHash3 does.
+/// A flow's hash: the one that balances L7 traffic too, so a client's address means the same server there.
 pub fn hash(key: &FlowKey, hashing: Hashing) -> u64 {
-    let mut words = [0_u64; 5];
-    for (word, bytes) in words.iter_mut().zip(key.0.chunks_exact(8)) {
-        *word = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+    let client = key.client();
+    match hashing {
+        Hashing::SourceIp => hash::source_ip(client.ip()),
+        Hashing::FiveTuple => hash::five_tuple(client, key.vip().address(), key.0[38]),
     }
-    if hashing == Hashing::SourceIp {
-        words[2..].fill(0);
-    }
-    let mut hash = SEED;
-    for word in words {
-        hash = (hash ^ word).wrapping_mul(MULTIPLIER);
-        hash ^= hash >> 32;
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
 }
 
 /// A flow's slot in a table.

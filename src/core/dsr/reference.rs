@@ -234,9 +234,13 @@ fn quoted(source: &[u8], destination: &[u8], ports: &[u8], protocol: u8, family:
 
 fn key(client: &[u8], client_port: &[u8], vip: &[u8], vip_port: &[u8], protocol: u8, family: u8) -> FlowKey {
     let mut key = FlowKey([0; 40]);
-    key.0[..client.len()].copy_from_slice(client);
+    for (place, address) in [(0, client), (20, vip)] {
+        key.0[place + 16 - address.len()..place + 16].copy_from_slice(address);
+        if family == 4 {
+            key.0[place + 10..place + 12].fill(0xff);
+        }
+    }
     key.0[16..18].copy_from_slice(client_port);
-    key.0[20..20 + vip.len()].copy_from_slice(vip);
     key.0[36..38].copy_from_slice(vip_port);
     key.0[38] = protocol;
     key.0[39] = family;

@@ -33,11 +33,16 @@ fn layouts_come_back_as_they_went() {
 }
 
 #[test]
-fn an_ipv4_vip_is_not_the_ipv6_one_with_the_same_bytes() {
+fn an_ipv4_vip_is_not_the_ipv6_one_that_it_is_mapped_to() {
     let v4 = VipKey::new(address("10.77.0.100:80"), Transport::Tcp);
-    let v6 = VipKey::new(address("[a4d:64::]:80"), Transport::Tcp);
+    let v6 = VipKey::new(address("[::ffff:10.77.0.100]:80"), Transport::Tcp);
     assert_eq!(v4.0[..16], v6.0[..16]);
     assert_ne!(v4, v6);
+}
+
+#[test]
+fn tables_have_the_size_that_the_program_scales_to() {
+    assert_eq!(crate::balance::TableSize::DEFAULT.get() as usize, SLOTS);
 }
 
 #[test]
@@ -54,11 +59,10 @@ fn slots_are_chosen_evenly() {
 
 #[test]
 fn the_source_alone_decides_where_that_is_wanted() {
-    let pick =
-        |client, vip, hashing| super::pick(&FlowKey::new(address(client), address(vip), Transport::Tcp), hashing);
+    let pick = |client, vip, hashing| pick(&FlowKey::new(address(client), address(vip), Transport::Tcp), hashing);
     let (one, two) = ("192.0.2.1:1000", "192.0.2.1:2000");
-    assert_eq!(pick(one, "10.0.0.100:80", Hashing::SourceIp), pick(two, "10.0.0.101:443", Hashing::SourceIp));
-    assert_ne!(pick(one, "10.0.0.100:80", Hashing::FiveTuple), pick(two, "10.0.0.100:80", Hashing::FiveTuple));
+    assert_eq!(slot(one, "10.0.0.100:80", Hashing::SourceIp), slot(two, "10.0.0.101:443", Hashing::SourceIp));
+    assert_ne!(slot(one, "10.0.0.100:80", Hashing::FiveTuple), slot(two, "10.0.0.100:80", Hashing::FiveTuple));
 }
 
 fn reference() -> Reference {

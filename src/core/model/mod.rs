@@ -7,12 +7,14 @@
 
 mod backend;
 mod client;
+mod dsr;
 mod hostname;
 mod http;
 mod listener;
 
 pub use backend::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress};
 pub use client::{ClientLimits, ClientPolicy, ClientTimeouts};
+pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
 pub use http::{
     Action, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, PathMatch, PathModifier, QueryMatch,
@@ -33,6 +35,8 @@ pub struct Model {
     pub routes: Vec<String>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// Services that are forwarded by an XDP program, and bound to no socket.
+    pub dsr: Vec<DsrService>,
 }
 
 /// One share of a split: Gateway API `backendRefs[]`.
