@@ -4,11 +4,11 @@
 //! here and nowhere else.
 
 pub mod bpf;
-<<<<<<< HEAD
-=======
 pub mod netlink;
+mod pipe;
 mod socket;
 
+pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, peer_state, prepare_accepted,
     receive_now, reset, send_now, take_error,
@@ -16,8 +16,9 @@ pub use socket::{
 
 use std::cell::UnsafeCell;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The descriptor behind a number.
 ///
@@ -41,6 +42,27 @@ pub(crate) fn peek<T>(shared: &Rc<UnsafeCell<T>>) -> &T {
     unsafe { &*shared.get() }
 }
 
+/// A one-shot timer that becomes readable when it goes off.
+pub fn timer() -> io::Result<OwnedFd> {
+    use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+    Ok(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?)
+}
+
+/// Sets the timer to go off after `wait`.
+pub fn arm_timer(timer: RawFd, wait: Duration) -> io::Result<()> {
+    use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+    let value = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+    let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
+    timerfd_settime(borrow(timer), TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
+}
+
+/// Takes note that the timer has gone off.
+pub fn reset_timer(timer: RawFd) {
+    // Nothing to read means that it was armed again in the meantime.
+    let _expirations = rustix::io::read(borrow(timer), &mut [0_u8; 8]);
+}
+
 /// The limit on open descriptors, raised to the hard limit; what it is afterwards.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -51,4 +73,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
     Ok(limit.current.unwrap_or(u64::MAX))
 }
->>>>>>> 6597bb7 (DSR: netlink, active checks with a simulation, the model's services; flows hash as L7 traffic does)
+
+/// Keeps memory in small pages.
+///
+/// The allocator asks for huge pages, of which a process with a small heap touches a little each: an idle one held
+/// 11.0 MB instead of 1.6 MB, one with 8,000 idle connections 1,835 bytes for each instead of 1,510. An error leaves
+/// things as they are: older kernels do not know the call.
+pub fn keep_pages_small() {
+    let _large = rustix::thread::disable_transparent_huge_pages(true);
+}

@@ -59,7 +59,7 @@ fn slots_are_chosen_evenly() {
 
 #[test]
 fn the_source_alone_decides_where_that_is_wanted() {
-    let pick = |client, vip, hashing| pick(&FlowKey::new(address(client), address(vip), Transport::Tcp), hashing);
+    let slot = |client, vip, hashing| pick(&FlowKey::new(address(client), address(vip), Transport::Tcp), hashing);
     let (one, two) = ("192.0.2.1:1000", "192.0.2.1:2000");
     assert_eq!(slot(one, "10.0.0.100:80", Hashing::SourceIp), slot(two, "10.0.0.101:443", Hashing::SourceIp));
     assert_ne!(slot(one, "10.0.0.100:80", Hashing::FiveTuple), slot(two, "10.0.0.100:80", Hashing::FiveTuple));
