@@ -1,5 +1,7 @@
 //! The model as JSON: what is served after every default, for `ringway check --effective` and `/config`.
 
+mod tls;
+
 use std::time::Duration;
 
 use ringway_core::model::{
@@ -29,6 +31,10 @@ fn socket(model: &Model, socket: &Socket) -> Value {
             out.insert("protocol".into(), json!("HTTP"));
             out.insert("listeners".into(), listeners.iter().map(|each| listener(model, each)).collect());
         }
+        Protocol::Tls(listeners) => {
+            out.insert("protocol".into(), json!("TLS"));
+            out.insert("listeners".into(), listeners.iter().map(|each| tls::listener(model, each)).collect());
+        }
         Protocol::Tcp(listener) => {
             out.insert("protocol".into(), json!("TCP"));
             out.insert("listener".into(), json!(listener.name));
@@ -50,6 +56,7 @@ fn client(policy: &ClientPolicy) -> Value {
             "idle": duration(policy.timeouts.idle),
             "bodyIdle": duration(policy.timeouts.body_idle),
             "streamIdle": duration(policy.timeouts.stream_idle),
+            "handshake": duration(policy.timeouts.handshake),
         },
         "limits": {
             "headBytes": policy.limits.head_bytes,
@@ -60,6 +67,7 @@ fn client(policy: &ClientPolicy) -> Value {
         "trusted": trusted,
         "forwarded": policy.forwarded,
         "via": policy.via,
+        "clientCertificate": policy.client_certificate,
     })
 }
 

@@ -1,19 +1,22 @@
 //! The graph to the model: only what is accepted and served is left of it.
 
+mod tls;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, Socket, TcpListener,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, Socket,
+    TcpListener, TlsListener,
 };
 
-use super::graph::{Graph, RouteRules, Serves};
-use super::resources::ringway::ClientPolicySpec;
+use super::graph::{Graph, RouteRules, RouteState, Serves};
+use super::resources::ringway::{ClientCertMode, ClientPolicySpec};
 
 /// Builds the model.
 pub(super) fn translate(graph: &Graph<'_>) -> Model {
     let mut sockets: Vec<Socket> = Vec::new();
-    let mut by_bind: HashMap<(SocketAddr, bool), usize> = HashMap::new();
+    let mut by_bind: HashMap<(SocketAddr, Speaks), usize> = HashMap::new();
     for (number, gateway) in graph.gateways.iter().enumerate() {
         if gateway.problem.is_some() {
             continue;
@@ -22,9 +25,10 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
             let Some(serves) = listener.serves.filter(|_| listener.is_served()) else { continue };
             let name = gateway.listener_name(index);
             for bind in gateway.binds(index) {
-                let at = *by_bind.entry((bind, serves == Serves::Http)).or_insert_with(|| {
+                let at = *by_bind.entry((bind, Speaks::of(serves))).or_insert_with(|| {
                     let protocol = match serves {
                         Serves::Http => Protocol::Http(Vec::new()),
+                        Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Protocol::Tls(Vec::new()),
                         Serves::Tcp => {
                             Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) })
                         }
@@ -32,12 +36,17 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                     sockets.push(Socket { bind, protocol, client: client_policy(graph, number, index) });
                     sockets.len() - 1
                 });
-                if let Protocol::Http(listeners) = &mut sockets[at].protocol {
-                    listeners.push(HttpListener {
-                        name: name.clone(),
-                        hostname: listener.spec.host(),
-                        routes: http_routes(graph, number, index, bind.port()),
-                    });
+                let hostname = listener.spec.host();
+                match &mut sockets[at].protocol {
+                    Protocol::Http(listeners) => {
+                        let routes = http_routes(graph, number, index, bind.port());
+                        listeners.push(HttpListener { name: name.clone(), hostname, routes });
+                    }
+                    Protocol::Tls(listeners) => {
+                        let serves = tls::listener(graph, number, index, bind.port());
+                        listeners.push(TlsListener { name: name.clone(), hostname, serves });
+                    }
+                    Protocol::Tcp(_) => {}
                 }
             }
         }
@@ -50,18 +59,29 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
     }
 }
 
+/// What sockets of one address are told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Speaks {
+    Http,
+    Tls,
+    Tcp,
+}
+
+impl Speaks {
+    fn of(serves: Serves) -> Self {
+        match serves {
+            Serves::Http => Self::Http,
+            Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Self::Tls,
+            Serves::Tcp => Self::Tcp,
+        }
+    }
+}
+
 fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> Vec<HttpRoute> {
     let mut attached: Vec<HttpRoute> = Vec::new();
     for route in &graph.routes {
         let RouteRules::Http(rules) = &route.rules else { continue };
-        let mut hostnames = Vec::new();
-        for found in route.parents.iter().flat_map(|parent| &parent.attached) {
-            if (found.gateway, found.listener) == (gateway, listener) {
-                hostnames.extend(
-                    found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect::<Vec<_>>(),
-                );
-            }
-        }
+        let hostnames = attached_hostnames(route, gateway, listener);
         if !hostnames.is_empty() {
             attached.push(HttpRoute {
                 id: route.id,
@@ -71,6 +91,18 @@ fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) ->
         }
     }
     attached
+}
+
+/// The hostnames that a route has at a listener; none: it is not attached there.
+fn attached_hostnames(route: &RouteState, gateway: usize, listener: usize) -> Vec<HostPattern> {
+    let mut hostnames = Vec::new();
+    for found in route.parents.iter().flat_map(|parent| &parent.attached) {
+        if (found.gateway, found.listener) == (gateway, listener) {
+            let new: Vec<_> = found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect();
+            hostnames.extend(new);
+        }
+    }
+    hostnames
 }
 
 /// A redirect without port and scheme keeps the listener's port.
@@ -97,7 +129,7 @@ fn tcp_route(
             .flat_map(|parent| &parent.attached)
             .any(|found| (found.gateway, found.listener) == (gateway, listener))
             .then(|| (route.id, split.clone())),
-        RouteRules::Http(_) => None,
+        RouteRules::Http(_) | RouteRules::Tls(_) => None,
     })
 }
 
@@ -122,6 +154,11 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.tcp.as_ref()).and_then(|tcp| tcp.idle) {
         policy.timeouts.stream_idle = idle.0;
     }
+    if let Some(handshake) =
+        spec.timeout.as_ref().and_then(|timeout| timeout.tls.as_ref()).and_then(|tls| tls.handshake)
+    {
+        policy.timeouts.handshake = handshake.0;
+    }
     if let Some(found) = &spec.limits {
         let size = |value: i64| usize::try_from(value).expect("bounds of the field");
         let limits = &mut policy.limits;
@@ -133,6 +170,8 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(found) = &spec.headers {
         policy.forwarded = found.forwarded.unwrap_or(policy.forwarded);
         policy.via = found.via.unwrap_or(policy.via);
+        policy.client_certificate =
+            found.client_cert.as_ref().is_some_and(|found| found.mode == ClientCertMode::SanitizeSet);
     }
     policy
 }

@@ -21,3 +21,4 @@ pub mod http;
 pub mod http1;
 pub mod model;
 pub mod route;
+pub mod tls;

@@ -15,6 +15,8 @@ mod registry;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::tls::Version;
+
 pub use latency::{Latencies, LatencySnapshot, merge};
 pub use names::{AcceptError, DownstreamError, UpstreamError};
 pub use prometheus::{Info, render};
@@ -138,9 +140,16 @@ pub struct ListenerMetrics {
     active: Gauge,
     bytes_in: Counter,
     bytes_out: Counter,
+    /// Handshakes that succeeded: TLS 1.2, TLS 1.3; full, resumed.
+    handshakes: [[Counter; 2]; 2],
 }
 
 impl ListenerMetrics {
+    /// A TLS handshake succeeded.
+    pub fn handshake(&self, version: Version, resumed: bool) {
+        self.handshakes[version as usize][usize::from(resumed)].inc();
+    }
+
     /// A connection was accepted.
     pub fn opened(&self) {
         self.connections.inc();

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use ringway_core::model::RouteId;
 
 use super::{AcceptError, CoreMetrics, DownstreamError, Registry, UpstreamError};
+use crate::tls::Version;
 
 /// What is exposed besides the counters.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Info<'a> {
     pub config_errors: u64,
     /// By `RouteId` of the generation being served.
     pub routes: &'a [String],
+    /// Certificates being served and when they cease to be valid.
+    pub certificates: &'a [(String, i64)],
 }
 
 const QUANTILES: [(f64, &str); 5] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999"), (1.0, "1")];
@@ -77,6 +80,8 @@ pub fn render(registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>,
     page.sample("ringway_config_errors", &[], info.config_errors);
     cores(&mut page, registry);
     listeners(&mut page, registry);
+    handshakes(&mut page, registry);
+    certificates(&mut page, info.certificates);
     routes(&mut page, registry, latencies, info.routes);
     backends(&mut page, registry);
     page.0
@@ -137,6 +142,31 @@ fn listeners(page: &mut Page, registry: &Registry) {
         let sent: u64 = cores.iter().map(|core| core.bytes_out.get()).sum();
         page.sample("ringway_bytes_total", &[("listener", listener), ("direction", "in")], received);
         page.sample("ringway_bytes_total", &[("listener", listener), ("direction", "out")], sent);
+    }
+}
+
+fn handshakes(page: &mut Page, registry: &Registry) {
+    page.family("ringway_tls_handshakes_total", "counter", "TLS handshakes with clients that succeeded.");
+    for (listener, cores) in &registry.listeners.sorted() {
+        for version in [Version::Tls12, Version::Tls13] {
+            for resumed in [false, true] {
+                let count: u64 =
+                    cores.iter().map(|core| core.handshakes[version as usize][usize::from(resumed)].get()).sum();
+                if count > 0 {
+                    let resumed = if resumed { "true" } else { "false" };
+                    let labels = [("listener", *listener), ("version", version.as_str()), ("resumed", resumed)];
+                    page.sample("ringway_tls_handshakes_total", &labels, count);
+                }
+            }
+        }
+    }
+}
+
+fn certificates(page: &mut Page, certificates: &[(String, i64)]) {
+    let name = "ringway_tls_certificate_expiry_timestamp_seconds";
+    page.family(name, "gauge", "When a certificate that is served ceases to be valid, in seconds since 1970.");
+    for (certificate, not_after) in certificates {
+        page.sample(name, &[("certificate", certificate)], not_after);
     }
 }
 

@@ -122,6 +122,7 @@ impl Registry {
 fn listener_names(protocol: &Protocol) -> Vec<&str> {
     match protocol {
         Protocol::Http(listeners) => listeners.iter().map(|listener| listener.name.as_str()).collect(),
+        Protocol::Tls(listeners) => listeners.iter().map(|listener| listener.name.as_str()).collect(),
         Protocol::Tcp(listener) => vec![&listener.name],
     }
 }

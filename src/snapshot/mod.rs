@@ -9,6 +9,10 @@ use std::net::SocketAddr;
 use ringway_core::model::{Backend, ClientPolicy, HttpListener, Model, Protocol, TcpListener};
 use ringway_core::route::RouteTable;
 
+mod tls;
+
+pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
+
 /// A bound address that keeps its number across generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
@@ -49,8 +53,30 @@ pub enum SocketKind {
         /// Listener names, in the table's order.
         listeners: Vec<String>,
     },
+    /// TLS.
+    Tls(Box<TlsSocket>),
     /// Raw TCP.
     Tcp(TcpListener),
+}
+
+impl SocketKind {
+    /// The protocol, for people.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "HTTP",
+            Self::Tls(_) => "TLS",
+            Self::Tcp(_) => "TCP",
+        }
+    }
+
+    /// Routes of requests, where HTTP is spoken.
+    pub fn table(&self) -> Option<&RouteTable> {
+        match self {
+            Self::Http { table, .. } => Some(table),
+            Self::Tls(socket) => Some(&socket.table),
+            Self::Tcp(_) => None,
+        }
+    }
 }
 
 /// Gives every (address, protocol) its number.
@@ -62,6 +88,7 @@ pub struct SocketIds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Speaks {
     Http,
+    Tls,
     Tcp,
 }
 
@@ -81,6 +108,7 @@ impl Snapshot {
             .map(|socket| {
                 let (speaks, kind) = match socket.protocol {
                     Protocol::Http(listeners) => (Speaks::Http, http(&listeners)),
+                    Protocol::Tls(listeners) => (Speaks::Tls, SocketKind::Tls(Box::new(TlsSocket::compile(listeners)))),
                     Protocol::Tcp(listener) => (Speaks::Tcp, SocketKind::Tcp(listener)),
                 };
                 let id = ids.get(socket.bind, speaks);

@@ -11,7 +11,8 @@ use ringway_core::route::RouteTable;
 
 use super::Core;
 use crate::metrics::WorkerMetrics;
-use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot};
+use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
+use crate::tls::ServerTls;
 use crate::upstream::Endpoint;
 
 /// A generation on one core.
@@ -23,6 +24,8 @@ pub struct Generation {
     pub metrics: WorkerMetrics,
     by_id: Vec<Option<u32>>,
     splits: Vec<Vec<RefCell<Option<WeightedRoundRobin>>>>,
+    /// By socket, then by listener: this core's copies.
+    tls: Vec<Vec<Option<ServerTls>>>,
     backends: Vec<CoreBackend>,
 }
 
@@ -52,10 +55,7 @@ pub struct HttpSocket<'g> {
 impl<'g> Socket<'g> {
     /// The routes, when it speaks HTTP.
     pub fn http(self) -> Option<HttpSocket<'g>> {
-        match &self.shared.kind {
-            SocketKind::Http { table, .. } => Some(HttpSocket { table }),
-            SocketKind::Tcp(_) => None,
-        }
+        self.shared.kind.table().map(|table| HttpSocket { table })
     }
 }
 
@@ -63,7 +63,14 @@ impl Generation {
     /// Serves nothing.
     pub fn empty(metrics: WorkerMetrics) -> Self {
         let shared = Snapshot { generation: 0, sockets: Vec::new(), backends: Vec::new(), routes: Vec::new() };
-        Self { shared: Arc::new(shared), metrics, by_id: Vec::new(), splits: Vec::new(), backends: Vec::new() }
+        Self {
+            shared: Arc::new(shared),
+            metrics,
+            by_id: Vec::new(),
+            splits: Vec::new(),
+            tls: Vec::new(),
+            backends: Vec::new(),
+        }
     }
 
     /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
@@ -87,12 +94,17 @@ impl Generation {
                 SocketKind::Http { table, .. } => {
                     table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect()
                 }
+                SocketKind::Tls(socket) => {
+                    let rules = socket.table.rules().iter().map(|rule| action_turn(core, &rule.action));
+                    rules.chain(socket.streams.iter().map(|stream| RefCell::new(turn(core, &stream.split)))).collect()
+                }
                 SocketKind::Tcp(listener) => {
                     vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
                 }
             });
         }
-        Self { shared, metrics, by_id, splits, backends }
+        let tls = shared.sockets.iter().map(|socket| server_tls(&socket.kind)).collect();
+        Self { shared, metrics, by_id, splits, tls, backends }
     }
 
     /// The socket with this number, if this generation has it.
@@ -114,13 +126,16 @@ impl Generation {
         }
     }
 
+    /// How a listener of a socket ends TLS.
+    pub fn server_tls(&self, socket: usize, listener: usize) -> Option<&ServerTls> {
+        self.tls.get(socket)?.get(listener)?.as_ref()
+    }
+
     /// What a rule changes; nothing when there is no such rule.
     pub fn filters(&self, socket: usize, rule: usize) -> &Filters {
         static NONE: LazyLock<Filters> = LazyLock::new(Filters::default);
-        match self.shared.sockets.get(socket).map(|socket| &socket.kind) {
-            Some(SocketKind::Http { table, .. }) => table.rules().get(rule).map_or(&NONE, |rule| &rule.filters),
-            _ => &NONE,
-        }
+        let table = self.shared.sockets.get(socket).and_then(|socket| socket.kind.table());
+        table.and_then(|table| table.rules().get(rule)).map_or(&NONE, |rule| &rule.filters)
     }
 
     /// A backend.
@@ -165,6 +180,15 @@ impl CoreBackend {
     pub fn endpoints(&self) -> &[Rc<Endpoint>] {
         &self.endpoints
     }
+}
+
+fn server_tls(kind: &SocketKind) -> Vec<Option<ServerTls>> {
+    let SocketKind::Tls(socket) = kind else { return Vec::new() };
+    let of = |listener: &TlsListenerSnapshot| match &listener.kind {
+        TlsKind::Https { tls, .. } | TlsKind::Terminate { tls, .. } => tls.as_ref().map(ServerTls::for_core),
+        TlsKind::Passthrough { .. } => None,
+    };
+    socket.listeners.iter().map(of).collect()
 }
 
 fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobin>> {

@@ -17,11 +17,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ringway_core::http::Date;
-
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::snapshot::{Snapshot, SocketId};
+use crate::tls::TicketRing;
 
 pub use conn::{ConnGuard, ConnState, Registry};
 pub use generation::{CoreBackend, Generation, HttpSocket, Socket};
@@ -40,6 +39,8 @@ pub enum Message {
         /// Told when it is in effect.
         done: mpsc::Sender<()>,
     },
+    /// Tickets are made and taken by these keys from now on.
+    TicketKeys(Arc<TicketRing>),
     /// Copies of the latency histograms, please.
     Latencies(mpsc::Sender<LatencySnapshot>),
     /// Stop accepting, let exchanges in flight finish for at most this long, then stop.
@@ -81,7 +82,6 @@ pub struct Core {
     pub scratch: RefCell<Vec<u8>>,
     generation: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
-    date: Cell<Date>,
     random: Cell<u64>,
 }
 
@@ -94,11 +94,6 @@ impl Core {
     /// Whether connections should end after the exchange they are in.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
-    }
-
-    /// The Date of answers, renewed once a second.
-    pub fn date(&self) -> Date {
-        self.date.get()
     }
 
     /// A random number: request ids, starting points. Not for secrets.
@@ -128,7 +123,6 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),
-        date: Cell::new(housekeeping::date()),
         random: Cell::new(seed),
         settings,
     });
@@ -167,6 +161,7 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
                 // The sender waits; if it has gone, so has the process's control thread.
                 let _told = done.send(());
             }
+            Message::TicketKeys(ring) => ring.install(),
             Message::Latencies(reply) => {
                 let _told = reply.send(core.latencies.borrow().snapshot());
             }

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress, Target};
 
 use crate::control::resources::core::{ServicePort, ServiceSpec};
-use crate::control::resources::refs::{BackendRef, GATEWAY_GROUP, HttpBackendRef, RINGWAY_GROUP};
+use crate::control::resources::refs::{BackendRef, HttpBackendRef, RINGWAY_GROUP};
 use crate::control::resources::ringway::BackendSpec;
 use crate::control::resources::text::{Group, Kind, Namespace, ObjectName, Port};
 use crate::control::resources::{Resource, Resources};
 use crate::control::source::Span;
 
+use super::grant::Reference;
 use super::{Problem, Report, Resolve};
 
 /// The label by which EndpointSlices belong to a Service.
@@ -113,11 +114,16 @@ impl<'r> Backends<'r> {
                 return Err((Problem::new("InvalidKind", message), Some(help)));
             }
         };
-        if namespace != referrer.namespace && !self.is_granted(referrer, wanted, namespace) {
-            let message = format!(
-                "backendRef to {kind} {full_name} is not permitted: no ReferenceGrant in namespace {namespace} allows it from {}s of namespace {}",
-                referrer.kind, referrer.namespace
-            );
+        let reference = Reference {
+            from_kind: referrer.kind,
+            from_namespace: referrer.namespace,
+            group: wanted.group,
+            kind,
+            namespace,
+            name: wanted.name,
+        };
+        if !reference.is_permitted(self.resources) {
+            let message = format!("backendRef to {}", reference.refusal());
             return Err((Problem::new("RefNotPermitted", message), None));
         }
         if kind == "Backend" {
@@ -125,18 +131,6 @@ impl<'r> Backends<'r> {
         } else {
             self.service(referrer, wanted, namespace, &full_name, report)
         }
-    }
-
-    fn is_granted(&self, referrer: &Referrer<'_>, wanted: &Wanted<'_>, namespace: &str) -> bool {
-        self.resources.grants.iter().filter(|grant| grant.meta.namespace == namespace).any(|grant| {
-            grant.spec.from.iter().any(|from| {
-                &*from.group == GATEWAY_GROUP && &*from.kind == referrer.kind && &*from.namespace == referrer.namespace
-            }) && grant.spec.to.iter().any(|to| {
-                to.group == *wanted.group
-                    && to.kind == *wanted.kind
-                    && to.name.as_ref().is_none_or(|name| name == wanted.name)
-            })
-        })
     }
 
     fn backend(

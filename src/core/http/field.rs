@@ -41,8 +41,6 @@ pub enum Tag {
     Forwarded,
     /// Via
     Via,
-    /// Date
-    Date,
     /// X-Real-IP and any other X-Forwarded-*: believed from trusted peers only.
     PeerClaim,
 }
@@ -103,6 +101,8 @@ fn forwarded_claim(name: &[u8]) -> Tag {
         3 if rest.eq_ignore_ascii_case(b"for") => Tag::XForwardedFor,
         5 if rest.eq_ignore_ascii_case(b"proto") => Tag::XForwardedProto,
         4 if rest.eq_ignore_ascii_case(b"host") => Tag::XForwardedHost,
+        // Who a client is by its certificate is never a client's to say.
+        11 if rest.eq_ignore_ascii_case(b"client-cert") => Tag::Drop,
         _ => Tag::PeerClaim,
     }
 }
@@ -114,7 +114,6 @@ pub fn classify_response(name: &[u8]) -> Tag {
     match (first | 0x20, name.len()) {
         (b'c', 10) if is(b"connection") => Tag::Connection,
         (b'c', 14) if is(b"content-length") => Tag::ContentLength,
-        (b'd', 4) if is(b"date") => Tag::Date,
         (b'k', 10) if is(b"keep-alive") => Tag::Drop,
         (b'p', 16) if is(b"proxy-connection") => Tag::Drop,
         (b't', 2) if is(b"te") => Tag::Drop,

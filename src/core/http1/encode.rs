@@ -3,7 +3,7 @@
 use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
-use crate::http::{Date, Tag, Version, is_token, list};
+use crate::http::{Tag, Version, is_token, list};
 use crate::model::{ClientPolicy, Filters, HeaderModifier, Redirect, RedirectPort};
 use crate::route::{Matched, replace_path};
 
@@ -23,6 +23,8 @@ pub struct RequestContext<'a> {
     pub policy: &'a ClientPolicy,
     /// Sent unless a trusted peer brought one.
     pub request_id: &'a str,
+    /// `X-Forwarded-Client-Cert`: who the client is by its certificate, if that is to be told.
+    pub client_certificate: Option<&'a str>,
 }
 
 struct Out<'o>(&'o mut Vec<u8>);
@@ -219,12 +221,13 @@ fn client_fields(head: &RequestHead<'_>, context: &RequestContext<'_>, modifier:
     let proto = believed(Tag::XForwardedProto).unwrap_or(context.scheme.as_bytes());
     let host = believed(Tag::XForwardedHost).unwrap_or(head.authority);
     modifier.pass(out, b"x-forwarded-proto", proto);
-    if !host.is_empty() {
-        modifier.pass(out, b"x-forwarded-host", host);
-    }
+    modifier.pass(out, b"x-forwarded-host", host);
     let sane = |id: &&[u8]| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT;
     let id = believed(Tag::XRequestId).filter(sane).unwrap_or(context.request_id.as_bytes());
     modifier.pass(out, b"x-request-id", id);
+    if let Some(certificate) = context.client_certificate {
+        modifier.pass(out, b"x-forwarded-client-cert", certificate.as_bytes());
+    }
     if context.policy.forwarded {
         out.put(b"forwarded: ");
         if context.trusted {
@@ -268,13 +271,13 @@ fn forwarded(head: &RequestHead<'_>, context: &RequestContext<'_>, out: &mut Out
     out.put(context.scheme.as_bytes());
 }
 
-/// The head that goes downstream. An answer without a Date gets `now` (RFC 9110 section 6.6.1).
-pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now: &Date, out: &mut Vec<u8>) {
+/// The head that goes downstream.
+pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, head.status, head.reason);
     let HeadPlan::Final { framing, close, keep_alive_10 } = *plan else {
         for (tag, name, value) in head.fields.tagged() {
-            if matches!(tag, Tag::Plain | Tag::Date) {
+            if tag == Tag::Plain {
                 out.field(name, value);
             }
         }
@@ -288,20 +291,12 @@ pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now
         return;
     };
     let mut modifier = Modifier::new(&filters.response_headers);
-    let mut dated = false;
     for (tag, name, value) in head.fields.tagged() {
         match tag {
             Tag::Plain => modifier.pass(&mut out, name, value),
-            Tag::Date => {
-                dated = true;
-                modifier.pass(&mut out, name, value);
-            }
             Tag::Trailer if framing == ResponseFraming::Chunked => modifier.pass(&mut out, name, value),
             _ => {}
         }
-    }
-    if !dated {
-        modifier.pass(&mut out, b"date", now.as_bytes());
     }
     modifier.finish(&mut out);
     match framing {
@@ -352,8 +347,7 @@ impl Reply {
     pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false };
 }
 
-fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
-    out.field(b"date", now.as_bytes());
+fn end_of_reply(out: &mut Out<'_>, reply: Reply, body: &[u8]) {
     out.length(body.len() as u64);
     if reply.close {
         out.put(b"connection: close\r\n");
@@ -367,7 +361,7 @@ fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
 }
 
 /// An error of ours: a short text that says which.
-pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
+pub fn error(status: u16, reply: Reply, out: &mut Vec<u8>) {
     let reason = reason_of(status);
     let mut out = Out(out);
     status_line(&mut out, status, reason.as_bytes());
@@ -379,23 +373,23 @@ pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let len = reason.len().min(body.len() - 1);
     body[..len].copy_from_slice(&reason.as_bytes()[..len]);
     body[len] = b'\n';
-    end_of_reply(&mut out, reply, now, &body[..=len]);
+    end_of_reply(&mut out, reply, &body[..=len]);
 }
 
 /// A whole answer of ours with a body.
-pub fn content(status: u16, content_type: &str, body: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
+pub fn content(status: u16, content_type: &str, body: &[u8], reply: Reply, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, status, reason_of(status).as_bytes());
     out.field(b"content-type", content_type.as_bytes());
-    end_of_reply(&mut out, reply, now, body);
+    end_of_reply(&mut out, reply, body);
 }
 
 /// The answer to OPTIONS that must not go further (RFC 9110 section 7.6.2).
-pub fn options(reply: Reply, now: &Date, out: &mut Vec<u8>) {
+pub fn options(reply: Reply, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, 200, b"OK");
     out.put(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
-    end_of_reply(&mut out, reply, now, b"");
+    end_of_reply(&mut out, reply, b"");
 }
 
 /// A redirect (Gateway API HTTPRequestRedirectFilter). `scheme` is the request's.
@@ -405,7 +399,6 @@ pub fn redirect(
     matched: Matched<'_>,
     scheme: &str,
     reply: Reply,
-    now: &Date,
     out: &mut Vec<u8>,
 ) {
     let mut out = Out(out);
@@ -433,7 +426,7 @@ pub fn redirect(
         out.put(query);
     }
     out.put(b"\r\n");
-    end_of_reply(&mut out, reply, now, b"");
+    end_of_reply(&mut out, reply, b"");
 }
 
 /// The registered reason phrase, for statuses that we make.

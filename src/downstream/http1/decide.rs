@@ -10,7 +10,7 @@ use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestHead};
-use ringway_core::model::{Action, BackendId, EndpointAddress, RouteId, Target};
+use ringway_core::model::{Action, BackendId, ClientPolicy, EndpointAddress, RouteId, Target};
 use ringway_core::route::{FieldLookup, Found, RequestKey};
 
 use super::piece::{self, TooLarge};
@@ -133,15 +133,16 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         return local.error(413, Some(DownstreamError::BodyTooLarge));
     }
     if head.max_forwards == Some(0) {
-        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
+        return local.answer(200, encode::options);
     }
     let mut id = [0; 36];
     let context = RequestContext {
         client: &cx.client,
-        scheme: "http",
+        scheme: if cx.secure.is_some() { "https" } else { "http" },
         trusted: policy.trusted.iter().any(|net| net.contains(&cx.peer)),
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
+        client_certificate: client_certificate(cx, policy),
     };
     let key = RequestKey {
         host: &head.host,
@@ -150,7 +151,15 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         method: head.method_token,
         fields: &Fields(&head),
     };
-    let (rule, matched) = match http.table.find(&key) {
+    let found = http.table.find(&key);
+    if let (Some(secure), Found::Rule { listener, .. } | Found::NoRule { listener }) = (&cx.secure, &found)
+        && secure.listener != *listener
+    {
+        // The name in the handshake chose a listener, with its certificates and what it asks of clients; a request for
+        // another one's host must not pass it by (RFC 9110 section 15.5.20, Gateway API GEP-3567).
+        return local.error(421, Some(DownstreamError::Misdirected));
+    }
+    let (rule, matched) = match found {
         Found::Rule { rule, matched, .. } => (rule, matched),
         Found::NoRule { .. } | Found::NoListener => return local.error(404, Some(DownstreamError::NoRoute)),
     };
@@ -160,7 +169,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
             return local.answer(redirect.status, |reply, out| {
-                encode::redirect(&head, redirect, matched, context.scheme, reply, &core.date(), out);
+                encode::redirect(&head, redirect, matched, context.scheme, reply, out);
             });
         }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
@@ -181,10 +190,9 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         }
         Some(EndpointAddress::Echo(name)) => {
             metrics.requests.inc();
-            let body = echo::describe(&scratch, name);
+            let body = echo::describe(&scratch, name, cx.secure.as_deref());
             drop(scratch);
-            let date = core.date();
-            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, &date, out));
+            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, out));
         }
         Some(_) => {}
     }
@@ -208,6 +216,15 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     (Decision::Forward(plan), head.len)
 }
 
+/// What is said upstream of a client's certificate.
+fn client_certificate<'c>(cx: &'c Cx, policy: &ClientPolicy) -> Option<&'c str> {
+    if !policy.client_certificate {
+        return None;
+    }
+    let client = cx.secure.as_ref()?.client.as_ref()?;
+    Some(client.forwarded.as_str()).filter(|value| !value.is_empty())
+}
+
 /// A request that is answered here, on its way to being so.
 struct Local<'l> {
     cx: &'l Cx,
@@ -222,8 +239,7 @@ impl Local<'_> {
         if let Some(error) = error {
             self.cx.core.metrics.downstream_error(error);
         }
-        let date = self.cx.core.date();
-        self.answer(status, |reply, out| encode::error(status, reply, &date, out))
+        self.answer(status, |reply, out| encode::error(status, reply, out))
     }
 
     /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
@@ -248,7 +264,7 @@ impl Local<'_> {
 /// The answer to something that is no request: nothing behind it can be understood either.
 fn refuse(cx: &Cx, status: u16, error: DownstreamError) -> Decision {
     cx.core.metrics.downstream_error(error);
-    let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, &cx.core.date(), out));
+    let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, out));
     Decision::Answer(Answer { bytes, status, counted: None, body: BodyDecoder::none(), close: true })
 }
 

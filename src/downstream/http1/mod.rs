@@ -23,6 +23,7 @@ use rustix::net::Shutdown;
 
 use self::decide::Decision;
 use super::Conn;
+use super::tls::Secure;
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, Stream, Tick};
@@ -41,6 +42,8 @@ struct Cx {
     limits: Cell<ClientLimits>,
     /// Of the socket, in the generation that accepted the connection.
     listener: Arc<ListenerMetrics>,
+    /// What TLS has shown of the client.
+    secure: Option<Box<Secure>>,
 }
 
 /// What is to be done with a connection after an exchange.
@@ -65,7 +68,7 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         return None;
     };
     let client = &socket.shared.client;
-    let listener = Arc::clone(&generation.metrics.listeners[socket.index][0]);
+    let listener = Arc::clone(&generation.metrics.listeners[socket.index][conn.listener]);
     listener.opened();
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Box::new(Cx {
@@ -76,6 +79,7 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
         listener,
+        secure: conn.secure,
         core,
     });
     Some(async move {
