@@ -1,6 +1,5 @@
 //! What comes from outside: signals and changed files.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -37,23 +36,7 @@ pub(super) fn signals(events: Sender<Event>) -> io::Result<()> {
 
 /// Watches while it is kept.
 pub(super) struct Files {
-    watcher: notify::RecommendedWatcher,
-    followed: HashSet<PathBuf>,
-}
-
-impl Files {
-    /// Watches these files too, by their directories.
-    pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p PathBuf>) {
-        for directory in files.map(|file| parent(file)) {
-            if self.followed.contains(directory) {
-                continue;
-            }
-            match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.followed.insert(directory.to_owned())),
-                Err(error) => tracing::warn!(directory = %directory.display(), %error, "not watched"),
-            }
-        }
-    }
+    _watcher: notify::RecommendedWatcher,
 }
 
 /// Watches files and directories. A file is watched by its directory, because editors and mounted ConfigMaps replace
@@ -103,7 +86,7 @@ pub(super) fn files(paths: &[PathBuf], events: Sender<Event>) -> Option<Files> {
         tracing::warn!(%error, "files are not watched; SIGHUP and `ringway reload` still work");
         return None;
     }
-    Some(Files { watcher, followed: HashSet::new() })
+    Some(Files { _watcher: watcher })
 }
 
 fn parent(path: &Path) -> &Path {

@@ -17,8 +17,6 @@ pub struct ClientPolicy {
     pub forwarded: bool,
     /// Send `Via` upstream (RFC 9110 section 7.6.3).
     pub via: bool,
-    /// Say upstream by `X-Forwarded-Client-Cert` who the client is by its certificate.
-    pub client_certificate: bool,
 }
 
 impl Default for ClientPolicy {
@@ -29,7 +27,6 @@ impl Default for ClientPolicy {
             trusted: Vec::new(),
             forwarded: false,
             via: true,
-            client_certificate: false,
         }
     }
 }
@@ -43,8 +40,6 @@ pub struct ClientTimeouts {
     pub idle: Duration,
     /// Without progress in either body.
     pub body_idle: Duration,
-    /// A TLS handshake, ClientHello included.
-    pub handshake: Duration,
     /// Without a byte in either direction of a TCP connection or tunnel.
     pub stream_idle: Duration,
 }
@@ -55,7 +50,6 @@ impl Default for ClientTimeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_idle: Duration::from_secs(60),
-            handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(600),
         }
     }
