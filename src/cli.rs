@@ -62,6 +62,14 @@ pub struct RunArgs {
     /// ringway.sock in $XDG_RUNTIME_DIR.
     #[arg(long, value_name = "ADDR")]
     pub admin: Vec<Address>,
+    /// Keys of TLS session tickets, one per line, 48 bytes in base64; the first encrypts. Machines that share the file
+    /// resume each other's sessions. Default: random keys, rotated every 8 hours.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ticket_keys: Option<PathBuf>,
+    /// Write the secrets of every TLS connection to this file (NSS key log format). FOR DEBUGGING ONLY: whoever reads
+    /// it can decrypt all traffic.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_log: Option<PathBuf>,
     /// The form of the log, which goes to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,

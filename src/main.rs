@@ -42,6 +42,8 @@ fn run(args: RunArgs) -> ExitCode {
         pin: !args.no_pin,
         driver: args.driver,
         admin: args.admin,
+        tls_ticket_keys: args.tls_ticket_keys,
+        tls_key_log: args.tls_key_log,
     };
     match server::run(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,9 +4,11 @@
 //! requests, names to be looked up again. Workers get each generation in one message and answer when they serve it.
 
 mod generation;
+mod tickets;
 mod watch;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -14,12 +16,13 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use ringway_core::model::{Model, Protocol, TlsServes};
 use serde_json::json;
 
 use crate::admin::{self, Address, Ask, Reply};
 use crate::cli::DriverChoice;
 use crate::control::provider::{Input, Provider, SystemResolver};
-use crate::control::read::ProcessEnvironment;
+use crate::control::read::{FileSeen, ProcessEnvironment};
 use crate::control::source::Severity;
 use crate::control::{self, Loaded, effective};
 use crate::metrics;
@@ -27,6 +30,7 @@ use crate::rt::{self, Driver};
 use crate::sys;
 
 use generation::{ApplyError, Generations};
+use tickets::Tickets;
 use workers::Workers;
 
 /// How long exchanges in flight may take once a drain has begun.
@@ -51,6 +55,10 @@ pub struct Options {
     pub driver: DriverChoice,
     /// Admin addresses; none: the default.
     pub admin: Vec<Address>,
+    /// Keys of session tickets; none: random ones.
+    pub tls_ticket_keys: Option<PathBuf>,
+    /// Where secrets of TLS connections are written; none: nowhere.
+    pub tls_key_log: Option<PathBuf>,
 }
 
 /// Why the process ends other than by a drain.
@@ -91,6 +99,14 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 pub fn run(options: Options) -> Result<(), RunError> {
     let (events, inbox) = mpsc::channel();
     watch::signals(events.clone()).map_err(failed("cannot handle signals"))?;
+    if let Some(path) = &options.tls_key_log {
+        crate::tls::keylog::enable(path).map_err(failed("cannot write the TLS key log"))?;
+        tracing::warn!(
+            file = %path.display(),
+            "SECRETS OF EVERY TLS CONNECTION ARE WRITTEN TO A FILE: whoever reads it can decrypt all traffic"
+        );
+    }
+    let tickets = Tickets::new(options.tls_ticket_keys).map_err(RunError::Failed)?;
     let provider = provider(&options.config);
     let mut resolver = SystemResolver::default();
     let inputs = provider.read();
@@ -98,7 +114,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let loaded = control::load(inputs, options.strict, &ProcessEnvironment, &mut resolver);
     report(&loaded, true);
     let errors = loaded.errors();
-    let resolves = loaded.resolves;
+    let (resolves, files) = (loaded.resolves, loaded.files);
     let Some(accepted) = loaded.accepted else { return Err(RunError::Config(errors)) };
     if provider == Provider::Demo {
         tracing::info!(
@@ -111,15 +127,21 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let mut generations = Generations::new(workers.count());
     let prepared = generations.prepare(accepted).map_err(|error| RunError::Failed(error.to_string()))?;
     let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
+    workers.ticket_keys(&tickets.ring());
     generations.apply(prepared, &workers).map_err(|error| RunError::Failed(error.to_string()))?;
     let admin = start_admin(&options.admin, &events)?;
-    let watcher = watch::files(provider.paths(), events);
+    let mut watcher = watch::files(provider.paths(), events);
+    if let Some(watcher) = &mut watcher {
+        watcher.follow(files.iter().map(|file| &file.path).chain(tickets.file()));
+    }
     let mut server = Server {
         provider,
         strict: options.strict,
         resolver,
         resolves,
         digest,
+        files,
+        tickets,
         driver,
         generations,
         workers,
@@ -128,7 +150,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         started: Instant::now(),
         inbox,
         _admin: admin,
-        _watcher: watcher,
+        watcher,
     };
     server.announce();
     server.serve()
@@ -140,6 +162,8 @@ struct Server {
     resolver: SystemResolver,
     resolves: bool,
     digest: u64,
+    files: Vec<FileSeen>,
+    tickets: Tickets,
     driver: Driver,
     generations: Generations,
     workers: Workers,
@@ -149,7 +173,7 @@ struct Server {
     inbox: Receiver<Event>,
     // Kept for as long as the process serves.
     _admin: Vec<admin::Server>,
-    _watcher: Option<watch::Files>,
+    watcher: Option<watch::Files>,
 }
 
 /// Why a configuration is read again.
@@ -166,10 +190,7 @@ enum Why {
 impl Server {
     fn announce(&self) {
         for socket in &self.generations.current().sockets {
-            let protocol = match socket.kind {
-                crate::snapshot::SocketKind::Http { .. } => "HTTP",
-                crate::snapshot::SocketKind::Tcp(_) => "TCP",
-            };
+            let protocol = socket.kind.protocol();
             tracing::info!(address = %socket.bind, protocol, "listening");
         }
         if self.generations.current().sockets.is_empty() {
@@ -184,7 +205,8 @@ impl Server {
         let mut ended = 0;
         let mut cut = 0;
         loop {
-            let wait = if self.resolves { next_resolve.saturating_duration_since(Instant::now()) } else { RESOLVE };
+            let due = self.tickets.due().map_or(next_resolve, |due| due.min(next_resolve));
+            let wait = due.saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(Event::Signal(signal_hook::consts::SIGHUP)) => {
                     // What went wrong is in the log.
@@ -192,6 +214,7 @@ impl Server {
                 }
                 Ok(Event::Signal(signal)) => self.drain(&format!("signal {signal}")),
                 Ok(Event::FilesChanged) => {
+                    self.refresh_tickets();
                     let _logged = self.reload(Why::Changed);
                 }
                 Ok(Event::Ask(ask, reply)) => {
@@ -215,6 +238,10 @@ impl Server {
                     return Err(RunError::Failed(format!("worker {id} failed: {why}")));
                 }
                 Err(RecvTimeoutError::Timeout) => {
+                    self.refresh_tickets();
+                    if Instant::now() < next_resolve {
+                        continue;
+                    }
                     next_resolve = Instant::now() + RESOLVE;
                     if self.resolves {
                         let _logged = self.reload(Why::Resolve);
@@ -224,6 +251,12 @@ impl Server {
                     return Err(RunError::Failed("nobody is left to listen to".into()));
                 }
             }
+        }
+    }
+
+    fn refresh_tickets(&mut self) {
+        if let Some(ring) = self.tickets.refresh() {
+            self.workers.ticket_keys(&ring);
         }
     }
 
@@ -241,16 +274,21 @@ impl Server {
         }
         let inputs = self.provider.read();
         let digest = digest(&inputs);
-        if why == Why::Changed && digest == self.digest {
+        let same = digest == self.digest && !self.files.iter().any(FileSeen::has_changed);
+        if why == Why::Changed && same {
             return Ok("unchanged".to_owned());
         }
-        let quiet = why == Why::Resolve && digest == self.digest;
+        let quiet = why == Why::Resolve && same;
         self.digest = digest;
         let loaded = control::load(inputs, self.strict, &ProcessEnvironment, &mut self.resolver);
         if !quiet {
             report(&loaded, false);
         }
         self.resolves = loaded.resolves;
+        self.files.clone_from(&loaded.files);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.follow(self.files.iter().map(|file| &file.path));
+        }
         let errors = loaded.errors();
         let lines: Vec<String> = loaded
             .diagnostics
@@ -317,6 +355,7 @@ impl Server {
             generation: self.generations.number(),
             config_errors: self.config_errors as u64,
             routes: &self.generations.current().routes,
+            certificates: &certificates(self.generations.model()),
         };
         let body = metrics::render(self.generations.registry(), &latencies, &info);
         Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
@@ -328,13 +367,7 @@ impl Server {
             .current()
             .sockets
             .iter()
-            .map(|socket| {
-                let protocol = match socket.kind {
-                    crate::snapshot::SocketKind::Http { .. } => "HTTP",
-                    crate::snapshot::SocketKind::Tcp(_) => "TCP",
-                };
-                json!({ "address": socket.bind.to_string(), "protocol": protocol })
-            })
+            .map(|socket| json!({ "address": socket.bind.to_string(), "protocol": socket.kind.protocol() }))
             .collect();
         let mut status = self.generations.status().clone();
         status["ringway"] = json!({
@@ -349,6 +382,21 @@ impl Server {
         });
         status
     }
+}
+
+/// The certificates being served, each once, and when they cease to be valid.
+fn certificates(model: &Model) -> Vec<(String, i64)> {
+    let listeners = model.sockets.iter().filter_map(|socket| match &socket.protocol {
+        Protocol::Tls(listeners) => Some(listeners),
+        _ => None,
+    });
+    let settings = listeners.flatten().filter_map(|listener| match &listener.serves {
+        TlsServes::Https { tls, .. } | TlsServes::Terminate { tls, .. } => Some(tls),
+        TlsServes::Passthrough { .. } => None,
+    });
+    let all = settings.flat_map(|tls| &tls.certificates);
+    let found: BTreeMap<String, i64> = all.map(|each| (each.name.clone(), each.facts.not_after)).collect();
+    found.into_iter().collect()
 }
 
 /// Says what is wrong with a configuration: for people at the start, as log lines later.

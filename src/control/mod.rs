@@ -22,7 +22,7 @@ use ringway_core::model::Model;
 
 use graph::{Graph, Resolve};
 use provider::Input;
-use read::{Cx, Environment};
+use read::{Cx, Environment, FileSeen, Recording};
 use resources::Resources;
 use source::{Diagnostic, Severity, Sources};
 
@@ -37,6 +37,8 @@ pub struct Loaded {
     pub accepted: Option<Accepted>,
     /// Whether a hostname was looked up, so that it has to be looked up again.
     pub resolves: bool,
+    /// Files that objects refer to.
+    pub files: Vec<FileSeen>,
 }
 
 /// A configuration without errors.
@@ -75,6 +77,7 @@ impl Resolve for Counting<'_> {
 
 /// Loads what a provider has read. With `strict`, warnings are errors.
 pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, resolver: &mut dyn Resolve) -> Loaded {
+    let environment = Recording::new(environment);
     let mut sources = Sources::default();
     let mut diagnostics = Vec::new();
     let mut resources = Resources::default();
@@ -90,7 +93,7 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
         let directory = Path::new(&input.name).parent().unwrap_or_else(|| Path::new("")).to_owned();
         let file = sources.add(input.name, text);
         let documents = yaml::parse(file, sources.text(file), &mut diagnostics);
-        let cx = Cx::new(environment, directory);
+        let cx = Cx::new(&environment, directory);
         for document in &documents {
             resources.read(document, &cx);
         }
@@ -99,7 +102,7 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
     let mut resolver = Counting { inner: resolver, asked: false };
     let mut accepted = None;
     if diagnostics.iter().all(|each| each.severity != Severity::Error) {
-        let graph = Graph::build(&resources, &mut resolver);
+        let graph = Graph::build(&resources, &environment, &mut resolver);
         accepted = Some(Accepted { model: translate::translate(&graph), status: status::status(&graph) });
         diagnostics.extend(graph.diagnostics);
     }
@@ -110,5 +113,5 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
         }
         accepted = accepted.filter(|_| diagnostics.is_empty());
     }
-    Loaded { sources, diagnostics, accepted, resolves: resolver.asked }
+    Loaded { sources, diagnostics, accepted, resolves: resolver.asked, files: environment.files() }
 }

@@ -15,6 +15,7 @@ pub fn status(graph: &Graph<'_>) -> Value {
         let meta = graph.route_meta(route);
         let refs: &[ParentRef] = match route.kind {
             "HTTPRoute" => &graph.resources.http_routes[route.index].spec.parent_refs,
+            "TLSRoute" => &graph.resources.tls_routes[route.index].spec.parent_refs,
             _ => &graph.resources.tcp_routes[route.index].spec.parent_refs,
         };
         let parents: Vec<Value> = route
@@ -43,7 +44,6 @@ pub fn status(graph: &Graph<'_>) -> Value {
         object(&format!("{GATEWAY_GROUP}/v1"), route.kind, meta, json!({ "parents": parents }))
     }));
     items.extend(policies(&graph.client_policies));
-    items.extend(policies(&graph.backend_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
@@ -151,17 +151,28 @@ fn gateway(state: &GatewayState<'_>) -> Value {
         Vec::new()
     };
     let listeners: Vec<Value> = state.listeners.iter().map(|each| listener(meta, state, each)).collect();
+    let mut conditions = vec![accepted, programmed];
+    if state.object.spec.tls.is_some() {
+        let problem = state.unresolved.as_ref();
+        conditions.push(condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", problem));
+    }
+    if state.insecure_frontend {
+        let message = "clients without a valid certificate are served (AllowInsecureFallback)";
+        conditions.push(raw(meta, "InsecureFrontendValidationMode", true, "ConfigurationChanged", message));
+    }
     object(
         &format!("{GATEWAY_GROUP}/v1"),
         "Gateway",
         meta,
-        json!({ "addresses": addresses, "conditions": [accepted, programmed], "listeners": listeners }),
+        json!({ "addresses": addresses, "conditions": conditions, "listeners": listeners }),
     )
 }
 
 fn listener(meta: &Meta, gateway: &GatewayState<'_>, state: &ListenerState<'_>) -> Value {
     let refused = state.problem.as_ref().or(state.conflict.as_ref()).or(gateway.problem.as_ref());
-    let programmed = refused.map(|problem| Problem { reason: "Invalid", message: problem.message.clone() });
+    let unusable = state.unresolved.as_ref().filter(|_| state.lacks_certificate());
+    let programmed =
+        refused.or(unusable).map(|problem| Problem { reason: "Invalid", message: problem.message.clone() });
     let conflicted = match &state.conflict {
         Some(conflict) => raw(meta, "Conflicted", true, conflict.reason, &conflict.message),
         None => raw(meta, "Conflicted", false, "NoConflicts", "it clashes with no other listener"),

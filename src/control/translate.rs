@@ -1,24 +1,22 @@
 //! The graph to the model: only what is accepted and served is left of it.
 
-mod backends;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, RouteId, Socket,
-    TcpListener, WeightedTarget,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, Socket,
+    TcpListener, TlsListener,
 };
 
-use self::backends::{Backends, Place};
-use super::graph::{Graph, RouteRules, Serves};
-use super::resources::ringway::ClientPolicySpec;
+use super::graph::{Graph, RouteRules, RouteState, Serves};
+use super::resources::ringway::{ClientCertMode, ClientPolicySpec};
 
 /// Builds the model.
 pub(super) fn translate(graph: &Graph<'_>) -> Model {
-    let mut backends = Backends::new(graph);
     let mut sockets: Vec<Socket> = Vec::new();
-    let mut by_bind: HashMap<(SocketAddr, bool), usize> = HashMap::new();
+    let mut by_bind: HashMap<(SocketAddr, Speaks), usize> = HashMap::new();
     for (number, gateway) in graph.gateways.iter().enumerate() {
         if gateway.problem.is_some() {
             continue;
@@ -27,23 +25,28 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
             let Some(serves) = listener.serves.filter(|_| listener.is_served()) else { continue };
             let name = gateway.listener_name(index);
             for bind in gateway.binds(index) {
-                let at = *by_bind.entry((bind, serves == Serves::Http)).or_insert_with(|| {
+                let at = *by_bind.entry((bind, Speaks::of(serves))).or_insert_with(|| {
                     let protocol = match serves {
                         Serves::Http => Protocol::Http(Vec::new()),
+                        Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Protocol::Tls(Vec::new()),
                         Serves::Tcp => {
-                            let route = tcp_route(graph, number, index, &mut backends);
-                            Protocol::Tcp(TcpListener { name: name.clone(), route })
+                            Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) })
                         }
                     };
                     sockets.push(Socket { bind, protocol, client: client_policy(graph, number, index) });
                     sockets.len() - 1
                 });
-                if let Protocol::Http(listeners) = &mut sockets[at].protocol {
-                    listeners.push(HttpListener {
-                        name: name.clone(),
-                        hostname: listener.spec.host(),
-                        routes: http_routes(graph, number, index, bind.port(), &mut backends),
-                    });
+                let hostname = listener.spec.host();
+                match &mut sockets[at].protocol {
+                    Protocol::Http(listeners) => {
+                        let routes = http_routes(graph, number, index, bind.port());
+                        listeners.push(HttpListener { name: name.clone(), hostname, routes });
+                    }
+                    Protocol::Tls(listeners) => {
+                        let serves = tls::listener(graph, number, index, bind.port());
+                        listeners.push(TlsListener { name: name.clone(), hostname, serves });
+                    }
+                    Protocol::Tcp(_) => {}
                 }
             }
         }
@@ -51,52 +54,64 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
     Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
-        backends: backends.finish(),
+        backends: graph.backends.clone(),
         dsr: Vec::new(),
     }
 }
 
-fn http_routes(
-    graph: &Graph<'_>,
-    gateway: usize,
-    listener: usize,
-    port: u16,
-    backends: &mut Backends<'_, '_>,
-) -> Vec<HttpRoute> {
-    let mut attached: Vec<HttpRoute> = Vec::new();
-    for (number, route) in graph.routes.iter().enumerate() {
-        let RouteRules::Http(rules) = &route.rules else { continue };
-        let mut hostnames = Vec::new();
-        for found in route.parents.iter().flat_map(|parent| &parent.attached) {
-            if (found.gateway, found.listener) == (gateway, listener) {
-                hostnames.extend(
-                    found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect::<Vec<_>>(),
-                );
-            }
+/// What sockets of one address are told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Speaks {
+    Http,
+    Tls,
+    Tcp,
+}
+
+impl Speaks {
+    fn of(serves: Serves) -> Self {
+        match serves {
+            Serves::Http => Self::Http,
+            Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Self::Tls,
+            Serves::Tcp => Self::Tcp,
         }
+    }
+}
+
+fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> Vec<HttpRoute> {
+    let mut attached: Vec<HttpRoute> = Vec::new();
+    for route in &graph.routes {
+        let RouteRules::Http(rules) = &route.rules else { continue };
+        let hostnames = attached_hostnames(route, gateway, listener);
         if !hostnames.is_empty() {
-            let here = |(rule, found)| {
-                let place = Place { gateway, listener, route: number, rule };
-                at_place(found, port, place, backends)
-            };
-            attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().enumerate().map(here).collect() });
+            attached.push(HttpRoute {
+                id: route.id,
+                hostnames,
+                rules: rules.iter().map(|rule| at_port(rule, port)).collect(),
+            });
         }
     }
     attached
 }
 
-/// A rule as it is at one listener: a redirect without port and scheme keeps the listener's port, and backends have
-/// the policies of the way to them.
-fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_, '_>) -> HttpRule {
-    let mut rule = rule.clone();
-    match &mut rule.action {
-        Action::Redirect(redirect) => {
-            if let RedirectPort::Listener(listener) = &mut redirect.port {
-                *listener = port;
-            }
+/// The hostnames that a route has at a listener; none: it is not attached there.
+fn attached_hostnames(route: &RouteState, gateway: usize, listener: usize) -> Vec<HostPattern> {
+    let mut hostnames = Vec::new();
+    for found in route.parents.iter().flat_map(|parent| &parent.attached) {
+        if (found.gateway, found.listener) == (gateway, listener) {
+            let new: Vec<_> = found.hostnames.iter().filter(|each| !hostnames.contains(*each)).cloned().collect();
+            hostnames.extend(new);
         }
-        Action::Forward(split) => *split = backends.split(place, split),
-        Action::Fail(_) => {}
+    }
+    hostnames
+}
+
+/// A redirect without port and scheme keeps the listener's port.
+fn at_port(rule: &HttpRule, port: u16) -> HttpRule {
+    let mut rule = rule.clone();
+    if let Action::Redirect(redirect) = &mut rule.action
+        && let RedirectPort::Listener(listener) = &mut redirect.port
+    {
+        *listener = port;
     }
     rule
 }
@@ -106,13 +121,15 @@ fn tcp_route(
     graph: &Graph<'_>,
     gateway: usize,
     listener: usize,
-    backends: &mut Backends<'_, '_>,
-) -> Option<(RouteId, Vec<WeightedTarget>)> {
-    graph.routes.iter().enumerate().find_map(|(number, route)| {
-        let RouteRules::Tcp(split) = &route.rules else { return None };
-        let mut attached = route.parents.iter().flat_map(|parent| &parent.attached);
-        let is_here = attached.any(|found| (found.gateway, found.listener) == (gateway, listener));
-        is_here.then(|| (route.id, backends.split(Place { gateway, listener, route: number, rule: 0 }, split)))
+) -> Option<(ringway_core::model::RouteId, Vec<ringway_core::model::WeightedTarget>)> {
+    graph.routes.iter().find_map(|route| match &route.rules {
+        RouteRules::Tcp(split) => route
+            .parents
+            .iter()
+            .flat_map(|parent| &parent.attached)
+            .any(|found| (found.gateway, found.listener) == (gateway, listener))
+            .then(|| (route.id, split.clone())),
+        RouteRules::Http(_) | RouteRules::Tls(_) => None,
     })
 }
 
@@ -137,6 +154,11 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.tcp.as_ref()).and_then(|tcp| tcp.idle) {
         policy.timeouts.stream_idle = idle.0;
     }
+    if let Some(handshake) =
+        spec.timeout.as_ref().and_then(|timeout| timeout.tls.as_ref()).and_then(|tls| tls.handshake)
+    {
+        policy.timeouts.handshake = handshake.0;
+    }
     if let Some(found) = &spec.limits {
         let size = |value: i64| usize::try_from(value).expect("bounds of the field");
         let limits = &mut policy.limits;
@@ -148,6 +170,8 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(found) = &spec.headers {
         policy.forwarded = found.forwarded.unwrap_or(policy.forwarded);
         policy.via = found.via.unwrap_or(policy.via);
+        policy.client_certificate =
+            found.client_cert.as_ref().is_some_and(|found| found.mode == ClientCertMode::SanitizeSet);
     }
     policy
 }

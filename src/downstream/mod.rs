@@ -2,42 +2,18 @@
 
 mod http1;
 mod tcp;
+mod tls;
 
-use std::cell::OnceCell;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-
-use ringway_core::balance::key::{self, Flow};
 
 use crate::rt::{self, Stream};
 use crate::snapshot::{SocketId, SocketKind};
-use crate::sys;
 use crate::worker::{ConnGuard, Core};
 
-/// Whose connection it is.
-#[derive(Debug)]
-pub(crate) struct Client {
-    /// The client's end.
-    source: SocketAddr,
-    /// The end that it talks to, once it is asked for.
-    destination: OnceCell<SocketAddr>,
-    fd: RawFd,
-}
-
-impl Client {
-    /// The client's address.
-    fn ip(&self) -> IpAddr {
-        self.source.ip()
-    }
-
-    /// Both ends, while the connection is open.
-    fn flow(&self) -> Flow {
-        let destination = *self.destination.get_or_init(|| sys::local_address(self.fd));
-        Flow { source: self.source, destination, protocol: key::TCP }
-    }
-}
+use self::tls::Secure;
 
 /// What is known of a connection besides its bytes.
 #[derive(Debug)]
@@ -45,9 +21,13 @@ pub(crate) struct Conn {
     /// Where it was accepted.
     socket: SocketId,
     /// Who it is.
-    client: Client,
+    peer: SocketAddr,
     /// Its place among the core's connections. Dropped before the stream is closed.
     guard: ConnGuard,
+    /// Its listener, by index on the socket.
+    listener: usize,
+    /// What TLS has shown of it.
+    secure: Option<Box<Secure>>,
 }
 
 /// Serves an accepted connection in a task of its own.
@@ -60,23 +40,37 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         }
     };
     let guard = core.conns.enter(stream.fd(), socket);
-    let client = Client { source: peer, destination: OnceCell::new(), fd: stream.fd() };
-    let conn = Conn { socket, client, guard };
+    let conn = Conn { socket, peer, guard, listener: 0, secure: None };
     let generation = core.generation();
-    let is_http = match generation.socket(socket) {
-        Some(found) => matches!(found.shared.kind, SocketKind::Http { .. }),
+    let speaks = match generation.socket(socket).map(|found| &found.shared.kind) {
+        Some(SocketKind::Http { .. }) => Speaks::Http,
+        Some(SocketKind::Tls(_)) => Speaks::Tls,
+        Some(SocketKind::Tcp(_)) => Speaks::Tcp,
         // Its listener was removed while it waited in the queue: as if it had come a moment later.
         None => return stream.reset(),
     };
     drop(generation);
     let core = Rc::clone(core);
-    if is_http {
-        let Some(served) = http1::serve(Rc::clone(&core), conn, stream) else { return };
-        rt::spawn(guarded(core, peer, rt::catch_unwind(Box::pin(served))));
-    } else {
-        let served = rt::catch_unwind(Box::pin(tcp::serve(Rc::clone(&core), conn, stream)));
-        rt::spawn(guarded(core, peer, served));
+    match speaks {
+        Speaks::Http => {
+            let Some(served) = http1::serve(Rc::clone(&core), conn, stream) else { return };
+            rt::spawn(guarded(core, peer, rt::catch_unwind(Box::pin(served))));
+        }
+        Speaks::Tls => {
+            let served = rt::catch_unwind(Box::pin(tls::serve(Rc::clone(&core), conn, stream)));
+            rt::spawn(guarded(core, peer, served));
+        }
+        Speaks::Tcp => {
+            let served = rt::catch_unwind(Box::pin(tcp::serve(Rc::clone(&core), conn, stream)));
+            rt::spawn(guarded(core, peer, served));
+        }
     }
+}
+
+enum Speaks {
+    Http,
+    Tls,
+    Tcp,
 }
 
 /// A panic in one connection's task closes that connection only.

@@ -2,38 +2,72 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringway_core::balance::key;
-use ringway_core::model::{EndpointAddress, Target};
+use ringway_core::model::{EndpointAddress, Target, TcpListener, WeightedTarget};
 
-use super::{Client, Conn};
-use crate::metrics::DownstreamError;
+use super::Conn;
+use crate::buffer::Buf;
+use crate::metrics::{DownstreamError, UpstreamError};
 use crate::relay::{self, End, Moved};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
-use crate::upstream::{self, Connected, Lease, Reuse};
+use crate::upstream::{self, ConnectError, Endpoint};
 use crate::worker::{Core, Generation};
 
-/// Serves one connection. What has no endpoint is reset: the API asks for an active rejection.
+/// Endpoints tried for one connection, no byte of which has been sent yet.
+const ATTEMPTS: usize = 3;
+
+/// Serves one connection.
 pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
-    let Conn { socket, client, guard } = conn;
     let generation = core.generation();
-    let Some(found) = generation.socket(socket) else { return down.reset() };
+    let Some(found) = generation.socket(conn.socket) else { return down.reset() };
     let metrics = Arc::clone(&generation.metrics.listeners[found.index][0]);
     let idle = found.shared.client.timeouts.stream_idle;
     metrics.opened();
+    let split = match &found.shared.kind {
+        SocketKind::Tcp(TcpListener { route: Some((_, split)), .. }) => {
+            Some(Split { socket: found.index, number: 0, targets: split })
+        }
+        _ => None,
+    };
     let moved = Moved::default();
-    let end = match choose(&core, &generation, found.index, &client).await {
-        Some(Chosen::Echo) => {
-            drop(generation);
-            relay::echo(&mut down, idle, &moved).await
-        }
-        Some(Chosen::Connected(lease, mut up)) => {
-            drop(generation);
-            let end = relay::relay(&mut down, &mut up, None, None, idle, &moved).await;
-            drop(lease);
-            end
-        }
+    let up = connect(&core, &generation, split).await;
+    drop(generation);
+    pass(&core, &mut down, up, None, idle, &moved).await;
+    metrics.moved(moved.up.get(), moved.down.get());
+    metrics.closed();
+    // The registry forgets the descriptor before the stream closes it.
+    drop(conn);
+    drop(down);
+}
+
+/// A split of a generation, and its number there.
+pub(super) struct Split<'g> {
+    pub(super) socket: usize,
+    pub(super) number: usize,
+    pub(super) targets: &'g [WeightedTarget],
+}
+
+/// Where a connection goes.
+pub(super) enum Upstream {
+    Echo,
+    Connected(Stream),
+}
+
+/// Relays between a client and what was chosen for it; `first` holds bytes of the client's that were read already.
+/// What has no endpoint is reset: the API asks for an active rejection.
+pub(super) async fn pass(
+    core: &Core,
+    down: &mut Stream,
+    up: Option<Upstream>,
+    first: Option<Buf>,
+    idle: Duration,
+    moved: &Moved,
+) {
+    let end = match up {
+        Some(Upstream::Echo) => relay::echo(down, first, idle, moved).await,
+        Some(Upstream::Connected(mut up)) => relay::relay(down, &mut up, first, None, idle, moved).await,
         None => {
             down.reset();
             End::Reset
@@ -42,35 +76,42 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
     if end == End::Idle {
         core.metrics.downstream_error(DownstreamError::IdleTimeout);
     }
-    metrics.moved(moved.up.get(), moved.down.get());
-    metrics.closed();
-    // The registry forgets the descriptor before the stream closes it.
-    drop(guard);
-    drop(down);
 }
 
-enum Chosen {
-    Echo,
-    Connected(Lease, Stream),
-}
-
-async fn choose(core: &Core, generation: &Generation, socket: usize, client: &Client) -> Option<Chosen> {
-    let SocketKind::Tcp(listener) = &generation.shared.sockets[socket].kind else { return None };
-    let Some((_, split)) = &listener.route else {
+/// Chooses an endpoint and connects to it.
+pub(super) async fn connect(core: &Core, generation: &Generation, split: Option<Split<'_>>) -> Option<Upstream> {
+    let Some(split) = split else {
         core.metrics.downstream_error(DownstreamError::NoRoute);
         return None;
     };
-    let Some(Target::Backend(id)) = generation.pick(socket, 0, split) else {
+    let Some(Target::Backend(id)) = generation.pick(split.socket, split.number, split.targets) else {
         core.metrics.downstream_error(DownstreamError::InvalidBackend);
         return None;
     };
-    if let Some(EndpointAddress::Echo(_)) = generation.backend(id).first_address() {
-        generation.metrics.backends[id.0 as usize].requests.inc();
-        return Some(Chosen::Echo);
+    let metrics = &generation.metrics.backends[id.0 as usize];
+    let backend = generation.backend(id);
+    let mut tried: Vec<*const Endpoint> = Vec::new();
+    for _ in 0..ATTEMPTS.min(backend.endpoints().len()) {
+        let endpoint = backend.next()?;
+        if tried.contains(&Rc::as_ptr(endpoint)) {
+            continue;
+        }
+        tried.push(Rc::as_ptr(endpoint));
+        metrics.requests.inc();
+        if matches!(endpoint.address, EndpointAddress::Echo(_)) {
+            return Some(Upstream::Echo);
+        }
+        match upstream::connect(endpoint, false, Tick::MAX).await {
+            Ok(connection) => return Some(Upstream::Connected(connection.stream)),
+            Err(error) => metrics.error(match error {
+                ConnectError::Refused => UpstreamError::ConnectRefused,
+                ConnectError::Timeout => UpstreamError::ConnectTimeout,
+                ConnectError::NoResources => UpstreamError::NoResources,
+            }),
+        }
     }
-    let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &client.flow()));
-    let connected = upstream::connect(generation.dial(id, key, Reuse::Never, Tick::MAX)).await.ok()?;
-    let Connected { mut lease, stream, .. } = connected;
-    lease.answered();
-    Some(Chosen::Connected(lease, stream))
+    if backend.endpoints().is_empty() {
+        metrics.error(UpstreamError::NoEndpoint);
+    }
+    None
 }

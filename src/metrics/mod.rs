@@ -15,10 +15,12 @@ mod registry;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::tls::Version;
+
 pub use latency::{Latencies, LatencySnapshot, merge};
 pub use names::{AcceptError, DownstreamError, UpstreamError};
 pub use prometheus::{Info, render};
-pub use registry::{CoreCounters, Registry, WorkerMetrics};
+pub use registry::{Registry, WorkerMetrics};
 
 /// A count that only grows. One thread writes it.
 #[derive(Debug, Default)]
@@ -130,15 +132,6 @@ impl BackendMetrics {
     }
 }
 
-/// What a core has given to an endpoint and not got back: the other cores read it to balance, at every pick, so it
-/// shares its cache lines with nothing.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct EndpointMetrics {
-    /// Requests and connections in flight.
-    pub in_flight: Gauge,
-}
-
 /// What a core counts for a listener.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -147,9 +140,16 @@ pub struct ListenerMetrics {
     active: Gauge,
     bytes_in: Counter,
     bytes_out: Counter,
+    /// Handshakes that succeeded: TLS 1.2, TLS 1.3; full, resumed.
+    handshakes: [[Counter; 2]; 2],
 }
 
 impl ListenerMetrics {
+    /// A TLS handshake succeeded.
+    pub fn handshake(&self, version: Version, resumed: bool) {
+        self.handshakes[version as usize][usize::from(resumed)].inc();
+    }
+
     /// A connection was accepted.
     pub fn opened(&self) {
         self.connections.inc();

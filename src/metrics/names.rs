@@ -64,6 +64,20 @@ reasons! {
         InvalidBackend = "invalid_backend",
         /// The client went away.
         Aborted = "aborted",
+        /// Something else than TLS on a TLS port.
+        NotTls = "not_tls",
+        /// A ClientHello that is malformed or too long.
+        BadHello = "bad_hello",
+        /// No listener or route takes the server name, or there is none.
+        NoServerName = "no_server_name",
+        /// A TLS handshake that did not end in time.
+        HandshakeTimeout = "handshake_timeout",
+        /// A TLS handshake that failed.
+        Handshake = "handshake",
+        /// A client's certificate that is missing or not valid.
+        ClientCertificate = "client_certificate",
+        /// A request for a host whose listener is not the one that the server name chose.
+        Misdirected = "misdirected",
     }
 }
 
@@ -88,6 +102,12 @@ reasons! {
         Write = "write",
         /// No endpoint is ready.
         NoEndpoint = "no_endpoint",
+        /// A TLS handshake with an endpoint that failed.
+        TlsHandshake = "tls_handshake",
+        /// An endpoint's certificate that is not valid, or not for it.
+        TlsCertificate = "tls_certificate",
+        /// The backend's TLS policy cannot be honoured.
+        TlsPolicy = "tls_policy",
     }
 }
 

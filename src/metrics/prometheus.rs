@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use ringway_core::model::RouteId;
 
 use super::{AcceptError, CoreMetrics, DownstreamError, Registry, UpstreamError};
+use crate::tls::Version;
 
 /// What is exposed besides the counters.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Info<'a> {
     pub config_errors: u64,
     /// By `RouteId` of the generation being served.
     pub routes: &'a [String],
+    /// Certificates being served and when they cease to be valid.
+    pub certificates: &'a [(String, i64)],
 }
 
 const QUANTILES: [(f64, &str); 5] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999"), (1.0, "1")];
@@ -77,6 +80,8 @@ pub fn render(registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>,
     page.sample("ringway_config_errors", &[], info.config_errors);
     cores(&mut page, registry);
     listeners(&mut page, registry);
+    handshakes(&mut page, registry);
+    certificates(&mut page, info.certificates);
     routes(&mut page, registry, latencies, info.routes);
     backends(&mut page, registry);
     page.0
@@ -140,6 +145,31 @@ fn listeners(page: &mut Page, registry: &Registry) {
     }
 }
 
+fn handshakes(page: &mut Page, registry: &Registry) {
+    page.family("ringway_tls_handshakes_total", "counter", "TLS handshakes with clients that succeeded.");
+    for (listener, cores) in &registry.listeners.sorted() {
+        for version in [Version::Tls12, Version::Tls13] {
+            for resumed in [false, true] {
+                let count: u64 =
+                    cores.iter().map(|core| core.handshakes[version as usize][usize::from(resumed)].get()).sum();
+                if count > 0 {
+                    let resumed = if resumed { "true" } else { "false" };
+                    let labels = [("listener", *listener), ("version", version.as_str()), ("resumed", resumed)];
+                    page.sample("ringway_tls_handshakes_total", &labels, count);
+                }
+            }
+        }
+    }
+}
+
+fn certificates(page: &mut Page, certificates: &[(String, i64)]) {
+    let name = "ringway_tls_certificate_expiry_timestamp_seconds";
+    page.family(name, "gauge", "When a certificate that is served ceases to be valid, in seconds since 1970.");
+    for (certificate, not_after) in certificates {
+        page.sample(name, &[("certificate", certificate)], not_after);
+    }
+}
+
 fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>, names: &[String]) {
     page.family("ringway_requests_total", "counter", "Requests by route and class of status; 0xx got no answer.");
     for (route, cores) in registry.routes.sorted() {
@@ -186,15 +216,6 @@ fn backends(page: &mut Page, registry: &Registry) {
     for (backend, cores) in &all {
         let count: u64 = cores.iter().map(|core| core.requests.get()).sum();
         page.sample("ringway_upstream_requests_total", &[("backend", backend)], count);
-    }
-    page.family("ringway_upstream_in_flight", "gauge", "Requests and connections that a backend's endpoints work on.");
-    let mut in_flight: std::collections::BTreeMap<&str, u64> = all.iter().map(|(backend, _)| (*backend, 0)).collect();
-    for (label, cores) in registry.endpoints.sorted() {
-        let backend = label.split(' ').next().unwrap_or(label);
-        *in_flight.entry(backend).or_default() += cores.iter().map(|core| core.in_flight.get()).sum::<u64>();
-    }
-    for (backend, count) in in_flight {
-        page.sample("ringway_upstream_in_flight", &[("backend", backend)], count);
     }
     page.family("ringway_upstream_errors_total", "counter", "Failures on the way to a backend's endpoints.");
     for (backend, cores) in &all {

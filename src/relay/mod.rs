@@ -97,12 +97,12 @@ pub async fn relay(
     shared.ended.get().unwrap_or(End::Finished)
 }
 
-/// Sends a stream's bytes back to it until it ends: the built-in echo.
-pub async fn echo(stream: &mut Stream, idle: Duration, moved: &Moved) -> End {
+/// Sends a stream's bytes back to it until it ends: the built-in echo. `first` holds bytes that were read already.
+pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration, moved: &Moved) -> End {
     let shared =
         Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [stream.fd(), stream.fd()] };
     stream.wr.set_stall_timeout(idle);
-    direction(&mut stream.rd, &mut stream.wr, None, &shared, &moved.up).await;
+    direction(&mut stream.rd, &mut stream.wr, first, &shared, &moved.up).await;
     shared.ended.get().unwrap_or(End::Finished)
 }
 

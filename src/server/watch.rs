@@ -1,5 +1,6 @@
 //! What comes from outside: signals and changed files.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -36,7 +37,23 @@ pub(super) fn signals(events: Sender<Event>) -> io::Result<()> {
 
 /// Watches while it is kept.
 pub(super) struct Files {
-    _watcher: notify::RecommendedWatcher,
+    watcher: notify::RecommendedWatcher,
+    followed: HashSet<PathBuf>,
+}
+
+impl Files {
+    /// Watches these files too, by their directories.
+    pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p PathBuf>) {
+        for directory in files.map(|file| parent(file)) {
+            if self.followed.contains(directory) {
+                continue;
+            }
+            match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.followed.insert(directory.to_owned())),
+                Err(error) => tracing::warn!(directory = %directory.display(), %error, "not watched"),
+            }
+        }
+    }
 }
 
 /// Watches files and directories. A file is watched by its directory, because editors and mounted ConfigMaps replace
@@ -86,7 +103,7 @@ pub(super) fn files(paths: &[PathBuf], events: Sender<Event>) -> Option<Files> {
         tracing::warn!(%error, "files are not watched; SIGHUP and `ringway reload` still work");
         return None;
     }
-    Some(Files { _watcher: watcher })
+    Some(Files { watcher, followed: HashSet::new() })
 }
 
 fn parent(path: &Path) -> &Path {

@@ -1,11 +1,13 @@
 //! The worker threads, from the outside.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use crate::metrics::LatencySnapshot;
 use crate::rt::{self, Driver};
+use crate::tls::TicketRing;
 use crate::worker::{self, Message, Settings};
 
 use super::Event;
@@ -87,6 +89,12 @@ impl Workers {
 
     pub(super) fn send(&self, worker: usize, message: Message) {
         self.senders[worker].send(message);
+    }
+
+    pub(super) fn ticket_keys(&self, ring: &Arc<TicketRing>) {
+        for sender in &self.senders {
+            sender.send(Message::TicketKeys(Arc::clone(ring)));
+        }
     }
 
     pub(super) fn drain(&self, limit: Duration) {

@@ -6,18 +6,19 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use ringway_core::balance::{Maglev, Member};
-use ringway_core::model::{
-    Backend, BackendId, ClientPolicy, HashKey, HttpListener, LoadBalancer, Model, Protocol, TcpListener,
-};
+use ringway_core::model::{Backend, ClientPolicy, HttpListener, Model, Protocol, TcpListener};
 use ringway_core::route::RouteTable;
+
+mod tls;
+
+pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 
 /// A bound address that keeps its number across generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
 /// What one generation serves.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
     /// Counts up from 1.
     pub generation: u64,
@@ -25,8 +26,6 @@ pub struct Snapshot {
     pub sockets: Vec<SocketSnapshot>,
     /// By `BackendId`.
     pub backends: Vec<Backend>,
-    /// By `BackendId`: the tables of those that are balanced by a hash.
-    pub tables: Vec<Option<Maglev>>,
     /// By `RouteId`.
     pub routes: Vec<String>,
 }
@@ -54,8 +53,30 @@ pub enum SocketKind {
         /// Listener names, in the table's order.
         listeners: Vec<String>,
     },
+    /// TLS.
+    Tls(Box<TlsSocket>),
     /// Raw TCP.
     Tcp(TcpListener),
+}
+
+impl SocketKind {
+    /// The protocol, for people.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "HTTP",
+            Self::Tls(_) => "TLS",
+            Self::Tcp(_) => "TCP",
+        }
+    }
+
+    /// Routes of requests, where HTTP is spoken.
+    pub fn table(&self) -> Option<&RouteTable> {
+        match self {
+            Self::Http { table, .. } => Some(table),
+            Self::Tls(socket) => Some(&socket.table),
+            Self::Tcp(_) => None,
+        }
+    }
 }
 
 /// Gives every (address, protocol) its number.
@@ -67,6 +88,7 @@ pub struct SocketIds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Speaks {
     Http,
+    Tls,
     Tcp,
 }
 
@@ -78,14 +100,6 @@ impl SocketIds {
 }
 
 impl Snapshot {
-    /// What a backend's consistent hash goes by, if that is how it is balanced.
-    pub fn hash_key(&self, id: BackendId) -> Option<&HashKey> {
-        match &self.backends[id.0 as usize].settings.balancing.policy {
-            LoadBalancer::ConsistentHash { key, .. } => Some(key),
-            _ => None,
-        }
-    }
-
     /// Compiles a model.
     pub fn compile(generation: u64, model: Model, ids: &mut SocketIds) -> Self {
         let sockets = model
@@ -94,25 +108,15 @@ impl Snapshot {
             .map(|socket| {
                 let (speaks, kind) = match socket.protocol {
                     Protocol::Http(listeners) => (Speaks::Http, http(&listeners)),
+                    Protocol::Tls(listeners) => (Speaks::Tls, SocketKind::Tls(Box::new(TlsSocket::compile(listeners)))),
                     Protocol::Tcp(listener) => (Speaks::Tcp, SocketKind::Tcp(listener)),
                 };
                 let id = ids.get(socket.bind, speaks);
                 SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }
             })
             .collect();
-        let tables = model.backends.iter().map(table).collect();
-        Self { generation, sockets, backends: model.backends, tables, routes: model.routes }
+        Self { generation, sockets, backends: model.backends, routes: model.routes }
     }
-}
-
-/// Members are known by their addresses, so every process that has the same endpoints has the same table.
-fn table(backend: &Backend) -> Option<Maglev> {
-    let LoadBalancer::ConsistentHash { table, .. } = &backend.settings.balancing.policy else { return None };
-    let keys: Vec<String> = backend.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
-    let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight);
-    let members: Vec<Member<'_>> =
-        keys.iter().zip(weights).map(|(key, weight)| Member { key: key.as_bytes(), weight }).collect();
-    Maglev::build(&members, *table)
 }
 
 fn http(listeners: &[HttpListener]) -> SocketKind {

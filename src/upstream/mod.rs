@@ -1,9 +1,7 @@
-//! Backends, their endpoints, and connections to them.
+//! Connections to endpoints.
 
-mod backend;
 mod connect;
 mod pool;
 
-pub use backend::{Balanced, Lease, Tried};
-pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Reuse, connect};
+pub use connect::{ConnectError, Connection, connect};
 pub use pool::{Endpoint, Pooled};

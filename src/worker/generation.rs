@@ -10,10 +10,10 @@ use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, 
 use ringway_core::route::RouteTable;
 
 use super::Core;
-use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
-use crate::rt::{self, Tick};
-use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot};
-use crate::upstream::{Balanced, Dial, Endpoint, Reuse};
+use crate::metrics::WorkerMetrics;
+use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
+use crate::tls::ServerTls;
+use crate::upstream::Endpoint;
 
 /// A generation on one core.
 #[derive(Debug)]
@@ -24,7 +24,16 @@ pub struct Generation {
     pub metrics: WorkerMetrics,
     by_id: Vec<Option<u32>>,
     splits: Vec<Vec<RefCell<Option<WeightedRoundRobin>>>>,
-    backends: Vec<Balanced>,
+    /// By socket, then by listener: this core's copies.
+    tls: Vec<Vec<Option<ServerTls>>>,
+    backends: Vec<CoreBackend>,
+}
+
+/// A backend on one core.
+#[derive(Debug)]
+pub struct CoreBackend {
+    turn: RefCell<WeightedRoundRobin>,
+    endpoints: Vec<Rc<Endpoint>>,
 }
 
 /// A socket of a generation.
@@ -46,25 +55,33 @@ pub struct HttpSocket<'g> {
 impl<'g> Socket<'g> {
     /// The routes, when it speaks HTTP.
     pub fn http(self) -> Option<HttpSocket<'g>> {
-        match &self.shared.kind {
-            SocketKind::Http { table, .. } => Some(HttpSocket { table }),
-            SocketKind::Tcp(_) => None,
-        }
+        self.shared.kind.table().map(|table| HttpSocket { table })
     }
 }
 
 impl Generation {
     /// Serves nothing.
     pub fn empty(metrics: WorkerMetrics) -> Self {
-        let shared = Snapshot::default();
-        Self { shared: Arc::new(shared), metrics, by_id: Vec::new(), splits: Vec::new(), backends: Vec::new() }
+        let shared = Snapshot { generation: 0, sockets: Vec::new(), backends: Vec::new(), routes: Vec::new() };
+        Self {
+            shared: Arc::new(shared),
+            metrics,
+            by_id: Vec::new(),
+            splits: Vec::new(),
+            tls: Vec::new(),
+            backends: Vec::new(),
+        }
     }
 
     /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
     pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
-        let kept = Kept::of(old);
-        let counters = shared.backends.iter().zip(&metrics.endpoints);
-        let backends = counters.map(|(backend, counters)| kept.backend(core, backend, counters)).collect();
+        let mut kept: HashMap<(&str, &EndpointAddress), &Rc<Endpoint>> = HashMap::new();
+        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
+            for endpoint in &known.endpoints {
+                kept.insert((&backend.name, &endpoint.address), endpoint);
+            }
+        }
+        let backends = shared.backends.iter().map(|backend| CoreBackend::build(core, backend, &kept)).collect();
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
@@ -77,12 +94,17 @@ impl Generation {
                 SocketKind::Http { table, .. } => {
                     table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect()
                 }
+                SocketKind::Tls(socket) => {
+                    let rules = socket.table.rules().iter().map(|rule| action_turn(core, &rule.action));
+                    rules.chain(socket.streams.iter().map(|stream| RefCell::new(turn(core, &stream.split)))).collect()
+                }
                 SocketKind::Tcp(listener) => {
                     vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
                 }
             });
         }
-        Self { shared, metrics, by_id, splits, backends }
+        let tls = shared.sockets.iter().map(|socket| server_tls(&socket.kind)).collect();
+        Self { shared, metrics, by_id, splits, tls, backends }
     }
 
     /// The socket with this number, if this generation has it.
@@ -104,75 +126,69 @@ impl Generation {
         }
     }
 
+    /// How a listener of a socket ends TLS.
+    pub fn server_tls(&self, socket: usize, listener: usize) -> Option<&ServerTls> {
+        self.tls.get(socket)?.get(listener)?.as_ref()
+    }
+
     /// What a rule changes; nothing when there is no such rule.
     pub fn filters(&self, socket: usize, rule: usize) -> &Filters {
         static NONE: LazyLock<Filters> = LazyLock::new(Filters::default);
-        match self.shared.sockets.get(socket).map(|socket| &socket.kind) {
-            Some(SocketKind::Http { table, .. }) => table.rules().get(rule).map_or(&NONE, |rule| &rule.filters),
-            _ => &NONE,
-        }
+        let table = self.shared.sockets.get(socket).and_then(|socket| socket.kind.table());
+        table.and_then(|table| table.rules().get(rule)).map_or(&NONE, |rule| &rule.filters)
     }
 
     /// A backend.
-    pub fn backend(&self, id: BackendId) -> &Balanced {
+    pub fn backend(&self, id: BackendId) -> &CoreBackend {
         &self.backends[id.0 as usize]
     }
 
-    /// What a connection to a backend is asked for with.
-    pub fn dial(&self, id: BackendId, key: Option<u64>, reuse: Reuse, by: Tick) -> Dial<'_> {
-        let index = id.0 as usize;
-        Dial {
-            backend: &self.backends[index],
-            metrics: &self.metrics.backends[index],
-            table: self.shared.tables[index].as_ref(),
-            key,
-            attempts: self.shared.backends[index].settings.connect_attempts,
-            reuse,
-            by,
-        }
-    }
-
     /// All backends.
-    pub fn backends(&self) -> &[Balanced] {
+    pub fn backends(&self) -> &[CoreBackend] {
         &self.backends
     }
 }
 
-/// Endpoints of a generation that has been served, by backend and address.
-struct Kept<'o>(HashMap<&'o str, HashMap<&'o EndpointAddress, Vec<&'o Rc<Endpoint>>>>);
+impl CoreBackend {
+    fn build(core: &Core, backend: &Backend, kept: &HashMap<(&str, &EndpointAddress), &Rc<Endpoint>>) -> Self {
+        let weights: Vec<u32> = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let endpoints = backend
+            .endpoints
+            .iter()
+            .map(|endpoint| match kept.get(&(backend.name.as_str(), &endpoint.address)) {
+                Some(known) if known.settings == backend.settings => Rc::clone(known),
+                _ => Rc::new(Endpoint::new(endpoint.address.clone(), backend.settings.clone())),
+            })
+            .collect();
+        Self { turn: RefCell::new(WeightedRoundRobin::new(&weights, start(core))), endpoints }
+    }
 
-impl<'o> Kept<'o> {
-    fn of(old: &'o Generation) -> Self {
-        let mut kept: HashMap<&str, HashMap<&EndpointAddress, Vec<&Rc<Endpoint>>>> = HashMap::new();
-        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
-            let by_address = kept.entry(&backend.name).or_default();
-            for endpoint in known.endpoints() {
-                by_address.entry(&endpoint.address).or_default().push(endpoint);
-            }
+    /// The endpoint whose turn it is; `None` when there is none that is ready.
+    pub fn next(&self) -> Option<&Rc<Endpoint>> {
+        match self.endpoints.as_slice() {
+            [only] => Some(only),
+            all => all.get(self.turn.borrow_mut().next()?),
         }
-        Self(kept)
     }
 
-    /// A backend's endpoints on this core: those that were there before with the same settings, and new ones. One that
-    /// comes to a backend that had others is new to it; what it then has is warmed up.
-    fn backend(&self, core: &Core, backend: &Backend, counters: &[CoreCounters<EndpointMetrics>]) -> Balanced {
-        let before = self.0.get(backend.name.as_str());
-        let settings = &backend.settings;
-        let endpoint = |(endpoint, counters): (&ringway_core::model::Endpoint, &CoreCounters<EndpointMetrics>)| {
-            let known = before.and_then(|before| before.get(&endpoint.address));
-            if let Some(same) = known.and_then(|all| all.iter().find(|one| one.settings == settings.connection)) {
-                return Rc::clone(same);
-            }
-            let arrived = match known.and_then(|all| all.first()) {
-                Some(known) => known.arrived,
-                None => before.is_some_and(|before| !before.is_empty()).then(rt::now),
-            };
-            Rc::new(Endpoint::new(endpoint.address.clone(), settings.connection.clone(), counters.clone(), arrived))
-        };
-        let endpoints = backend.endpoints.iter().zip(counters).map(endpoint).collect();
-        let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
-        Balanced::new(&settings.balancing.policy, settings.balancing.slow_start, endpoints, weights, core.random())
+    /// Where the first endpoint is: all of a backend's are of one kind.
+    pub fn first_address(&self) -> Option<&EndpointAddress> {
+        self.endpoints.first().map(|endpoint| &endpoint.address)
     }
+
+    /// Its endpoints.
+    pub fn endpoints(&self) -> &[Rc<Endpoint>] {
+        &self.endpoints
+    }
+}
+
+fn server_tls(kind: &SocketKind) -> Vec<Option<ServerTls>> {
+    let SocketKind::Tls(socket) = kind else { return Vec::new() };
+    let of = |listener: &TlsListenerSnapshot| match &listener.kind {
+        TlsKind::Https { tls, .. } | TlsKind::Terminate { tls, .. } => tls.as_ref().map(ServerTls::for_core),
+        TlsKind::Passthrough { .. } => None,
+    };
+    socket.listeners.iter().map(of).collect()
 }
 
 fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobin>> {

@@ -20,9 +20,10 @@ use std::time::Duration;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::snapshot::{Snapshot, SocketId};
+use crate::tls::TicketRing;
 
 pub use conn::{ConnGuard, ConnState, Registry};
-pub use generation::{Generation, HttpSocket, Socket};
+pub use generation::{CoreBackend, Generation, HttpSocket, Socket};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub enum Message {
         /// Told when it is in effect.
         done: mpsc::Sender<()>,
     },
+    /// Tickets are made and taken by these keys from now on.
+    TicketKeys(Arc<TicketRing>),
     /// Copies of the latency histograms, please.
     Latencies(mpsc::Sender<LatencySnapshot>),
     /// Stop accepting, let exchanges in flight finish for at most this long, then stop.
@@ -158,6 +161,7 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
                 // The sender waits; if it has gone, so has the process's control thread.
                 let _told = done.send(());
             }
+            Message::TicketKeys(ring) => ring.install(),
             Message::Latencies(reply) => {
                 let _told = reply.send(core.latencies.borrow().snapshot());
             }

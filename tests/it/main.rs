@@ -16,7 +16,6 @@ mod support;
 
 mod admin;
 mod bad_input;
-mod balance;
 mod config;
 mod forwarding;
 mod http1;

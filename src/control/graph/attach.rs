@@ -7,6 +7,7 @@ use crate::control::resources::http_route::HttpRouteSpec;
 use crate::control::resources::l4_route::TcpRouteSpec;
 use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::{FromNamespaces, GATEWAY_GROUP, ParentRef};
+use crate::control::resources::tls::TlsRouteSpec;
 use crate::control::resources::{Resource, Resources};
 
 use super::{Attachment, GatewayState, ListenerState, ParentState, Problem, Report};
@@ -32,6 +33,18 @@ pub(super) fn tcp(
 ) -> Vec<ParentState> {
     let common = |_: &ListenerState<'_>| vec![HostPattern::Any];
     parents("TCPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
+}
+
+/// Attaches a TLSRoute.
+pub(super) fn tls(
+    route: &Resource<TlsRouteSpec>,
+    gateways: &mut [GatewayState<'_>],
+    resources: &Resources,
+    report: &mut Report,
+) -> Vec<ParentState> {
+    let hostnames: Vec<HostPattern> = route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()).collect();
+    let common = |listener: &ListenerState<'_>| intersection(&listener.spec.host(), &hostnames);
+    parents("TLSRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
 }
 
 /// What a listener and a route without or with hostnames have in common.

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress, Target};
 
 use crate::control::resources::core::{ServicePort, ServiceSpec};
-use crate::control::resources::refs::{BackendRef, GATEWAY_GROUP, HttpBackendRef, RINGWAY_GROUP};
+use crate::control::resources::refs::{BackendRef, HttpBackendRef, RINGWAY_GROUP};
 use crate::control::resources::ringway::BackendSpec;
 use crate::control::resources::text::{Group, Kind, Namespace, ObjectName, Port};
 use crate::control::resources::{Resource, Resources};
 use crate::control::source::Span;
 
-use super::policy::{BackendObject, Target as PolicyTarget};
-use super::{BackendState, Problem, Report, Resolve};
+use super::grant::Reference;
+use super::{Problem, Report, Resolve};
 
 /// The label by which EndpointSlices belong to a Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -66,7 +66,7 @@ pub(super) struct Backends<'r> {
     resources: &'r Resources,
     resolver: &'r mut dyn Resolve,
     known: HashMap<String, BackendId>,
-    all: Vec<BackendState>,
+    all: Vec<Backend>,
 }
 
 impl<'r> Backends<'r> {
@@ -74,7 +74,7 @@ impl<'r> Backends<'r> {
         Self { resources, resolver, known: HashMap::new(), all: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> Vec<BackendState> {
+    pub(super) fn finish(self) -> Vec<Backend> {
         self.all
     }
 
@@ -114,11 +114,16 @@ impl<'r> Backends<'r> {
                 return Err((Problem::new("InvalidKind", message), Some(help)));
             }
         };
-        if namespace != referrer.namespace && !self.is_granted(referrer, wanted, namespace) {
-            let message = format!(
-                "backendRef to {kind} {full_name} is not permitted: no ReferenceGrant in namespace {namespace} allows it from {}s of namespace {}",
-                referrer.kind, referrer.namespace
-            );
+        let reference = Reference {
+            from_kind: referrer.kind,
+            from_namespace: referrer.namespace,
+            group: wanted.group,
+            kind,
+            namespace,
+            name: wanted.name,
+        };
+        if !reference.is_permitted(self.resources) {
+            let message = format!("backendRef to {}", reference.refusal());
             return Err((Problem::new("RefNotPermitted", message), None));
         }
         if kind == "Backend" {
@@ -126,18 +131,6 @@ impl<'r> Backends<'r> {
         } else {
             self.service(referrer, wanted, namespace, &full_name, report)
         }
-    }
-
-    fn is_granted(&self, referrer: &Referrer<'_>, wanted: &Wanted<'_>, namespace: &str) -> bool {
-        self.resources.grants.iter().filter(|grant| grant.meta.namespace == namespace).any(|grant| {
-            grant.spec.from.iter().any(|from| {
-                &*from.group == GATEWAY_GROUP && &*from.kind == referrer.kind && &*from.namespace == referrer.namespace
-            }) && grant.spec.to.iter().any(|to| {
-                to.group == *wanted.group
-                    && to.kind == *wanted.kind
-                    && to.name.as_ref().is_none_or(|name| name == wanted.name)
-            })
-        })
     }
 
     fn backend(
@@ -158,8 +151,7 @@ impl<'r> Backends<'r> {
             return Ok(*known);
         }
         let endpoints = self.static_endpoints(found, report);
-        let object = BackendObject { kind: "Backend", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
-        Ok(self.add(name, endpoints, vec![PolicyTarget::Backend(object)]))
+        Ok(self.add(name, endpoints))
     }
 
     fn static_endpoints(&mut self, backend: &Resource<BackendSpec>, report: &mut Report) -> Vec<Endpoint> {
@@ -237,16 +229,13 @@ impl<'r> Backends<'r> {
             let help = format!("endpoints come from EndpointSlices labelled {SERVICE_LABEL}: {}", wanted.name);
             report.warning_with_help(wanted.span, message, Some(help));
         }
-        let object = BackendObject { kind: "Service", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
-        let targets = vec![PolicyTarget::Port(object.clone(), port.name.clone()), PolicyTarget::Backend(object)];
-        Ok(self.add(name, endpoints, targets))
+        Ok(self.add(name, endpoints))
     }
 
-    fn add(&mut self, name: String, endpoints: Vec<Endpoint>, policy_targets: Vec<PolicyTarget>) -> BackendId {
+    fn add(&mut self, name: String, endpoints: Vec<Endpoint>) -> BackendId {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
-        let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
-        self.all.push(BackendState { model, policy_targets });
+        self.all.push(Backend { name, endpoints, settings: BackendSettings::default() });
         id
     }
 }

@@ -1,13 +1,16 @@
 //! Gateways and their listeners: classes, addresses, conflicts.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use ringway_core::model::HostPattern;
+use ringway_core::model::{CertificateChain, ClientAuth, HostPattern};
 
 use crate::control::resources::gateway::{GatewaySpec, Listener, TlsMode};
 use crate::control::resources::refs::GATEWAY_GROUP;
 use crate::control::resources::{Resource, Resources};
 
+use super::gateway_tls;
+use super::secret::Secrets;
 use super::{Problem, Report, by_age};
 
 /// The controller whose GatewayClasses are served.
@@ -20,8 +23,31 @@ const CLASS: &str = "ringway";
 pub enum Serves {
     /// Plain HTTP.
     Http,
+    /// TLS that is ended here, HTTP inside.
+    Https,
+    /// TLS that is ended here, anything inside.
+    TlsTerminate,
+    /// TLS that is passed on.
+    TlsPassthrough,
     /// Raw TCP.
     Tcp,
+}
+
+impl Serves {
+    /// Whether sockets speak TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::TlsTerminate | Self::TlsPassthrough)
+    }
+
+    /// Whether TLS is ended here.
+    pub fn ends_tls(self) -> bool {
+        matches!(self, Self::Https | Self::TlsTerminate)
+    }
+
+    /// Whether one socket can be shared with listeners of the other's kind.
+    fn shares_with(self, other: Self) -> bool {
+        self == other && self != Self::Tcp || self.is_tls() && other.is_tls()
+    }
 }
 
 /// A listener.
@@ -37,6 +63,10 @@ pub struct ListenerState<'r> {
     pub conflict: Option<Problem>,
     /// A kind of route that it allows is not one it can have.
     pub unresolved: Option<Problem>,
+    /// Certificates that can be used.
+    pub certificates: Vec<Arc<CertificateChain>>,
+    /// What is asked of clients.
+    pub client_auth: Option<Arc<ClientAuth>>,
     /// Kinds of routes that may attach.
     pub kinds: Vec<&'static str>,
     /// Routes that have.
@@ -46,7 +76,12 @@ pub struct ListenerState<'r> {
 impl ListenerState<'_> {
     /// Whether it is bound.
     pub fn is_served(&self) -> bool {
-        self.serves.is_some() && self.problem.is_none() && self.conflict.is_none()
+        self.serves.is_some() && self.problem.is_none() && self.conflict.is_none() && !self.lacks_certificate()
+    }
+
+    /// Whether there is nothing that TLS could be ended with.
+    pub fn lacks_certificate(&self) -> bool {
+        self.serves.is_some_and(Serves::ends_tls) && self.certificates.is_empty()
     }
 }
 
@@ -61,6 +96,12 @@ pub struct GatewayState<'r> {
     pub addresses: Vec<IpAddr>,
     /// Its listeners.
     pub listeners: Vec<ListenerState<'r>>,
+    /// A reference of `spec.tls` does not resolve.
+    pub unresolved: Option<Problem>,
+    /// Some port serves clients without a valid certificate although it asks for one.
+    pub insecure_frontend: bool,
+    /// What is shown to backends that ask; `None` in it: it cannot be had.
+    pub backend_certificate: Option<Option<Arc<CertificateChain>>>,
 }
 
 impl GatewayState<'_> {
@@ -77,12 +118,16 @@ impl GatewayState<'_> {
 }
 
 /// The gateways that are ours.
-pub(super) fn gateways<'r>(resources: &'r Resources, report: &mut Report) -> Vec<GatewayState<'r>> {
+pub(super) fn gateways<'r>(
+    resources: &'r Resources,
+    secrets: &mut Secrets<'_>,
+    report: &mut Report,
+) -> Vec<GatewayState<'r>> {
     let mut all = Vec::new();
     for index in by_age(&resources.gateways) {
         let object = &resources.gateways[index];
         if is_ours(object, resources, report) {
-            all.push(gateway(object, report));
+            all.push(gateway(object, secrets, report));
         }
     }
     between_gateways(&mut all, report);
@@ -114,7 +159,7 @@ fn is_ours(object: &Resource<GatewaySpec>, resources: &Resources, report: &mut R
     }
 }
 
-fn gateway<'r>(object: &'r Resource<GatewaySpec>, report: &mut Report) -> GatewayState<'r> {
+fn gateway<'r>(object: &'r Resource<GatewaySpec>, secrets: &mut Secrets<'_>, report: &mut Report) -> GatewayState<'r> {
     let spec = &object.spec;
     let mut problem = None;
     let mut addresses = Vec::new();
@@ -133,12 +178,22 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, report: &mut Report) -> Gatewa
     if addresses.is_empty() && problem.is_none() {
         addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
-    if let Some(tls) = &spec.tls {
-        report.warning(tls.span, "spec.tls of a Gateway is not served yet");
-    }
     let mut listeners: Vec<ListenerState<'r>> = spec.listeners.iter().map(|each| listener(each, report)).collect();
     conflicts(&mut listeners, report);
-    GatewayState { object, problem, addresses, listeners }
+    for listener in &mut listeners {
+        gateway_tls::certificates(&object.meta.namespace, listener, secrets, report);
+    }
+    let mut state = GatewayState {
+        object,
+        problem,
+        addresses,
+        listeners,
+        unresolved: None,
+        insecure_frontend: false,
+        backend_certificate: None,
+    };
+    gateway_tls::gateway(&mut state, secrets, report);
+    state
 }
 
 fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
@@ -146,14 +201,15 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
     let (serves, supported, problem): (_, &[&'static str], _) = match &*spec.protocol.value {
         "HTTP" => (Some(Serves::Http), &["HTTPRoute"], None),
         "TCP" => (Some(Serves::Tcp), &["TCPRoute"], None),
-        protocol @ ("HTTPS" | "TLS" | "UDP") => {
-            let kinds: &[&'static str] = match protocol {
-                "HTTPS" => &["HTTPRoute"],
-                _ => &[],
-            };
-            let message = format!("protocol {protocol} is not served yet");
+        "HTTPS" => (Some(Serves::Https), &["HTTPRoute"], None),
+        "TLS" => match spec.tls.as_ref().and_then(|tls| tls.mode) {
+            Some(TlsMode::Passthrough) => (Some(Serves::TlsPassthrough), &["TLSRoute"], None),
+            _ => (Some(Serves::TlsTerminate), &["TLSRoute"], None),
+        },
+        "UDP" => {
+            let message = "protocol UDP is not served yet".to_owned();
             report.warning(spec.protocol.span, format!("listener {name} is not served: {message}"));
-            (None, kinds, Some(Problem::new("UnsupportedProtocol", message)))
+            (None, &[], Some(Problem::new("UnsupportedProtocol", message)))
         }
         other => {
             let message = format!("protocol {other} is not supported");
@@ -183,7 +239,17 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
             unresolved = Some(Problem::new("InvalidRouteKinds", message));
         }
     }
-    ListenerState { spec, serves, problem, conflict: None, unresolved, kinds, attached_routes: 0 }
+    ListenerState {
+        spec,
+        serves,
+        problem,
+        conflict: None,
+        unresolved,
+        certificates: Vec::new(),
+        client_auth: None,
+        kinds,
+        attached_routes: 0,
+    }
 }
 
 /// Listeners of one Gateway that clash: none of them is served (GatewaySpec.listeners).
@@ -239,14 +305,12 @@ fn between_gateways(gateways: &mut [GatewayState<'_>], report: &mut Report) {
             let owner = gateway.object.meta.full_name() + "/";
             let clash = gateway.binds(index).find_map(|bind| {
                 taken.iter().find(|other| {
-                    other.0 == bind
-                        && !other.3.starts_with(&owner)
-                        && (other.1 != serves || serves == Serves::Tcp || other.2 == host)
+                    other.0 == bind && !other.3.starts_with(&owner) && (!serves.shares_with(other.1) || other.2 == host)
                 })
             });
             match clash {
                 Some(other) => {
-                    let reason = if other.1 == serves { "HostnameConflict" } else { "ProtocolConflict" };
+                    let reason = if serves.shares_with(other.1) { "HostnameConflict" } else { "ProtocolConflict" };
                     let message = format!("listener {name} is not served: {} has {} already", other.3, other.0);
                     report.warning(state.spec.span, message.clone());
                     gateway.listeners[index].conflict = Some(Problem::new(reason, message));

@@ -7,22 +7,27 @@
 mod attach;
 mod backend_ref;
 mod gateway;
+mod gateway_tls;
+mod grant;
 mod http_rule;
 pub mod policy;
+mod secret;
 
 use std::net::IpAddr;
 
 use ringway_core::model::{Backend, HostPattern, HttpRule, RouteId, WeightedTarget};
 
+use super::read::Environment;
 use super::resources::Resources;
-use super::resources::backend_policy::BackendPolicySpec;
 use super::resources::meta::Meta;
+use super::resources::refs::BackendRef;
 use super::resources::ringway::ClientPolicySpec;
 use super::resources::text::SectionName;
 use super::source::{Diagnostic, Span};
 
 pub use gateway::{CONTROLLER, GatewayState, ListenerState, Serves};
 use policy::{Policies, Targets};
+use secret::Secrets;
 
 /// Looks a hostname up; no answer is an empty list.
 pub trait Resolve {
@@ -74,12 +79,14 @@ pub enum RouteRules {
     Http(Vec<HttpRule>),
     /// One TCP split.
     Tcp(Vec<WeightedTarget>),
+    /// One split of TLS connections.
+    Tls(Vec<WeightedTarget>),
 }
 
 /// A route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteState {
-    /// `HTTPRoute` or `TCPRoute`.
+    /// `HTTPRoute`, `TLSRoute` or `TCPRoute`.
     pub kind: &'static str,
     /// Index among the resources of that kind.
     pub index: usize,
@@ -101,6 +108,7 @@ impl RouteState {
         match self.rules {
             RouteRules::Http(_) => &resources.http_routes[self.index].meta,
             RouteRules::Tcp(_) => &resources.tcp_routes[self.index].meta,
+            RouteRules::Tls(_) => &resources.tls_routes[self.index].meta,
         }
     }
 
@@ -115,17 +123,11 @@ impl RouteState {
             RouteRules::Tcp(_) => {
                 resources.tcp_routes[self.index].spec.rules.iter().map(|rule| name(&rule.name)).collect()
             }
+            RouteRules::Tls(_) => {
+                resources.tls_routes[self.index].spec.rules.iter().map(|rule| name(&rule.name)).collect()
+            }
         }
     }
-}
-
-/// A backend.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BackendState {
-    /// With the settings that it has without a policy.
-    pub model: Backend,
-    /// What a policy for it may be attached to, from the most specific on.
-    pub policy_targets: Vec<policy::Target>,
 }
 
 /// Everything, resolved.
@@ -135,12 +137,10 @@ pub struct Graph<'r> {
     pub resources: &'r Resources,
     /// Gateways of our classes, oldest first.
     pub gateways: Vec<GatewayState<'r>>,
-    /// Routes, oldest first, HTTP before TCP.
+    /// Routes, oldest first, HTTP before TLS before TCP.
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
-    pub backends: Vec<BackendState>,
-    /// BackendPolicies and what they are attached to.
-    pub backend_policies: Policies<'r, BackendPolicySpec>,
+    pub backends: Vec<Backend>,
     /// ClientPolicies and what they are attached to.
     pub client_policies: Policies<'r, ClientPolicySpec>,
     /// Warnings.
@@ -165,9 +165,10 @@ impl Report {
 
 impl<'r> Graph<'r> {
     /// Resolves everything.
-    pub fn build(resources: &'r Resources, resolver: &mut dyn Resolve) -> Self {
+    pub fn build(resources: &'r Resources, environment: &dyn Environment, resolver: &mut dyn Resolve) -> Self {
         let mut report = Report::default();
-        let mut gateways = gateway::gateways(resources, &mut report);
+        let mut secrets = Secrets::new(resources, environment);
+        let mut gateways = gateway::gateways(resources, &mut secrets, &mut report);
         let mut backends = backend_ref::Backends::new(resources, resolver);
         let mut routes = Vec::new();
         for index in by_age(&resources.http_routes) {
@@ -185,22 +186,32 @@ impl<'r> Graph<'r> {
                 rules: RouteRules::Http(built.rules),
             });
         }
+        for index in by_age(&resources.tls_routes) {
+            let route = &resources.tls_routes[index];
+            let id = next_id(&routes);
+            let parents = attach::tls(route, &mut gateways, resources, &mut report);
+            let mut unresolved = None;
+            let referrer = backend_ref::Referrer { kind: "TLSRoute", namespace: &route.meta.namespace };
+            let split =
+                stream_split(&route.spec.rules[0].backend_refs, &referrer, &mut backends, &mut unresolved, &mut report);
+            routes.push(RouteState {
+                kind: "TLSRoute",
+                index,
+                id,
+                parents,
+                unresolved,
+                partly_invalid: None,
+                rules: RouteRules::Tls(split),
+            });
+        }
         for index in by_age(&resources.tcp_routes) {
             let route = &resources.tcp_routes[index];
             let id = next_id(&routes);
             let parents = attach::tcp(route, &mut gateways, resources, &mut report);
             let mut unresolved = None;
             let referrer = backend_ref::Referrer { kind: "TCPRoute", namespace: &route.meta.namespace };
-            let split = route.spec.rules[0]
-                .backend_refs
-                .iter()
-                .map(|target| {
-                    let wanted = backend_ref::Wanted::of_stream(target);
-                    let (target, weight) =
-                        (backends.resolve(&referrer, &wanted, &mut unresolved, &mut report), target.weight);
-                    WeightedTarget { weight: http_rule::weight(weight), target }
-                })
-                .collect();
+            let split =
+                stream_split(&route.spec.rules[0].backend_refs, &referrer, &mut backends, &mut unresolved, &mut report);
             routes.push(RouteState {
                 kind: "TCPRoute",
                 index,
@@ -213,13 +224,11 @@ impl<'r> Graph<'r> {
         }
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
         let client_policies = targets.attach(&resources.client_policies, &mut report);
-        let backend_policies = targets.attach(&resources.backend_policies, &mut report);
         Self {
             resources,
             gateways,
             routes,
             backends: backends.finish(),
-            backend_policies,
             client_policies,
             diagnostics: report.diagnostics,
         }
@@ -234,6 +243,21 @@ impl<'r> Graph<'r> {
     pub fn route_meta(&self, route: &RouteState) -> &'r Meta {
         route.meta(self.resources)
     }
+}
+
+/// The targets of a rule that moves bytes.
+fn stream_split(
+    targets: &[BackendRef],
+    referrer: &backend_ref::Referrer<'_>,
+    backends: &mut backend_ref::Backends<'_>,
+    unresolved: &mut Option<Problem>,
+    report: &mut Report,
+) -> Vec<WeightedTarget> {
+    let mut share = |wanted: &BackendRef| {
+        let target = backends.resolve(referrer, &backend_ref::Wanted::of_stream(wanted), unresolved, report);
+        WeightedTarget { weight: http_rule::weight(wanted.weight), target }
+    };
+    targets.iter().map(&mut share).collect()
 }
 
 fn next_id(routes: &[RouteState]) -> RouteId {

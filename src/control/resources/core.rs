@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+
 use crate::control::read::{Cx, FromNode, Object};
 use crate::control::source::{Span, Spanned};
 use crate::control::yaml::{Node, Value};
@@ -167,39 +169,56 @@ impl FromNode for IpAddr {
 /// Keys of a ConfigMap or Secret with their values, verbatim.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Data {
-    /// As text, or base64 in a Secret's `data`.
-    pub entries: Vec<(String, Spanned<String>)>,
+    /// As text.
+    pub text: Vec<(String, Spanned<String>)>,
+    /// In base64.
+    pub base64: Vec<(String, Spanned<String>)>,
 }
 
 impl Data {
     /// From the fields of the whole object that hold data.
-    pub fn read(object: &Node, fields: &[&str], cx: &Cx<'_>) -> Option<Self> {
-        let mut data = Self::default();
-        let mut good = true;
-        for field in fields {
-            let Some(node) = object.get(field).filter(|node| !node.is_null()) else { continue };
-            let Value::Map(map) = &node.value else {
-                cx.error(node.span, format!("expected a mapping, found {}", crate::control::read::kind_of(node)));
+    pub fn read(object: &Node, text: &str, base64: &str, cx: &Cx<'_>) -> Option<Self> {
+        let text = entries(object, text, cx);
+        let base64 = entries(object, base64, cx);
+        Some(Self { text: text?, base64: base64? })
+    }
+
+    /// The bytes of a key with their place; text comes before base64, as in a cluster. `None`: there is no such key.
+    pub fn get(&self, key: &str) -> Option<Spanned<Result<Vec<u8>, &'static str>>> {
+        let find = |list: &'_ [(String, Spanned<String>)]| {
+            list.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
+        };
+        if let Some(text) = find(&self.text) {
+            return Some(Spanned { span: text.span, value: Ok(text.value.into_bytes()) });
+        }
+        let encoded = find(&self.base64)?;
+        // Long values are often folded over several lines.
+        let joined: String = encoded.value.split_ascii_whitespace().collect();
+        let decoded = base64::engine::general_purpose::STANDARD.decode(joined);
+        Some(Spanned { span: encoded.span, value: decoded.map_err(|_invalid| "not base64") })
+    }
+}
+
+fn entries(object: &Node, field: &str, cx: &Cx<'_>) -> Option<Vec<(String, Spanned<String>)>> {
+    let Some(node) = object.get(field).filter(|node| !node.is_null()) else { return Some(Vec::new()) };
+    let Value::Map(map) = &node.value else {
+        cx.error(node.span, format!("expected a mapping, found {}", crate::control::read::kind_of(node)));
+        return None;
+    };
+    let mut found = Vec::new();
+    let mut good = true;
+    for (key, value) in map {
+        match &value.value {
+            Value::Scalar { text, .. } => {
+                found.push((key.name.clone(), Spanned { span: value.span, value: text.clone() }));
+            }
+            _ => {
+                cx.error(value.span, format!("expected a string, found {}", crate::control::read::kind_of(value)));
                 good = false;
-                continue;
-            };
-            for (key, value) in map {
-                match &value.value {
-                    Value::Scalar { text, .. } => {
-                        data.entries.push((key.name.clone(), Spanned { span: value.span, value: text.clone() }));
-                    }
-                    _ => {
-                        cx.error(
-                            value.span,
-                            format!("expected a string, found {}", crate::control::read::kind_of(value)),
-                        );
-                        good = false;
-                    }
-                }
             }
         }
-        good.then_some(data)
     }
+    good.then_some(found)
 }
 
 /// The place of a whole object: its first line.

@@ -7,6 +7,7 @@ use crate::control::source::Spanned;
 
 use super::refs::{CertificateRef, FromNamespaces, LabelSelector};
 use super::text::{ControllerName, Group, Hostname, Kind, Namespace, ObjectName, Port, ProtocolName, SectionName};
+use super::tls::GatewayTls;
 
 object! {
     /// `GatewayClass.spec`.
@@ -34,7 +35,7 @@ object! {
         /// For ListenerSets.
         allowed_listeners / "allowedListeners": Ignored = optional,
         /// TLS towards clients and backends as a whole.
-        tls / "tls": Spanned<Ignored> = optional,
+        tls / "tls": GatewayTls = optional,
         /// Experimental; accepted and not used.
         default_scope / "defaultScope": Ignored = optional,
     }

@@ -1,7 +1,6 @@
 //! The kinds that are read, as published, typed. What a cluster would refuse at admission is refused here; what it
 //! would accept with a condition is accepted.
 
-pub mod backend_policy;
 pub mod core;
 pub mod filter;
 pub mod gateway;
@@ -12,6 +11,7 @@ pub mod policy;
 pub mod refs;
 pub mod ringway;
 pub mod text;
+pub mod tls;
 
 use std::collections::HashMap;
 
@@ -38,6 +38,8 @@ pub struct Resources {
     pub gateways: Vec<Resource<gateway::GatewaySpec>>,
     pub http_routes: Vec<Resource<http_route::HttpRouteSpec>>,
     pub tcp_routes: Vec<Resource<l4_route::TcpRouteSpec>>,
+    pub tls_routes: Vec<Resource<tls::TlsRouteSpec>>,
+    pub backend_tls_policies: Vec<Resource<tls::BackendTlsPolicySpec>>,
     pub grants: Vec<Resource<gateway::ReferenceGrantSpec>>,
     pub namespaces: Vec<Resource<()>>,
     pub services: Vec<Resource<core::ServiceSpec>>,
@@ -47,18 +49,19 @@ pub struct Resources {
     pub backends: Vec<Resource<ringway::BackendSpec>>,
     pub certificates: Vec<Resource<ringway::CertificateSpec>>,
     pub client_policies: Vec<Resource<ringway::ClientPolicySpec>>,
-    pub backend_policies: Vec<Resource<backend_policy::BackendPolicySpec>>,
     seen: HashMap<(String, String, String), Span>,
 }
 
 /// Kinds of the groups that are known and come with later work.
-const LATER: [&str; 6] = ["ListenerSet", "GRPCRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy", "L4ForwardingPolicy"];
+const LATER: [&str; 4] = ["ListenerSet", "GRPCRoute", "UDPRoute", "L4ForwardingPolicy"];
 
-const KINDS: [(&str, &str, &[&str]); 14] = [
+const KINDS: [(&str, &str, &[&str]); 15] = [
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
+    (refs::GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
+    (refs::GATEWAY_GROUP, "BackendTLSPolicy", &["v1", "v1alpha3"]),
     (refs::GATEWAY_GROUP, "ReferenceGrant", &["v1", "v1beta1"]),
     ("", "Namespace", &["v1"]),
     ("", "Service", &["v1"]),
@@ -68,7 +71,6 @@ const KINDS: [(&str, &str, &[&str]); 14] = [
     (refs::RINGWAY_GROUP, "Backend", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "Certificate", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "ClientPolicy", &["v1alpha1"]),
-    (refs::RINGWAY_GROUP, "BackendPolicy", &["v1alpha1"]),
 ];
 
 impl Resources {
@@ -111,24 +113,25 @@ impl Resources {
             (refs::GATEWAY_GROUP, "Gateway") => self.put(kind, document, cx, spec, |all| &mut all.gateways),
             (refs::GATEWAY_GROUP, "HTTPRoute") => self.put(kind, document, cx, spec, |all| &mut all.http_routes),
             (refs::GATEWAY_GROUP, "TCPRoute") => self.put(kind, document, cx, spec, |all| &mut all.tcp_routes),
+            (refs::GATEWAY_GROUP, "TLSRoute") => self.put(kind, document, cx, spec, |all| &mut all.tls_routes),
+            (refs::GATEWAY_GROUP, "BackendTLSPolicy") => {
+                self.put(kind, document, cx, spec, |all| &mut all.backend_tls_policies);
+            }
             (refs::GATEWAY_GROUP, "ReferenceGrant") => self.put(kind, document, cx, spec, |all| &mut all.grants),
             (refs::RINGWAY_GROUP, "Backend") => self.put(kind, document, cx, spec, |all| &mut all.backends),
             (refs::RINGWAY_GROUP, "Certificate") => self.put(kind, document, cx, spec, |all| &mut all.certificates),
             (refs::RINGWAY_GROUP, "ClientPolicy") => self.put(kind, document, cx, spec, |all| &mut all.client_policies),
-            (refs::RINGWAY_GROUP, "BackendPolicy") => {
-                self.put(kind, document, cx, spec, |all| &mut all.backend_policies);
-            }
             (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
             (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),
             (_, "EndpointSlice") => {
                 self.put(kind, document, cx, core::EndpointSliceSpec::read, |all| &mut all.slices);
             }
             (_, "ConfigMap") => {
-                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, &["data", "binaryData"], cx);
+                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, "data", "binaryData", cx);
                 self.put(kind, document, cx, read, |all| &mut all.config_maps);
             }
             _ => {
-                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, &["data", "stringData"], cx);
+                let read = |node: &Node, cx: &Cx<'_>| core::Data::read(node, "stringData", "data", cx);
                 self.put(kind, document, cx, read, |all| &mut all.secrets);
             }
         }

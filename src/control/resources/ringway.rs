@@ -77,6 +77,8 @@ object! {
         certificate_file / "certificateFile": Spanned<FilePath> = required,
         /// The key.
         private_key_file / "privateKeyFile": Spanned<FilePath> = required,
+        /// An OCSP response (DER) that is stapled.
+        ocsp_file / "ocspFile": Spanned<FilePath> = optional,
     }
 }
 
@@ -109,6 +111,8 @@ object! {
         limits / "limits": ClientLimits = optional,
         /// Fields that are sent upstream.
         headers / "headers": ClientHeaders = optional,
+        /// Versions and algorithms.
+        tls / "tls": ClientTls = optional,
     }
 }
 
@@ -159,6 +163,65 @@ object! {
         http / "http": HttpTimeout = optional,
         /// Of TCP connections and tunnels.
         tcp / "tcp": TcpTimeout = optional,
+        /// Of TLS.
+        tls / "tls": TlsTimeout = optional,
+    }
+}
+
+object! {
+    /// Deadlines of TLS.
+    TlsTimeout = "tls timeout" {
+        /// A handshake, from accept to its end.
+        handshake / "handshakeTimeout": Positive = optional,
+    }
+}
+
+choice! {
+    /// A version of TLS.
+    TlsVersionName {
+        /// The lowest or highest that is served.
+        Auto = "Auto",
+        /// 1.2.
+        V12 = "1.2",
+        /// 1.3.
+        V13 = "1.3",
+    }
+}
+
+object! {
+    /// Versions and algorithms.
+    ClientTls = "tls" {
+        /// The lowest version.
+        min_version / "minVersion": TlsVersionName = or(TlsVersionName::Auto),
+        /// The highest version.
+        max_version / "maxVersion": TlsVersionName = or(TlsVersionName::Auto),
+        /// Cipher suites of TLS 1.2, by their IANA or OpenSSL names.
+        ciphers / "ciphers": List<Spanned<String>, 1, 32> = optional,
+        /// Key exchange groups, preferred first.
+        ecdh_curves / "ecdhCurves": List<Spanned<String>, 1, 16> = optional,
+        /// Application protocols, preferred first.
+        alpn_protocols / "alpnProtocols": List<Spanned<String>, 0, 8> = optional,
+    }
+    rules |this, cx| {
+        if this.min_version == TlsVersionName::V13 && this.max_version == TlsVersionName::V12 {
+            cx.error(this.span, "minVersion must not be above maxVersion");
+        }
+        for cipher in this.ciphers.iter().flat_map(|list| &**list) {
+            if crate::tls::cipher_suite(&cipher.value).is_none() {
+                cx.error(cipher.span, format!("\"{}\" is not a cipher suite of TLS 1.2 that is served", cipher.value));
+            }
+        }
+        for curve in this.ecdh_curves.iter().flat_map(|list| &**list) {
+            if crate::tls::group(&curve.value).is_none() {
+                let message = format!("\"{}\" is not a key exchange group: X25519MLKEM768, X25519, P-256, P-384", curve.value);
+                cx.error(curve.span, message);
+            }
+        }
+        for protocol in this.alpn_protocols.iter().flat_map(|list| &**list) {
+            if protocol.value != "http/1.1" {
+                cx.error(protocol.span, "only http/1.1 is served");
+            }
+        }
     }
 }
 
@@ -217,5 +280,25 @@ object! {
         forwarded / "forwarded": bool = optional,
         /// `Via` (RFC 9110 section 7.6.3).
         via / "via": bool = optional,
+        /// Who a client is by its certificate.
+        client_cert / "xForwardedClientCert": ForwardedClientCert = optional,
+    }
+}
+
+choice! {
+    /// What is done about `X-Forwarded-Client-Cert`. A client's own is never passed on.
+    ClientCertMode {
+        /// Nothing is sent.
+        Sanitize = "Sanitize",
+        /// The verified certificate of the client is described.
+        SanitizeSet = "SanitizeSet",
+    }
+}
+
+object! {
+    /// Who a client is by its certificate.
+    ForwardedClientCert = "xForwardedClientCert" {
+        /// What is sent.
+        mode / "mode": ClientCertMode = or(ClientCertMode::Sanitize),
     }
 }

@@ -101,6 +101,8 @@ fn forwarded_claim(name: &[u8]) -> Tag {
         3 if rest.eq_ignore_ascii_case(b"for") => Tag::XForwardedFor,
         5 if rest.eq_ignore_ascii_case(b"proto") => Tag::XForwardedProto,
         4 if rest.eq_ignore_ascii_case(b"host") => Tag::XForwardedHost,
+        // Who a client is by its certificate is never a client's to say.
+        11 if rest.eq_ignore_ascii_case(b"client-cert") => Tag::Drop,
         _ => Tag::PeerClaim,
     }
 }

@@ -23,6 +23,8 @@ pub struct RequestContext<'a> {
     pub policy: &'a ClientPolicy,
     /// Sent unless a trusted peer brought one.
     pub request_id: &'a str,
+    /// `X-Forwarded-Client-Cert`: who the client is by its certificate, if that is to be told.
+    pub client_certificate: Option<&'a str>,
 }
 
 struct Out<'o>(&'o mut Vec<u8>);
@@ -223,6 +225,9 @@ fn client_fields(head: &RequestHead<'_>, context: &RequestContext<'_>, modifier:
     let sane = |id: &&[u8]| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT;
     let id = believed(Tag::XRequestId).filter(sane).unwrap_or(context.request_id.as_bytes());
     modifier.pass(out, b"x-request-id", id);
+    if let Some(certificate) = context.client_certificate {
+        modifier.pass(out, b"x-forwarded-client-cert", certificate.as_bytes());
+    }
     if context.policy.forwarded {
         out.put(b"forwarded: ");
         if context.trusted {

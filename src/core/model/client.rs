@@ -17,6 +17,8 @@ pub struct ClientPolicy {
     pub forwarded: bool,
     /// Send `Via` upstream (RFC 9110 section 7.6.3).
     pub via: bool,
+    /// Say upstream by `X-Forwarded-Client-Cert` who the client is by its certificate.
+    pub client_certificate: bool,
 }
 
 impl Default for ClientPolicy {
@@ -27,6 +29,7 @@ impl Default for ClientPolicy {
             trusted: Vec::new(),
             forwarded: false,
             via: true,
+            client_certificate: false,
         }
     }
 }
@@ -40,6 +43,8 @@ pub struct ClientTimeouts {
     pub idle: Duration,
     /// Without progress in either body.
     pub body_idle: Duration,
+    /// A TLS handshake, ClientHello included.
+    pub handshake: Duration,
     /// Without a byte in either direction of a TCP connection or tunnel.
     pub stream_idle: Duration,
 }
@@ -50,6 +55,7 @@ impl Default for ClientTimeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_idle: Duration::from_secs(60),
+            handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(600),
         }
     }

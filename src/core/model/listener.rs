@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{ClientPolicy, HostPattern, HttpRoute, RouteId, WeightedTarget};
+use super::{ClientPolicy, HostPattern, HttpRoute, RouteId, TlsListener, WeightedTarget};
 
 /// One bound address and port. Several Gateway API listeners share it when they differ by hostname.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Socket {
 pub enum Protocol {
     /// Plain HTTP/1.1; at least one listener, distinct by hostname.
     Http(Vec<HttpListener>),
+    /// TLS; at least one listener, distinct by hostname.
+    Tls(Vec<TlsListener>),
     /// Raw TCP.
     Tcp(TcpListener),
 }

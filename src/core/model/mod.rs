@@ -11,11 +11,9 @@ mod dsr;
 mod hostname;
 mod http;
 mod listener;
+mod tls;
 
-pub use backend::{
-    Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
-    HashKey, LoadBalancer, ProxyHeader, ProxyTlvs,
-};
+pub use backend::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress};
 pub use client::{ClientLimits, ClientPolicy, ClientTimeouts};
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
@@ -24,6 +22,10 @@ pub use http::{
     Redirect, RedirectPort, RouteTimeouts, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, Protocol, Socket, TcpListener};
+pub use tls::{
+    BackendTls, CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute,
+    TlsServes, TlsSettings, TlsVersion, TrustRoots, UpstreamTls,
+};
 
 /// A route's index in [`Model::routes`]; dense, valid for one model only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,6 +10,7 @@
 //! not depend on how many routes there are: a hash look-up per hostname label, a hash look-up for exact paths, and a
 //! walk down a tree of path elements that ends where the configuration does, however long the request's path is.
 
+mod hosts;
 mod path;
 mod query;
 mod tree;
@@ -17,12 +18,12 @@ mod tree;
 use std::collections::HashMap;
 
 use crate::model::{
-    Action, Filters, HeaderMatch, HostPattern, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts,
+    Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts,
 };
 use tree::PathTree;
 
+pub use hosts::HostMap;
 pub use path::replace_path;
-pub use query::first as first_query_param;
 
 /// A rule's index in [`RouteTable::rules`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,53 +109,6 @@ pub enum Matched<'t> {
     Regex,
     /// This prefix, as configured but without a trailing slash.
     Prefix(&'t str),
-}
-
-/// Values by host pattern, looked up from the specific to the general.
-#[derive(Debug)]
-struct HostMap<T> {
-    exact: HashMap<String, T>,
-    /// By suffix with its leading dot.
-    wildcard: HashMap<String, T>,
-    any: Option<T>,
-}
-
-impl<T> Default for HostMap<T> {
-    fn default() -> Self {
-        // The standard hasher is keyed at random: hosts come from the network.
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
-    }
-}
-
-impl<T> HostMap<T> {
-    fn entry(&mut self, pattern: &HostPattern, make: impl FnOnce() -> T) -> &mut T {
-        match pattern {
-            HostPattern::Any => self.any.get_or_insert_with(make),
-            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_insert_with(make),
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_insert_with(make),
-        }
-    }
-
-    /// The values whose pattern matches `host`, most specific first, until `f` returns something.
-    fn find<'t, R>(&'t self, host: &str, mut f: impl FnMut(&'t T) -> Option<R>) -> Option<R> {
-        if !self.exact.is_empty()
-            && let Some(value) = self.exact.get(host)
-            && let Some(found) = f(value)
-        {
-            return Some(found);
-        }
-        if !self.wildcard.is_empty() {
-            // A suffix behind the first label, the first two, and so on: the longest first.
-            for (at, _) in host.match_indices('.').filter(|(at, _)| *at > 0) {
-                if let Some(value) = self.wildcard.get(&host[at..])
-                    && let Some(found) = f(value)
-                {
-                    return Some(found);
-                }
-            }
-        }
-        self.any.as_ref().and_then(f)
-    }
 }
 
 /// The rules of one host pattern of one listener.
@@ -246,8 +200,7 @@ impl RouteTable {
                 }
             }
         }
-        let all = hosts.exact.values_mut().chain(hosts.wildcard.values_mut()).chain(&mut hosts.any);
-        all.for_each(PathTable::sort);
+        hosts.values_mut().for_each(PathTable::sort);
         hosts
     }
 

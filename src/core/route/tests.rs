@@ -1,7 +1,7 @@
 use regex::bytes::Regex;
 
 use super::*;
-use crate::model::{HeaderModifier, HttpRoute, HttpRule, UrlRewrite, ValueMatch};
+use crate::model::{HeaderModifier, HostPattern, HttpRoute, HttpRule, UrlRewrite, ValueMatch};
 
 /// Names and values, in order.
 struct FieldList(Vec<(String, String)>);

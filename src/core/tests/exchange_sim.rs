@@ -314,8 +314,14 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
     let mut state = Exchange::new(&head, false);
     let reply = Reply::to(&head, false);
     let policy = ClientPolicy::default();
-    let context =
-        RequestContext { client: "192.0.2.1", scheme: "http", trusted: false, policy: &policy, request_id: "id" };
+    let context = RequestContext {
+        client: "192.0.2.1",
+        scheme: "http",
+        trusted: false,
+        policy: &policy,
+        request_id: "id",
+        client_certificate: None,
+    };
     let mut forwarded = Vec::new();
     encode::request(&head, &Filters::default(), Matched::Prefix(""), &context, &mut forwarded);
     let mut decoder = BodyDecoder::request(head.body);

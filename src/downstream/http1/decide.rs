@@ -4,14 +4,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use ringway_core::balance::key::{self, KeyedRequest};
 use ringway_core::http::Method;
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestHead};
-use ringway_core::model::{Action, BackendId, EndpointAddress, RouteId, Target};
+use ringway_core::model::{Action, BackendId, ClientPolicy, EndpointAddress, RouteId, Target};
 use ringway_core::route::{FieldLookup, Found, RequestKey};
 
 use super::piece::{self, TooLarge};
@@ -19,7 +18,6 @@ use super::{Cx, echo};
 use crate::buffer::Buf;
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
-use crate::upstream::Reuse;
 use crate::worker::Generation;
 
 /// What is done about a request.
@@ -71,12 +69,10 @@ pub(super) struct Plan {
     pub(super) head: usize,
     /// Until when the whole exchange may take.
     pub(super) by: Tick,
-    /// The hash that its endpoint is chosen by.
-    pub(super) key: Option<u64>,
     /// How long one request to a backend may take.
     pub(super) backend_request: Option<std::time::Duration>,
-    /// Whether it goes on a kept connection.
-    pub(super) reuse: Reuse,
+    /// A kept connection has to be proven alive before this request is sent on it.
+    pub(super) look: bool,
     /// Body bytes allowed.
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
@@ -141,11 +137,12 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     }
     let mut id = [0; 36];
     let context = RequestContext {
-        client: &cx.client_text,
-        scheme: "http",
-        trusted: policy.trusted.iter().any(|net| net.contains(&cx.client.ip())),
+        client: &cx.client,
+        scheme: if cx.secure.is_some() { "https" } else { "http" },
+        trusted: policy.trusted.iter().any(|net| net.contains(&cx.peer)),
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
+        client_certificate: client_certificate(cx, policy),
     };
     let key = RequestKey {
         host: &head.host,
@@ -154,7 +151,15 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         method: head.method_token,
         fields: &Fields(&head),
     };
-    let (rule, matched) = match http.table.find(&key) {
+    let found = http.table.find(&key);
+    if let (Some(secure), Found::Rule { listener, .. } | Found::NoRule { listener }) = (&cx.secure, &found)
+        && secure.listener != *listener
+    {
+        // The name in the handshake chose a listener, with its certificates and what it asks of clients; a request for
+        // another one's host must not pass it by (RFC 9110 section 15.5.20, Gateway API GEP-3567).
+        return local.error(421, Some(DownstreamError::Misdirected));
+    }
+    let (rule, matched) = match found {
         Found::Rule { rule, matched, .. } => (rule, matched),
         Found::NoRule { .. } | Found::NoListener => return local.error(404, Some(DownstreamError::NoRoute)),
     };
@@ -185,7 +190,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         }
         Some(EndpointAddress::Echo(name)) => {
             metrics.requests.inc();
-            let body = echo::describe(&scratch, name);
+            let body = echo::describe(&scratch, name, cx.secure.as_deref());
             drop(scratch);
             return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, out));
         }
@@ -203,16 +208,21 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         head: scratch.len(),
         by: compiled.timeouts.request.map_or(Tick::MAX, rt::tick_after),
         backend_request: compiled.timeouts.backend_request,
-        key: generation.shared.hash_key(id).and_then(|wanted| {
-            let request = KeyedRequest { path: &head.path, query: head.query, fields: &Fields(&head) };
-            key::of_request(wanted, &request, || cx.client.flow())
-        }),
-        reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
+        look: !head.method.is_idempotent(),
         body_limit: limit,
         expect_continue: head.expect_continue,
         counted: Counted { generation: Rc::clone(&generation), route: compiled.route, started },
     };
     (Decision::Forward(plan), head.len)
+}
+
+/// What is said upstream of a client's certificate.
+fn client_certificate<'c>(cx: &'c Cx, policy: &ClientPolicy) -> Option<&'c str> {
+    if !policy.client_certificate {
+        return None;
+    }
+    let client = cx.secure.as_ref()?.client.as_ref()?;
+    Some(client.forwarded.as_str()).filter(|value| !value.is_empty())
 }
 
 /// A request that is answered here, on its way to being so.

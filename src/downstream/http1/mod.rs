@@ -13,6 +13,7 @@ mod piece;
 
 use std::cell::Cell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use ringway_core::model::{ClientLimits, ClientTimeouts};
 use rustix::net::Shutdown;
 
 use self::decide::Decision;
-use super::{Client, Conn};
+use super::Conn;
+use super::tls::Secure;
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, Stream, Tick};
@@ -32,14 +34,16 @@ use crate::worker::{ConnGuard, ConnState, Core};
 struct Cx {
     core: Rc<Core>,
     socket: SocketId,
-    client: Client,
-    /// The client's address, as text.
-    client_text: String,
+    peer: IpAddr,
+    /// The peer, as text.
+    client: String,
     guard: ConnGuard,
     timeouts: Cell<ClientTimeouts>,
     limits: Cell<ClientLimits>,
     /// Of the socket, in the generation that accepted the connection.
     listener: Arc<ListenerMetrics>,
+    /// What TLS has shown of the client.
+    secure: Option<Box<Secure>>,
 }
 
 /// What is to be done with a connection after an exchange.
@@ -64,17 +68,18 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         return None;
     };
     let client = &socket.shared.client;
-    let listener = Arc::clone(&generation.metrics.listeners[socket.index][0]);
+    let listener = Arc::clone(&generation.metrics.listeners[socket.index][conn.listener]);
     listener.opened();
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Box::new(Cx {
         socket: conn.socket,
-        client_text: conn.client.ip().to_string(),
-        client: conn.client,
+        peer: conn.peer.ip(),
+        client: conn.peer.ip().to_string(),
         guard: conn.guard,
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
         listener,
+        secure: conn.secure,
         core,
     });
     Some(async move {
@@ -156,7 +161,6 @@ fn end(cx: &Cx, stream: Stream) -> Burst {
     Burst::Over
 }
 
-#[allow(clippy::large_enum_variant, reason = "moved once per request; a box would be an allocation per request")]
 enum Read {
     Request(Decision),
     Quiet,

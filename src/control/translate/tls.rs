@@ -1,0 +1,68 @@
+//! TLS listeners.
+
+use ringway_core::model::{TlsParameters, TlsRoute, TlsServes, TlsSettings, TlsVersion};
+
+use super::{attached_hostnames, http_routes};
+use crate::control::graph::{Graph, RouteRules, Serves};
+use crate::control::resources::ringway::{ClientTls, TlsVersionName};
+use crate::tls;
+
+/// What a listener does.
+pub(super) fn listener(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> TlsServes {
+    let state = &graph.gateways[gateway].listeners[listener];
+    match state.serves {
+        Some(Serves::Https) => {
+            let routes = http_routes(graph, gateway, listener, port);
+            TlsServes::Https { tls: settings(graph, gateway, listener, &["http/1.1"]), routes }
+        }
+        Some(Serves::TlsTerminate) => {
+            // What is inside is the backend's business, and so is its protocol: none is offered.
+            let tls = settings(graph, gateway, listener, &[]);
+            TlsServes::Terminate { tls, routes: routes(graph, gateway, listener) }
+        }
+        _ => TlsServes::Passthrough { routes: routes(graph, gateway, listener) },
+    }
+}
+
+fn routes(graph: &Graph<'_>, gateway: usize, listener: usize) -> Vec<TlsRoute> {
+    let attached = |route: &crate::control::graph::RouteState| {
+        let RouteRules::Tls(split) = &route.rules else { return None };
+        let hostnames = attached_hostnames(route, gateway, listener);
+        (!hostnames.is_empty()).then(|| TlsRoute { id: route.id, hostnames, split: split.clone() })
+    };
+    graph.routes.iter().filter_map(attached).collect()
+}
+
+fn settings(graph: &Graph<'_>, gateway: usize, listener: usize, alpn: &[&str]) -> TlsSettings {
+    let state = &graph.gateways[gateway].listeners[listener];
+    let policy = graph.client_policies.of_listener(gateway, listener).and_then(|found| found.spec.tls.as_ref());
+    let offered = policy.and_then(|policy| policy.alpn_protocols.as_ref());
+    TlsSettings {
+        certificates: state.certificates.clone(),
+        parameters: policy.map_or_else(TlsParameters::default, parameters),
+        alpn: match offered {
+            Some(offered) => offered.iter().map(|protocol| protocol.value.clone()).collect(),
+            None => alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        },
+        client_auth: state.client_auth.clone(),
+    }
+}
+
+fn parameters(policy: &ClientTls) -> TlsParameters {
+    let version = |name: TlsVersionName| match name {
+        TlsVersionName::Auto => None,
+        TlsVersionName::V12 => Some(TlsVersion::V12),
+        TlsVersionName::V13 => Some(TlsVersion::V13),
+    };
+    TlsParameters {
+        min: version(policy.min_version),
+        max: version(policy.max_version),
+        cipher_suites: policy
+            .ciphers
+            .iter()
+            .flat_map(|list| &**list)
+            .filter_map(|name| tls::cipher_suite(&name.value))
+            .collect(),
+        groups: policy.ecdh_curves.iter().flat_map(|list| &**list).filter_map(|name| tls::group(&name.value)).collect(),
+    }
+}

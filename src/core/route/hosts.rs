@@ -1,0 +1,58 @@
+//! Look-ups by host, from precise names over wildcards to everything.
+
+use std::collections::HashMap;
+
+use crate::model::HostPattern;
+
+/// Values by host pattern, looked up from the specific to the general.
+#[derive(Debug)]
+pub struct HostMap<T> {
+    exact: HashMap<String, T>,
+    /// By suffix with its leading dot.
+    wildcard: HashMap<String, T>,
+    any: Option<T>,
+}
+
+impl<T> Default for HostMap<T> {
+    fn default() -> Self {
+        // The standard hasher is keyed at random: hosts come from the network.
+        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
+    }
+}
+
+impl<T> HostMap<T> {
+    /// The value of a pattern, made if there is none.
+    pub fn entry(&mut self, pattern: &HostPattern, make: impl FnOnce() -> T) -> &mut T {
+        match pattern {
+            HostPattern::Any => self.any.get_or_insert_with(make),
+            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_insert_with(make),
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_insert_with(make),
+        }
+    }
+
+    /// The values whose pattern matches `host`, most specific first, until `f` returns something.
+    pub fn find<'t, R>(&'t self, host: &str, mut f: impl FnMut(&'t T) -> Option<R>) -> Option<R> {
+        if !self.exact.is_empty()
+            && let Some(value) = self.exact.get(host)
+            && let Some(found) = f(value)
+        {
+            return Some(found);
+        }
+        if !self.wildcard.is_empty() {
+            // A suffix behind the first label, the first two, and so on: the longest first.
+            for (at, _) in host.match_indices('.').filter(|(at, _)| *at > 0) {
+                if let Some(value) = self.wildcard.get(&host[at..])
+                    && let Some(found) = f(value)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        self.any.as_ref().and_then(f)
+    }
+
+    /// All values, in no order.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.wildcard.values_mut()).chain(&mut self.any)
+    }
+}
