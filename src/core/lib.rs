@@ -20,5 +20,6 @@ pub mod health;
 pub mod http;
 pub mod http1;
 pub mod model;
+pub mod proxy_protocol;
 pub mod route;
 pub mod tls;
