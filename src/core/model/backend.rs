@@ -5,18 +5,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::balance::TableSize;
+
 /// A backend's index in [`super::Model::backends`]; dense, valid for one model only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
 
-/// A set of endpoints that serve the same: a Service's port, or a `ringway.dev Backend`.
+/// A set of endpoints that serve the same: a Service's port, or a `ringway.dev Backend`, and how they are treated. The
+/// same endpoints stand in a model once per BackendPolicy that is in force for some way to them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backend {
     /// `Service/namespace/name:port` or `Backend/namespace/name`: the metrics' `backend` label.
     pub name: String,
+    /// `namespace/name` of the BackendPolicy that is in force.
+    pub policy: Option<String>,
     /// Ready endpoints only; none: 503 over HTTP, reset over TCP.
     pub endpoints: Vec<Endpoint>,
-    /// How connections to it are made and kept.
+    /// How they are treated.
     pub settings: BackendSettings,
 }
 
@@ -52,19 +57,148 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
-/// How connections to a backend are made and kept.
+/// How a backend's endpoints are treated: `ringway.dev/v1alpha1 BackendPolicy`, defaults included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendSettings {
-    /// Until a connection is established.
-    pub connect_timeout: Duration,
-    /// How long an unused connection is kept.
-    pub idle_timeout: Duration,
-    /// Unused connections kept per endpoint set and core.
-    pub max_idle: usize,
+    /// Which endpoint is next.
+    pub balancing: Balancing,
+    /// How connections are made and kept.
+    pub connection: ConnectionSettings,
+    /// Endpoints tried for one request or connection, no byte of which has been sent yet; 1 or more.
+    pub connect_attempts: u32,
+    /// How much it is given at once.
+    pub limits: BackendLimits,
 }
 
 impl Default for BackendSettings {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(2), idle_timeout: Duration::from_secs(60), max_idle: 512 }
+        Self {
+            balancing: Balancing::default(),
+            connection: ConnectionSettings::default(),
+            connect_attempts: 3,
+            limits: BackendLimits::default(),
+        }
+    }
+}
+
+/// Which endpoint is next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Balancing {
+    /// By what.
+    pub policy: LoadBalancer,
+    /// How long an endpoint that comes to a backend takes less than its share; not for consistent hashing.
+    pub slow_start: Option<Duration>,
+}
+
+/// By what an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LoadBalancer {
+    /// Weighted round robin, unless a random other endpoint has fewer requests in flight for its weight.
+    #[default]
+    LeastRequest,
+    /// Weighted round robin.
+    RoundRobin,
+    /// By weight.
+    Random,
+    /// As least request, by latency times load.
+    PeakEwma,
+    /// By a hash of something.
+    ConsistentHash {
+        /// Of what.
+        key: HashKey,
+        /// Slots of the table.
+        table: TableSize,
+    },
+}
+
+/// What is hashed. What is not there hashes to nothing: then the choice is random.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    SourceIp,
+    /// Addresses and ports of the client's connection.
+    FiveTuple,
+    /// The values of header fields, by name in lower case.
+    Headers(Vec<String>),
+    /// A cookie's value.
+    Cookie(String),
+    /// The values of query parameters, as they stand in the query.
+    QueryParams(Vec<String>),
+    /// The request's path.
+    Path,
+}
+
+/// How connections to a backend are made and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// Until a connection is established.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Unused connections kept per endpoint and core.
+    pub max_idle: usize,
+    /// Tell the endpoint who the client is.
+    pub proxy_protocol: Option<ProxyHeader>,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(60),
+            max_idle: 512,
+            proxy_protocol: None,
+        }
+    }
+}
+
+/// The PROXY protocol header that goes ahead of every connection to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary, with what else is to be told.
+    V2(ProxyTlvs),
+}
+
+/// What a version 2 header tells besides the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one field of the policy")]
+pub struct ProxyTlvs {
+    /// The protocol that was negotiated by ALPN (0x01).
+    pub alpn: bool,
+    /// The name that the client asked for by SNI (0x02).
+    pub authority: bool,
+    /// How the client's connection was encrypted (0x20).
+    pub ssl: bool,
+    /// An identity of the connection (0x05).
+    pub unique_id: bool,
+    /// A checksum of the header (0x03).
+    pub crc32c: bool,
+}
+
+/// How much a backend is given at once, by all cores together. What is over it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// Connections to all of its endpoints, unused ones included.
+    pub connections: Option<u32>,
+    /// Requests that have been given to an endpoint and not been answered; TCP connections count as one each.
+    pub requests: Option<u32>,
+    /// Requests and connections that may wait for a place.
+    pub pending: u32,
+    /// How long they wait.
+    pub pending_timeout: Duration,
+}
+
+impl BackendLimits {
+    /// Whether there are none.
+    pub fn is_unlimited(&self) -> bool {
+        self.connections.is_none() && self.requests.is_none()
+    }
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self { connections: None, requests: None, pending: 1024, pending_timeout: Duration::from_secs(1) }
     }
 }

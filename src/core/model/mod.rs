@@ -13,7 +13,10 @@ mod http;
 mod listener;
 mod tls;
 
-pub use backend::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress};
+pub use backend::{
+    Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
+    HashKey, LoadBalancer, ProxyHeader, ProxyTlvs,
+};
 pub use client::{ClientLimits, ClientPolicy, ClientTimeouts};
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};

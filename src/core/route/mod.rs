@@ -24,6 +24,7 @@ use tree::PathTree;
 
 pub use hosts::HostMap;
 pub use path::replace_path;
+pub use query::first as first_query_param;
 
 /// A rule's index in [`RouteTable::rules`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,17 +6,21 @@ use crate::model::QueryMatch;
 
 /// Whether the first parameter of the wanted name has the wanted value, both decoded.
 pub(super) fn matches(wanted: &QueryMatch, query: Option<&[u8]>) -> bool {
-    let Some(query) = query else { return false };
+    query.and_then(|query| first(query, wanted.name.as_bytes())).is_some_and(|value| wanted.value.matches(&value))
+}
+
+/// The decoded value of the first parameter of a name.
+pub fn first<'q>(query: &'q [u8], wanted: &[u8]) -> Option<Cow<'q, [u8]>> {
     for pair in query.split(|&byte| byte == b'&') {
         let (name, value) = match memchr::memchr(b'=', pair) {
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &b""[..]),
         };
-        if *decode(name) == *wanted.name.as_bytes() {
-            return wanted.value.matches(&decode(value));
+        if *decode(name) == *wanted {
+            return Some(decode(value));
         }
     }
-    false
+    None
 }
 
 /// Percent- and plus-decoded; an escape that is none stays as it is.
