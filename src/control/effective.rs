@@ -5,8 +5,9 @@ mod tls;
 use std::time::Duration;
 
 use ringway_core::model::{
-    Action, Backend, ClientPolicy, HeaderModifier, HttpListener, HttpMatch, HttpRoute, HttpRule, Model, PathMatch,
-    PathModifier, Protocol, Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+    Action, Backend, BackendSettings, ClientPolicy, HashKey, HeaderModifier, HttpListener, HttpMatch, HttpRoute,
+    HttpRule, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader, Redirect, RedirectPort, Socket,
+    Target, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 
@@ -191,11 +192,15 @@ fn targets(model: &Model, split: &[WeightedTarget]) -> Value {
     split
         .iter()
         .map(|share| {
-            let target = match share.target {
-                Target::Backend(id) => json!(model.backends[id.0 as usize].name),
-                Target::Invalid => Value::Null,
-            };
-            json!({ "weight": share.weight, "backend": target })
+            let mut out = json!({ "weight": share.weight, "backend": null });
+            if let Target::Backend(id) = share.target {
+                let backend = &model.backends[id.0 as usize];
+                out["backend"] = json!(backend.name);
+                if let Some(policy) = &backend.policy {
+                    out["policy"] = json!(policy);
+                }
+            }
+            out
         })
         .collect()
 }
@@ -206,11 +211,61 @@ fn backend(found: &Backend) -> Value {
         .iter()
         .map(|endpoint| json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight }))
         .collect();
-    json!({
+    let BackendSettings { balancing, connection, connect_attempts, limits } = &found.settings;
+    let mut out = json!({
         "name": found.name,
         "endpoints": endpoints,
-        "connectTimeout": duration(found.settings.connect_timeout),
-        "idleTimeout": duration(found.settings.idle_timeout),
-        "maxIdle": found.settings.max_idle,
-    })
+        "balancing": balancer(&balancing.policy),
+        "connectTimeout": duration(connection.connect_timeout),
+        "connectAttempts": connect_attempts,
+        "idleTimeout": duration(connection.idle_timeout),
+        "maxIdle": connection.max_idle,
+    });
+    if let Some(policy) = &found.policy {
+        out["policy"] = json!(policy);
+    }
+    if let Some(window) = balancing.slow_start {
+        out["slowStart"] = duration(window);
+    }
+    if !limits.is_unlimited() {
+        out["limits"] = json!({
+            "connections": limits.connections,
+            "requests": limits.requests,
+            "pending": limits.pending,
+            "pendingTimeout": duration(limits.pending_timeout),
+        });
+    }
+    if let Some(header) = &connection.proxy_protocol {
+        out["proxyProtocol"] = match header {
+            ProxyHeader::V1 => json!("v1"),
+            ProxyHeader::V2(tlvs) => json!({ "v2": {
+                "alpn": tlvs.alpn,
+                "authority": tlvs.authority,
+                "ssl": tlvs.ssl,
+                "uniqueId": tlvs.unique_id,
+                "crc32c": tlvs.crc32c,
+            }}),
+        };
+    }
+    out
+}
+
+fn balancer(policy: &LoadBalancer) -> Value {
+    match policy {
+        LoadBalancer::LeastRequest => json!("leastRequest"),
+        LoadBalancer::RoundRobin => json!("roundRobin"),
+        LoadBalancer::Random => json!("random"),
+        LoadBalancer::PeakEwma => json!("peakEwma"),
+        LoadBalancer::ConsistentHash { key, table } => {
+            let key = match key {
+                HashKey::SourceIp => json!("sourceIP"),
+                HashKey::FiveTuple => json!("fiveTuple"),
+                HashKey::Headers(names) => json!({ "headers": names }),
+                HashKey::Cookie(name) => json!({ "cookie": name }),
+                HashKey::QueryParams(names) => json!({ "queryParams": names }),
+                HashKey::Path => json!("path"),
+            };
+            json!({ "hashOf": key, "tableSize": table.get() })
+        }
+    }
 }

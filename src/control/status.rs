@@ -44,6 +44,7 @@ pub fn status(graph: &Graph<'_>) -> Value {
         object(&format!("{GATEWAY_GROUP}/v1"), route.kind, meta, json!({ "parents": parents }))
     }));
     items.extend(policies(&graph.client_policies));
+    items.extend(policies(&graph.backend_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 

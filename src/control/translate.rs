@@ -1,20 +1,23 @@
 //! The graph to the model: only what is accepted and served is left of it.
 
+mod backends;
 mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, Socket,
-    TcpListener, TlsListener,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, RouteId,
+    Socket, TcpListener, TlsListener, WeightedTarget,
 };
 
+use self::backends::{Backends, Place};
 use super::graph::{Graph, RouteRules, RouteState, Serves};
 use super::resources::ringway::{ClientCertMode, ClientPolicySpec};
 
 /// Builds the model.
 pub(super) fn translate(graph: &Graph<'_>) -> Model {
+    let mut backends = Backends::new(graph);
     let mut sockets: Vec<Socket> = Vec::new();
     let mut by_bind: HashMap<(SocketAddr, Speaks), usize> = HashMap::new();
     for (number, gateway) in graph.gateways.iter().enumerate() {
@@ -30,7 +33,8 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                         Serves::Http => Protocol::Http(Vec::new()),
                         Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Protocol::Tls(Vec::new()),
                         Serves::Tcp => {
-                            Protocol::Tcp(TcpListener { name: name.clone(), route: tcp_route(graph, number, index) })
+                            let route = tcp_route(graph, number, index, &mut backends);
+                            Protocol::Tcp(TcpListener { name: name.clone(), route })
                         }
                     };
                     sockets.push(Socket { bind, protocol, client: client_policy(graph, number, index) });
@@ -39,11 +43,11 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                 let hostname = listener.spec.host();
                 match &mut sockets[at].protocol {
                     Protocol::Http(listeners) => {
-                        let routes = http_routes(graph, number, index, bind.port());
+                        let routes = http_routes(graph, number, index, bind.port(), &mut backends);
                         listeners.push(HttpListener { name: name.clone(), hostname, routes });
                     }
                     Protocol::Tls(listeners) => {
-                        let serves = tls::listener(graph, number, index, bind.port());
+                        let serves = tls::listener(graph, number, index, bind.port(), &mut backends);
                         listeners.push(TlsListener { name: name.clone(), hostname, serves });
                     }
                     Protocol::Tcp(_) => {}
@@ -54,7 +58,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
     Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
-        backends: graph.backends.clone(),
+        backends: backends.finish(),
         dsr: Vec::new(),
     }
 }
@@ -77,17 +81,23 @@ impl Speaks {
     }
 }
 
-fn http_routes(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> Vec<HttpRoute> {
+fn http_routes(
+    graph: &Graph<'_>,
+    gateway: usize,
+    listener: usize,
+    port: u16,
+    backends: &mut Backends<'_, '_>,
+) -> Vec<HttpRoute> {
     let mut attached: Vec<HttpRoute> = Vec::new();
-    for route in &graph.routes {
+    for (number, route) in graph.routes.iter().enumerate() {
         let RouteRules::Http(rules) = &route.rules else { continue };
         let hostnames = attached_hostnames(route, gateway, listener);
         if !hostnames.is_empty() {
-            attached.push(HttpRoute {
-                id: route.id,
-                hostnames,
-                rules: rules.iter().map(|rule| at_port(rule, port)).collect(),
-            });
+            let here = |(rule, found)| {
+                let place = Place { gateway, listener, route: number, rule };
+                at_place(found, port, place, backends)
+            };
+            attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().enumerate().map(here).collect() });
         }
     }
     attached
@@ -105,13 +115,18 @@ fn attached_hostnames(route: &RouteState, gateway: usize, listener: usize) -> Ve
     hostnames
 }
 
-/// A redirect without port and scheme keeps the listener's port.
-fn at_port(rule: &HttpRule, port: u16) -> HttpRule {
+/// A rule as it is at one listener: a redirect without port and scheme keeps the listener's port, and backends have
+/// the policies of the way to them.
+fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_, '_>) -> HttpRule {
     let mut rule = rule.clone();
-    if let Action::Redirect(redirect) = &mut rule.action
-        && let RedirectPort::Listener(listener) = &mut redirect.port
-    {
-        *listener = port;
+    match &mut rule.action {
+        Action::Redirect(redirect) => {
+            if let RedirectPort::Listener(listener) = &mut redirect.port {
+                *listener = port;
+            }
+        }
+        Action::Forward(split) => *split = backends.split(place, split),
+        Action::Fail(_) => {}
     }
     rule
 }
@@ -121,15 +136,13 @@ fn tcp_route(
     graph: &Graph<'_>,
     gateway: usize,
     listener: usize,
-) -> Option<(ringway_core::model::RouteId, Vec<ringway_core::model::WeightedTarget>)> {
-    graph.routes.iter().find_map(|route| match &route.rules {
-        RouteRules::Tcp(split) => route
-            .parents
-            .iter()
-            .flat_map(|parent| &parent.attached)
-            .any(|found| (found.gateway, found.listener) == (gateway, listener))
-            .then(|| (route.id, split.clone())),
-        RouteRules::Http(_) | RouteRules::Tls(_) => None,
+    backends: &mut Backends<'_, '_>,
+) -> Option<(RouteId, Vec<WeightedTarget>)> {
+    graph.routes.iter().enumerate().find_map(|(number, route)| {
+        let RouteRules::Tcp(split) = &route.rules else { return None };
+        let mut attached = route.parents.iter().flat_map(|parent| &parent.attached);
+        let is_here = attached.any(|found| (found.gateway, found.listener) == (gateway, listener));
+        is_here.then(|| (route.id, backends.split(Place { gateway, listener, route: number, rule: 0 }, split)))
     })
 }
 

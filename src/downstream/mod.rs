@@ -4,16 +4,43 @@ mod http1;
 mod tcp;
 mod tls;
 
+use std::cell::OnceCell;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
+
+use ringway_core::balance::key::{self, Flow};
 
 use crate::rt::{self, Stream};
 use crate::snapshot::{SocketId, SocketKind};
+use crate::sys;
 use crate::worker::{ConnGuard, Core};
 
 use self::tls::Secure;
+
+/// Whose connection it is.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// The client's end.
+    source: SocketAddr,
+    /// The end that it talks to, once it is asked for.
+    destination: OnceCell<SocketAddr>,
+    fd: RawFd,
+}
+
+impl Client {
+    /// The client's address.
+    fn ip(&self) -> IpAddr {
+        self.source.ip()
+    }
+
+    /// Both ends, while the connection is open.
+    fn flow(&self) -> Flow {
+        let destination = *self.destination.get_or_init(|| sys::local_address(self.fd));
+        Flow { source: self.source, destination, protocol: key::TCP }
+    }
+}
 
 /// What is known of a connection besides its bytes.
 #[derive(Debug)]
@@ -21,7 +48,7 @@ pub(crate) struct Conn {
     /// Where it was accepted.
     socket: SocketId,
     /// Who it is.
-    peer: SocketAddr,
+    client: Client,
     /// Its place among the core's connections. Dropped before the stream is closed.
     guard: ConnGuard,
     /// Its listener, by index on the socket.
@@ -40,7 +67,8 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         }
     };
     let guard = core.conns.enter(stream.fd(), socket);
-    let conn = Conn { socket, peer, guard, listener: 0, secure: None };
+    let client = Client { source: peer, destination: OnceCell::new(), fd: stream.fd() };
+    let conn = Conn { socket, client, guard, listener: 0, secure: None };
     let generation = core.generation();
     let speaks = match generation.socket(socket).map(|found| &found.shared.kind) {
         Some(SocketKind::Http { .. }) => Speaks::Http,

@@ -4,19 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringway_core::balance::key;
 use ringway_core::model::{EndpointAddress, Target, TcpListener, WeightedTarget};
 
-use super::Conn;
+use super::{Client, Conn};
 use crate::buffer::Buf;
-use crate::metrics::{DownstreamError, UpstreamError};
+use crate::metrics::DownstreamError;
 use crate::relay::{self, End, Moved};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
-use crate::upstream::{self, ConnectError, Endpoint};
+use crate::upstream::{self, Connected, Lease, Reuse};
 use crate::worker::{Core, Generation};
-
-/// Endpoints tried for one connection, no byte of which has been sent yet.
-const ATTEMPTS: usize = 3;
 
 /// Serves one connection.
 pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
@@ -32,7 +30,7 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
         _ => None,
     };
     let moved = Moved::default();
-    let up = connect(&core, &generation, split).await;
+    let up = connect(&core, &generation, split, &conn.client).await;
     drop(generation);
     pass(&core, &mut down, up, None, idle, &moved).await;
     metrics.moved(moved.up.get(), moved.down.get());
@@ -52,7 +50,7 @@ pub(super) struct Split<'g> {
 /// Where a connection goes.
 pub(super) enum Upstream {
     Echo,
-    Connected(Stream),
+    Connected(Lease, Stream),
 }
 
 /// Relays between a client and what was chosen for it; `first` holds bytes of the client's that were read already.
@@ -67,7 +65,11 @@ pub(super) async fn pass(
 ) {
     let end = match up {
         Some(Upstream::Echo) => relay::echo(down, first, idle, moved).await,
-        Some(Upstream::Connected(mut up)) => relay::relay(down, &mut up, first, None, idle, moved).await,
+        Some(Upstream::Connected(lease, mut up)) => {
+            let end = relay::relay(down, &mut up, first, None, idle, moved).await;
+            drop(lease);
+            end
+        }
         None => {
             down.reset();
             End::Reset
@@ -79,7 +81,12 @@ pub(super) async fn pass(
 }
 
 /// Chooses an endpoint and connects to it.
-pub(super) async fn connect(core: &Core, generation: &Generation, split: Option<Split<'_>>) -> Option<Upstream> {
+pub(super) async fn connect(
+    core: &Core,
+    generation: &Generation,
+    split: Option<Split<'_>>,
+    client: &Client,
+) -> Option<Upstream> {
     let Some(split) = split else {
         core.metrics.downstream_error(DownstreamError::NoRoute);
         return None;
@@ -88,30 +95,13 @@ pub(super) async fn connect(core: &Core, generation: &Generation, split: Option<
         core.metrics.downstream_error(DownstreamError::InvalidBackend);
         return None;
     };
-    let metrics = &generation.metrics.backends[id.0 as usize];
-    let backend = generation.backend(id);
-    let mut tried: Vec<*const Endpoint> = Vec::new();
-    for _ in 0..ATTEMPTS.min(backend.endpoints().len()) {
-        let endpoint = backend.next()?;
-        if tried.contains(&Rc::as_ptr(endpoint)) {
-            continue;
-        }
-        tried.push(Rc::as_ptr(endpoint));
-        metrics.requests.inc();
-        if matches!(endpoint.address, EndpointAddress::Echo(_)) {
-            return Some(Upstream::Echo);
-        }
-        match upstream::connect(endpoint, false, Tick::MAX).await {
-            Ok(connection) => return Some(Upstream::Connected(connection.stream)),
-            Err(error) => metrics.error(match error {
-                ConnectError::Refused => UpstreamError::ConnectRefused,
-                ConnectError::Timeout => UpstreamError::ConnectTimeout,
-                ConnectError::NoResources => UpstreamError::NoResources,
-            }),
-        }
+    if let Some(EndpointAddress::Echo(_)) = generation.backend(id).first_address() {
+        generation.metrics.backends[id.0 as usize].requests.inc();
+        return Some(Upstream::Echo);
     }
-    if backend.endpoints().is_empty() {
-        metrics.error(UpstreamError::NoEndpoint);
-    }
-    None
+    let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &client.flow()));
+    let connected = upstream::connect(generation.dial(id, key, Reuse::Never, Tick::MAX)).await.ok()?;
+    let Connected { mut lease, stream, .. } = connected;
+    lease.answered();
+    Some(Upstream::Connected(lease, stream))
 }

@@ -69,7 +69,7 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
     match opened {
         None => {}
         Some(Next::Http(stream)) => {
-            let peer = conn.peer;
+            let peer = conn.client.source;
             // A task of its own, as small as that of a plain connection.
             if let Some(served) = http1::serve(Rc::clone(&core), conn, stream) {
                 rt::spawn(guarded(core, peer, rt::catch_unwind(Box::pin(served))));
@@ -86,7 +86,7 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
             });
             listener.opened();
             let moved = Moved::default();
-            let up = tcp::connect(&core, &generation, split).await;
+            let up = tcp::connect(&core, &generation, split, &conn.client).await;
             drop(generation);
             Box::pin(tcp::pass(&core, &mut down, up, first, idle, &moved)).await;
             listener.moved(moved.up.get(), moved.down.get());
@@ -117,7 +117,7 @@ async fn open(
     if tracing::enabled!(tracing::Level::DEBUG) {
         let (name, alpn) = (hello.server_name.name(), hello.alpn.first().map(|protocol| protocol.escape_ascii()));
         let alpn = alpn.map(|protocol| protocol.to_string());
-        tracing::debug!(peer = %conn.peer, server_name = name, alpn, ja4 = tls::ja4(&hello), "TLS hello");
+        tracing::debug!(peer = %conn.client.source, server_name = name, alpn, ja4 = tls::ja4(&hello), "TLS hello");
     }
     let Some(listener) = tls.listener(hello.server_name.name()) else {
         refuse(core, conn, &mut stream, Refusal::NoServerName).await;
@@ -222,7 +222,7 @@ async fn refuse(core: &Core, conn: &Conn, stream: &mut Stream, refusal: Refusal)
         Refusal::Unusable => DownstreamError::Handshake,
     };
     core.metrics.downstream_error(reason);
-    tracing::debug!(peer = %conn.peer, ?refusal, "TLS connection refused");
+    tracing::debug!(peer = %conn.client.source, ?refusal, "TLS connection refused");
     let alert = match refusal {
         Refusal::Gone | Refusal::Late | Refusal::NotTls => return,
         Refusal::PlainHttp => {
@@ -314,7 +314,7 @@ impl Shake<'_> {
         };
         self.core.metrics.downstream_error(reason);
         let expired = matches!(error, HandshakeError::Protocol(E::InvalidCertificate(CertificateError::Expired)));
-        tracing::debug!(peer = %conn.peer, %error, expired, "TLS handshake failed");
+        tracing::debug!(peer = %conn.client.source, %error, expired, "TLS handshake failed");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::tls::Version;
 pub use latency::{Latencies, LatencySnapshot, merge};
 pub use names::{AcceptError, DownstreamError, UpstreamError};
 pub use prometheus::{Info, render};
-pub use registry::{Registry, WorkerMetrics};
+pub use registry::{CoreCounters, Registry, WorkerMetrics};
 
 /// A count that only grows. One thread writes it.
 #[derive(Debug, Default)]
@@ -130,6 +130,15 @@ impl BackendMetrics {
     pub fn error(&self, error: UpstreamError) {
         self.errors[error as usize].inc();
     }
+}
+
+/// What a core has given to an endpoint and not got back: the other cores read it to balance, at every pick, so it
+/// shares its cache lines with nothing.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct EndpointMetrics {
+    /// Requests and connections in flight.
+    pub in_flight: Gauge,
 }
 
 /// What a core counts for a listener.

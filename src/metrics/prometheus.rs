@@ -217,6 +217,15 @@ fn backends(page: &mut Page, registry: &Registry) {
         let count: u64 = cores.iter().map(|core| core.requests.get()).sum();
         page.sample("ringway_upstream_requests_total", &[("backend", backend)], count);
     }
+    page.family("ringway_upstream_in_flight", "gauge", "Requests and connections that a backend's endpoints work on.");
+    let mut in_flight: std::collections::BTreeMap<&str, u64> = all.iter().map(|(backend, _)| (*backend, 0)).collect();
+    for (label, cores) in registry.endpoints.sorted() {
+        let backend = label.split(' ').next().unwrap_or(label);
+        *in_flight.entry(backend).or_default() += cores.iter().map(|core| core.in_flight.get()).sum::<u64>();
+    }
+    for (backend, count) in in_flight {
+        page.sample("ringway_upstream_in_flight", &[("backend", backend)], count);
+    }
     page.family("ringway_upstream_errors_total", "counter", "Failures on the way to a backend's endpoints.");
     for (backend, cores) in &all {
         for (index, error) in UpstreamError::ALL.iter().enumerate() {

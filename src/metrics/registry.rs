@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringway_core::model::{Model, Protocol};
+use ringway_core::model::{Backend, Endpoint, Model, Protocol};
 
-use super::{BackendMetrics, CoreMetrics, ListenerMetrics, RouteMetrics};
+use super::{BackendMetrics, CoreMetrics, EndpointMetrics, ListenerMetrics, RouteMetrics};
 
 /// All counters, by label and core. Lives on the control thread.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub struct Registry {
     pub(super) routes: Family<RouteMetrics>,
     pub(super) backends: Family<BackendMetrics>,
     pub(super) listeners: Family<ListenerMetrics>,
+    pub(super) endpoints: Family<EndpointMetrics>,
 }
 
 /// The counters of one kind: by label, one per core.
@@ -44,6 +45,28 @@ impl<T: Default> Family<T> {
     }
 }
 
+/// The counters of one label on all cores, as one of them sees them.
+#[derive(Debug)]
+pub struct CoreCounters<T> {
+    /// The core's own, which it alone writes.
+    pub own: Arc<T>,
+    /// The others', which it only reads.
+    pub others: Box<[Arc<T>]>,
+}
+
+impl<T> Clone for CoreCounters<T> {
+    fn clone(&self) -> Self {
+        Self { own: Arc::clone(&self.own), others: self.others.clone() }
+    }
+}
+
+impl<T> CoreCounters<T> {
+    fn seen_by(worker: usize, all: &[Arc<T>]) -> Self {
+        let others = all.iter().enumerate().filter(|(core, _)| *core != worker);
+        Self { own: Arc::clone(&all[worker]), others: others.map(|(_, counters)| Arc::clone(counters)).collect() }
+    }
+}
+
 /// One core's counters for one generation, by the model's ids.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
@@ -53,6 +76,8 @@ pub struct WorkerMetrics {
     pub routes: Vec<Arc<RouteMetrics>>,
     /// By `BackendId`.
     pub backends: Vec<Arc<BackendMetrics>>,
+    /// By `BackendId`, then by endpoint: the counters of all cores.
+    pub endpoints: Vec<Vec<CoreCounters<EndpointMetrics>>>,
     /// By socket, then by listener on it.
     pub listeners: Vec<Vec<Arc<ListenerMetrics>>>,
 }
@@ -66,6 +91,7 @@ impl Registry {
             routes: Family::new(),
             backends: Family::new(),
             listeners: Family::new(),
+            endpoints: Family::new(),
         }
     }
 
@@ -75,6 +101,7 @@ impl Registry {
             core: Arc::clone(&self.cores[worker]),
             routes: Vec::new(),
             backends: Vec::new(),
+            endpoints: Vec::new(),
             listeners: Vec::new(),
         }
     }
@@ -90,6 +117,15 @@ impl Registry {
         for backend in &model.backends {
             for (metrics, counter) in all.iter_mut().zip(self.backends.get(&backend.name, self.workers)) {
                 metrics.backends.push(Arc::clone(counter));
+            }
+            let all_endpoints = all.iter_mut().map(|metrics| &mut metrics.endpoints);
+            all_endpoints.for_each(|endpoints| endpoints.push(Vec::with_capacity(backend.endpoints.len())));
+            for endpoint in &backend.endpoints {
+                let counters = self.endpoints.get(&endpoint_label(backend, endpoint), self.workers);
+                for (worker, metrics) in all.iter_mut().enumerate() {
+                    let endpoints = metrics.endpoints.last_mut().expect("pushed above");
+                    endpoints.push(CoreCounters::seen_by(worker, counters));
+                }
             }
         }
         for socket in &model.sockets {
@@ -111,12 +147,25 @@ impl Registry {
         self.routes.by_label.retain(|label, _| routes.contains(label.as_str()));
         let backends: std::collections::HashSet<&str> = model.backends.iter().map(|b| b.name.as_str()).collect();
         self.backends.by_label.retain(|label, _| backends.contains(label.as_str()));
+        let endpoints: std::collections::HashSet<String> = model
+            .backends
+            .iter()
+            .flat_map(|backend| backend.endpoints.iter().map(|endpoint| endpoint_label(backend, endpoint)))
+            .collect();
+        // One that still has something to do is kept until it is done: it may come back in the meantime.
+        let idle = |cores: &[Arc<EndpointMetrics>]| cores.iter().all(|core| core.in_flight.get() == 0);
+        self.endpoints.by_label.retain(|label, cores| endpoints.contains(label) || !idle(cores));
         let listeners: std::collections::HashSet<&str> =
             model.sockets.iter().flat_map(|socket| listener_names(&socket.protocol)).collect();
         // One that still has connections is kept until they have ended.
         let quiet = |cores: &[Arc<ListenerMetrics>]| cores.iter().all(|core| core.active.get() == 0);
         self.listeners.by_label.retain(|label, cores| listeners.contains(label.as_str()) || !quiet(cores));
     }
+}
+
+/// A backend's name and an endpoint's address, which have no space.
+fn endpoint_label(backend: &Backend, endpoint: &Endpoint) -> String {
+    format!("{} {}", backend.name, endpoint.address)
 }
 
 fn listener_names(protocol: &Protocol) -> Vec<&str> {

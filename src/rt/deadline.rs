@@ -32,6 +32,11 @@ pub fn now() -> Tick {
     NOW.get()
 }
 
+/// The current tick in milliseconds, for what is measured coarsely.
+pub fn millis() -> u64 {
+    now() * u64::try_from(TICK.as_millis()).expect("a small constant")
+}
+
 /// The tick at which `duration` has passed for certain.
 pub fn tick_after(duration: Duration) -> Tick {
     let ticks = duration.as_millis().div_ceil(TICK.as_millis());

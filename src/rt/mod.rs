@@ -27,7 +27,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 pub(crate) use monoio::buf::{IoBuf, IoBufMut};
 
-pub use deadline::{Deadline, Tick, now, tick_after};
+pub use deadline::{Deadline, Tick, millis, now, tick_after};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Receiver, Sender, mailbox};
 pub use pace::pace;

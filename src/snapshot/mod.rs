@@ -6,7 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use ringway_core::model::{Backend, ClientPolicy, HttpListener, Model, Protocol, TcpListener};
+use ringway_core::balance::{Maglev, Member};
+use ringway_core::model::{
+    Backend, BackendId, ClientPolicy, HashKey, HttpListener, LoadBalancer, Model, Protocol, TcpListener,
+};
 use ringway_core::route::RouteTable;
 
 mod tls;
@@ -18,7 +21,7 @@ pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 pub struct SocketId(pub u32);
 
 /// What one generation serves.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Snapshot {
     /// Counts up from 1.
     pub generation: u64,
@@ -26,6 +29,8 @@ pub struct Snapshot {
     pub sockets: Vec<SocketSnapshot>,
     /// By `BackendId`.
     pub backends: Vec<Backend>,
+    /// By `BackendId`: the tables of those that are balanced by a hash.
+    pub tables: Vec<Option<Maglev>>,
     /// By `RouteId`.
     pub routes: Vec<String>,
 }
@@ -100,6 +105,14 @@ impl SocketIds {
 }
 
 impl Snapshot {
+    /// What a backend's consistent hash goes by, if that is how it is balanced.
+    pub fn hash_key(&self, id: BackendId) -> Option<&HashKey> {
+        match &self.backends[id.0 as usize].settings.balancing.policy {
+            LoadBalancer::ConsistentHash { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Compiles a model.
     pub fn compile(generation: u64, model: Model, ids: &mut SocketIds) -> Self {
         let sockets = model
@@ -115,8 +128,19 @@ impl Snapshot {
                 SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }
             })
             .collect();
-        Self { generation, sockets, backends: model.backends, routes: model.routes }
+        let tables = model.backends.iter().map(table).collect();
+        Self { generation, sockets, backends: model.backends, tables, routes: model.routes }
     }
+}
+
+/// Members are known by their addresses, so every process that has the same endpoints has the same table.
+fn table(backend: &Backend) -> Option<Maglev> {
+    let LoadBalancer::ConsistentHash { table, .. } = &backend.settings.balancing.policy else { return None };
+    let keys: Vec<String> = backend.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight);
+    let members: Vec<Member<'_>> =
+        keys.iter().zip(weights).map(|(key, weight)| Member { key: key.as_bytes(), weight }).collect();
+    Maglev::build(&members, *table)
 }
 
 fn http(listeners: &[HttpListener]) -> SocketKind {

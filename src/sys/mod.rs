@@ -10,8 +10,8 @@ mod socket;
 
 pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
-    Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, peer_state, prepare_accepted,
-    receive_now, reset, send_now, take_error,
+    Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, local_address, peer_state,
+    prepare_accepted, receive_now, reset, send_now, take_error,
 };
 
 use std::cell::UnsafeCell;

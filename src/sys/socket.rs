@@ -113,6 +113,12 @@ pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The socket's own address, as its peer sees it; unspecified when it has none any more.
+pub fn local_address(fd: RawFd) -> SocketAddr {
+    let found = net::getsockname(borrow(fd)).ok().and_then(|address| SocketAddr::try_from(address).ok());
+    found.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), unmap)
+}
+
 /// The socket's pending error, taken.
 pub fn take_error(fd: RawFd) -> io::Result<()> {
     match sockopt::socket_error(borrow(fd)) {

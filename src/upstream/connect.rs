@@ -1,15 +1,20 @@
-//! New connections.
+//! Getting a connection: which endpoint, a kept connection or a new one, another endpoint where that fails. One
+//! implementation for requests and for TCP connections.
 
 use std::io;
 
+use ringway_core::balance::Maglev;
 use ringway_core::model::EndpointAddress;
 
-use super::{Endpoint, Pooled};
+use super::{Balanced, Endpoint, Lease, Pooled, Tried};
+use crate::metrics::{BackendMetrics, UpstreamError};
 use crate::rt::{self, Stream, Tick};
 
 /// A connection to an endpoint.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connected {
+    /// The endpoint, which has the request or connection in flight as long as this lives.
+    pub lease: Lease,
     /// The stream.
     pub stream: Stream,
     /// It has carried an exchange before: its peer may have ended it in the meantime.
@@ -19,6 +24,8 @@ pub struct Connection {
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectError {
+    /// No endpoint is ready, or none is left that has not been tried.
+    NoEndpoint,
     /// Refused, unreachable, reset.
     Refused,
     /// Not established in time.
@@ -27,21 +34,95 @@ pub enum ConnectError {
     NoResources,
 }
 
-/// A connection: a kept one, or a new one by `deadline` or the endpoint's connect timeout, whichever is first. `look`
-/// asks for proof that a kept one is alive.
-pub async fn connect(endpoint: &Endpoint, look: bool, deadline: Tick) -> Result<Connection, ConnectError> {
-    if let Some(Pooled(stream)) = endpoint.take(look) {
-        return Ok(Connection { stream, reused: true });
+/// What became of all attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectFailure {
+    /// The last one's error.
+    pub error: ConnectError,
+    /// Endpoints that were tried.
+    pub attempts: u32,
+}
+
+/// Whether a kept connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// No: what comes is no request.
+    Never,
+    /// Yes.
+    Kept,
+    /// Yes, once it has been looked at: what is sent must not be sent twice.
+    KeptAndLookedAt,
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Dial<'b> {
+    /// The backend.
+    pub backend: &'b Balanced,
+    /// Its counters.
+    pub metrics: &'b BackendMetrics,
+    /// The table of its consistent hash.
+    pub table: Option<&'b Maglev>,
+    /// The hash of what that goes by.
+    pub key: Option<u64>,
+    /// Endpoints that may be tried.
+    pub attempts: u32,
+    /// Whether a kept connection will do.
+    pub reuse: Reuse,
+    /// Until when, besides the endpoint's own limit.
+    pub by: Tick,
+}
+
+/// A connection to one of a backend's endpoints. Where an endpoint cannot be connected to, nothing has been sent, and
+/// another one is tried.
+pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
+    let mut tried = Tried::default();
+    let mut attempts = 0;
+    let mut last = ConnectError::NoEndpoint;
+    while attempts < dial.attempts {
+        let Some(lease) = dial.backend.pick(dial.key, dial.table, &tried) else { break };
+        attempts += 1;
+        dial.metrics.requests.inc();
+        match to_endpoint(&lease, dial.reuse, dial.by).await {
+            Ok((stream, reused)) => return Ok(Connected { lease, stream, reused }),
+            Err(error) => last = error,
+        }
+        dial.metrics.error(last.into());
+        if last == ConnectError::NoResources || rt::now() >= dial.by {
+            break;
+        }
+        tried.add(&lease);
+    }
+    if attempts == 0 {
+        dial.metrics.error(UpstreamError::NoEndpoint);
+    }
+    Err(ConnectFailure { error: last, attempts })
+}
+
+impl From<ConnectError> for UpstreamError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::NoEndpoint => Self::NoEndpoint,
+            ConnectError::Refused => Self::ConnectRefused,
+            ConnectError::Timeout => Self::ConnectTimeout,
+            ConnectError::NoResources => Self::NoResources,
+        }
+    }
+}
+
+/// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
+async fn to_endpoint(endpoint: &Endpoint, reuse: Reuse, deadline: Tick) -> Result<(Stream, bool), ConnectError> {
+    if reuse != Reuse::Never
+        && let Some(Pooled(stream)) = endpoint.take(reuse == Reuse::KeptAndLookedAt)
+    {
+        return Ok((stream, true));
     }
     let stream = match &endpoint.address {
         EndpointAddress::Tcp(address) => rt::connect_tcp(*address, endpoint.connect_by().min(deadline)).await,
         EndpointAddress::Unix(path) => rt::connect_unix(path),
         EndpointAddress::Echo(_) => Err(io::ErrorKind::Unsupported.into()),
     };
-    match stream {
-        Ok(stream) => Ok(Connection { stream, reused: false }),
-        Err(error) => Err(classify(&error)),
-    }
+    stream.map(|stream| (stream, false)).map_err(|error| classify(&error))
 }
 
 fn classify(error: &io::Error) -> ConnectError {

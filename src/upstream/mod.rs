@@ -1,7 +1,9 @@
-//! Connections to endpoints.
+//! Backends, their endpoints, and connections to them.
 
+mod backend;
 mod connect;
 mod pool;
 
-pub use connect::{ConnectError, Connection, connect};
+pub use backend::{Balanced, Lease, Tried};
+pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Reuse, connect};
 pub use pool::{Endpoint, Pooled};

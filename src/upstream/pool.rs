@@ -1,10 +1,12 @@
 //! Kept connections: one stack per endpoint and core, newest first, so that the least used ones grow old and go.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use ringway_core::model::{BackendSettings, EndpointAddress};
+use ringway_core::balance::PeakEwma;
+use ringway_core::model::{ConnectionSettings, EndpointAddress};
 
+use crate::metrics::{CoreCounters, EndpointMetrics};
 use crate::rt::{self, Stream, Tick};
 
 /// An endpoint as one core sees it. It outlives generations as long as its address and settings stay.
@@ -13,7 +15,13 @@ pub struct Endpoint {
     /// Where it is.
     pub address: EndpointAddress,
     /// How it is connected to.
-    pub settings: BackendSettings,
+    pub settings: ConnectionSettings,
+    /// What all cores have in flight there.
+    pub counters: CoreCounters<EndpointMetrics>,
+    /// When it came to a backend that had other endpoints already.
+    pub arrived: Option<Tick>,
+    /// What this core has seen of its latency.
+    pub latency: Cell<PeakEwma>,
     idle: RefCell<Vec<Idle>>,
 }
 
@@ -29,8 +37,21 @@ pub struct Pooled(pub Stream);
 
 impl Endpoint {
     /// Without connections.
-    pub fn new(address: EndpointAddress, settings: BackendSettings) -> Self {
-        Self { address, settings, idle: RefCell::new(Vec::new()) }
+    pub fn new(
+        address: EndpointAddress,
+        settings: ConnectionSettings,
+        counters: CoreCounters<EndpointMetrics>,
+        arrived: Option<Tick>,
+    ) -> Self {
+        let latency = Cell::new(PeakEwma::default());
+        Self { address, settings, counters, arrived, latency, idle: RefCell::new(Vec::new()) }
+    }
+
+    /// Requests and connections in flight, of all cores.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        let others: u64 = self.counters.others.iter().map(|core| core.in_flight.get()).sum();
+        u32::try_from(self.counters.own.in_flight.get() + others).unwrap_or(u32::MAX)
     }
 
     /// The newest kept connection that is alive.

@@ -10,10 +10,11 @@ use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, 
 use ringway_core::route::RouteTable;
 
 use super::Core;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
+use crate::rt::{self, Tick};
 use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
 use crate::tls::ServerTls;
-use crate::upstream::Endpoint;
+use crate::upstream::{Balanced, Dial, Endpoint, Reuse};
 
 /// A generation on one core.
 #[derive(Debug)]
@@ -26,14 +27,7 @@ pub struct Generation {
     splits: Vec<Vec<RefCell<Option<WeightedRoundRobin>>>>,
     /// By socket, then by listener: this core's copies.
     tls: Vec<Vec<Option<ServerTls>>>,
-    backends: Vec<CoreBackend>,
-}
-
-/// A backend on one core.
-#[derive(Debug)]
-pub struct CoreBackend {
-    turn: RefCell<WeightedRoundRobin>,
-    endpoints: Vec<Rc<Endpoint>>,
+    backends: Vec<Balanced>,
 }
 
 /// A socket of a generation.
@@ -62,9 +56,8 @@ impl<'g> Socket<'g> {
 impl Generation {
     /// Serves nothing.
     pub fn empty(metrics: WorkerMetrics) -> Self {
-        let shared = Snapshot { generation: 0, sockets: Vec::new(), backends: Vec::new(), routes: Vec::new() };
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Snapshot::default()),
             metrics,
             by_id: Vec::new(),
             splits: Vec::new(),
@@ -75,13 +68,9 @@ impl Generation {
 
     /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
     pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
-        let mut kept: HashMap<(&str, &EndpointAddress), &Rc<Endpoint>> = HashMap::new();
-        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
-            for endpoint in &known.endpoints {
-                kept.insert((&backend.name, &endpoint.address), endpoint);
-            }
-        }
-        let backends = shared.backends.iter().map(|backend| CoreBackend::build(core, backend, &kept)).collect();
+        let kept = Kept::of(old);
+        let counters = shared.backends.iter().zip(&metrics.endpoints);
+        let backends = counters.map(|(backend, counters)| kept.backend(core, backend, counters)).collect();
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
@@ -139,46 +128,64 @@ impl Generation {
     }
 
     /// A backend.
-    pub fn backend(&self, id: BackendId) -> &CoreBackend {
+    pub fn backend(&self, id: BackendId) -> &Balanced {
         &self.backends[id.0 as usize]
     }
 
+    /// What a connection to a backend is asked for with.
+    pub fn dial(&self, id: BackendId, key: Option<u64>, reuse: Reuse, by: Tick) -> Dial<'_> {
+        let index = id.0 as usize;
+        Dial {
+            backend: &self.backends[index],
+            metrics: &self.metrics.backends[index],
+            table: self.shared.tables[index].as_ref(),
+            key,
+            attempts: self.shared.backends[index].settings.connect_attempts,
+            reuse,
+            by,
+        }
+    }
+
     /// All backends.
-    pub fn backends(&self) -> &[CoreBackend] {
+    pub fn backends(&self) -> &[Balanced] {
         &self.backends
     }
 }
 
-impl CoreBackend {
-    fn build(core: &Core, backend: &Backend, kept: &HashMap<(&str, &EndpointAddress), &Rc<Endpoint>>) -> Self {
-        let weights: Vec<u32> = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
-        let endpoints = backend
-            .endpoints
-            .iter()
-            .map(|endpoint| match kept.get(&(backend.name.as_str(), &endpoint.address)) {
-                Some(known) if known.settings == backend.settings => Rc::clone(known),
-                _ => Rc::new(Endpoint::new(endpoint.address.clone(), backend.settings.clone())),
-            })
-            .collect();
-        Self { turn: RefCell::new(WeightedRoundRobin::new(&weights, start(core))), endpoints }
-    }
+/// Endpoints of a generation that has been served, by backend and address.
+struct Kept<'o>(HashMap<&'o str, HashMap<&'o EndpointAddress, Vec<&'o Rc<Endpoint>>>>);
 
-    /// The endpoint whose turn it is; `None` when there is none that is ready.
-    pub fn next(&self) -> Option<&Rc<Endpoint>> {
-        match self.endpoints.as_slice() {
-            [only] => Some(only),
-            all => all.get(self.turn.borrow_mut().next()?),
+impl<'o> Kept<'o> {
+    fn of(old: &'o Generation) -> Self {
+        let mut kept: HashMap<&str, HashMap<&EndpointAddress, Vec<&Rc<Endpoint>>>> = HashMap::new();
+        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
+            let by_address = kept.entry(&backend.name).or_default();
+            for endpoint in known.endpoints() {
+                by_address.entry(&endpoint.address).or_default().push(endpoint);
+            }
         }
+        Self(kept)
     }
 
-    /// Where the first endpoint is: all of a backend's are of one kind.
-    pub fn first_address(&self) -> Option<&EndpointAddress> {
-        self.endpoints.first().map(|endpoint| &endpoint.address)
-    }
-
-    /// Its endpoints.
-    pub fn endpoints(&self) -> &[Rc<Endpoint>] {
-        &self.endpoints
+    /// A backend's endpoints on this core: those that were there before with the same settings, and new ones. One that
+    /// comes to a backend that had others is new to it; what it then has is warmed up.
+    fn backend(&self, core: &Core, backend: &Backend, counters: &[CoreCounters<EndpointMetrics>]) -> Balanced {
+        let before = self.0.get(backend.name.as_str());
+        let settings = &backend.settings;
+        let endpoint = |(endpoint, counters): (&ringway_core::model::Endpoint, &CoreCounters<EndpointMetrics>)| {
+            let known = before.and_then(|before| before.get(&endpoint.address));
+            if let Some(same) = known.and_then(|all| all.iter().find(|one| one.settings == settings.connection)) {
+                return Rc::clone(same);
+            }
+            let arrived = match known.and_then(|all| all.first()) {
+                Some(known) => known.arrived,
+                None => before.is_some_and(|before| !before.is_empty()).then(rt::now),
+            };
+            Rc::new(Endpoint::new(endpoint.address.clone(), settings.connection.clone(), counters.clone(), arrived))
+        };
+        let endpoints = backend.endpoints.iter().zip(counters).map(endpoint).collect();
+        let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        Balanced::new(&settings.balancing.policy, settings.balancing.slow_start, endpoints, weights, core.random())
     }
 }
 

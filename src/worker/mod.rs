@@ -23,7 +23,7 @@ use crate::snapshot::{Snapshot, SocketId};
 use crate::tls::TicketRing;
 
 pub use conn::{ConnGuard, ConnState, Registry};
-pub use generation::{CoreBackend, Generation, HttpSocket, Socket};
+pub use generation::{Generation, HttpSocket, Socket};
 
 /// What a worker is told.
 #[derive(Debug)]

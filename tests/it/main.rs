@@ -16,6 +16,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod balance;
 mod config;
 mod forwarding;
 mod http1;

@@ -25,6 +25,33 @@ fn a_refused_connection_is_502_and_another_endpoint_is_tried() {
     }
 }
 
+/// What was answered is not the next request: neither the head that could not be sent nor a body that was.
+#[test]
+fn an_answered_request_is_not_answered_again() {
+    let dead = format!("{}:9", crate::support::address());
+    let proxy = Proxy::to(&dead);
+    let mut client = proxy.client();
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.response().status, 502);
+    assert_eq!(client.response().status, 502);
+    assert_eq!(client.get("/3").status, 502);
+    proxy.expect_metric("ringway_requests_total", &["5xx"], 3.0);
+    assert_eq!(proxy.metric("ringway_requests_total", &["5xx"]), 3.0);
+
+    // An origin that goes away in the middle of a body whose rest looks like a request.
+    let origin = Origin::script(|mut conn, _| {
+        conn.head();
+        conn.abort();
+    });
+    let proxy = Proxy::to(&origin.address);
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx");
+    assert_eq!(client.response().status, 502);
+    client.send("GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!matches!(client.rest(), Ok(bytes) if !bytes.is_empty()));
+    assert_eq!(proxy.metric("ringway_requests_total", &["5xx"]), 1.0);
+}
+
 #[test]
 fn every_endpoint_refusing_is_503() {
     let dead: Vec<String> = (0..2).map(|_| format!("{}:9", crate::support::address())).collect();
@@ -55,8 +82,8 @@ fn an_origin_that_closes_without_an_answer_is_502() {
 fn closes_after_one(count: &'static AtomicUsize) -> Origin {
     Origin::script(move |mut conn, _| {
         if conn.request().is_some() {
-            conn.reply("200 OK", "one");
             count.fetch_add(1, Ordering::SeqCst);
+            conn.reply("200 OK", "one");
             // The next request meets the close on its way.
             if conn.number == 0 {
                 conn.head();

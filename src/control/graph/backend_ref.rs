@@ -14,7 +14,8 @@ use crate::control::resources::{Resource, Resources};
 use crate::control::source::Span;
 
 use super::grant::Reference;
-use super::{Problem, Report, Resolve};
+use super::policy::{BackendObject, Target as PolicyTarget};
+use super::{BackendState, Problem, Report, Resolve};
 
 /// The label by which EndpointSlices belong to a Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -66,7 +67,7 @@ pub(super) struct Backends<'r> {
     resources: &'r Resources,
     resolver: &'r mut dyn Resolve,
     known: HashMap<String, BackendId>,
-    all: Vec<Backend>,
+    all: Vec<BackendState>,
 }
 
 impl<'r> Backends<'r> {
@@ -74,7 +75,7 @@ impl<'r> Backends<'r> {
         Self { resources, resolver, known: HashMap::new(), all: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> Vec<Backend> {
+    pub(super) fn finish(self) -> Vec<BackendState> {
         self.all
     }
 
@@ -151,7 +152,8 @@ impl<'r> Backends<'r> {
             return Ok(*known);
         }
         let endpoints = self.static_endpoints(found, report);
-        Ok(self.add(name, endpoints))
+        let object = BackendObject { kind: "Backend", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
+        Ok(self.add(name, endpoints, vec![PolicyTarget::Backend(object)]))
     }
 
     fn static_endpoints(&mut self, backend: &Resource<BackendSpec>, report: &mut Report) -> Vec<Endpoint> {
@@ -229,13 +231,16 @@ impl<'r> Backends<'r> {
             let help = format!("endpoints come from EndpointSlices labelled {SERVICE_LABEL}: {}", wanted.name);
             report.warning_with_help(wanted.span, message, Some(help));
         }
-        Ok(self.add(name, endpoints))
+        let object = BackendObject { kind: "Service", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
+        let targets = vec![PolicyTarget::Port(object.clone(), port.name.clone()), PolicyTarget::Backend(object)];
+        Ok(self.add(name, endpoints, targets))
     }
 
-    fn add(&mut self, name: String, endpoints: Vec<Endpoint>) -> BackendId {
+    fn add(&mut self, name: String, endpoints: Vec<Endpoint>, policy_targets: Vec<PolicyTarget>) -> BackendId {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
-        self.all.push(Backend { name, endpoints, settings: BackendSettings::default() });
+        let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
+        self.all.push(BackendState { model, policy_targets });
         id
     }
 }

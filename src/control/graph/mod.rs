@@ -19,6 +19,7 @@ use ringway_core::model::{Backend, HostPattern, HttpRule, RouteId, WeightedTarge
 
 use super::read::Environment;
 use super::resources::Resources;
+use super::resources::backend_policy::BackendPolicySpec;
 use super::resources::meta::Meta;
 use super::resources::refs::BackendRef;
 use super::resources::ringway::ClientPolicySpec;
@@ -130,6 +131,15 @@ impl RouteState {
     }
 }
 
+/// A backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendState {
+    /// With the settings that it has without a policy.
+    pub model: Backend,
+    /// What a policy for it may be attached to, from the most specific on.
+    pub policy_targets: Vec<policy::Target>,
+}
+
 /// Everything, resolved.
 #[derive(Debug)]
 pub struct Graph<'r> {
@@ -140,7 +150,9 @@ pub struct Graph<'r> {
     /// Routes, oldest first, HTTP before TLS before TCP.
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendState>,
+    /// BackendPolicies and what they are attached to.
+    pub backend_policies: Policies<'r, BackendPolicySpec>,
     /// ClientPolicies and what they are attached to.
     pub client_policies: Policies<'r, ClientPolicySpec>,
     /// Warnings.
@@ -224,11 +236,13 @@ impl<'r> Graph<'r> {
         }
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
         let client_policies = targets.attach(&resources.client_policies, &mut report);
+        let backend_policies = targets.attach(&resources.backend_policies, &mut report);
         Self {
             resources,
             gateways,
             routes,
             backends: backends.finish(),
+            backend_policies,
             client_policies,
             diagnostics: report.diagnostics,
         }

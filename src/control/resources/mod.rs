@@ -1,6 +1,7 @@
 //! The kinds that are read, as published, typed. What a cluster would refuse at admission is refused here; what it
 //! would accept with a condition is accepted.
 
+pub mod backend_policy;
 pub mod core;
 pub mod filter;
 pub mod gateway;
@@ -49,13 +50,14 @@ pub struct Resources {
     pub backends: Vec<Resource<ringway::BackendSpec>>,
     pub certificates: Vec<Resource<ringway::CertificateSpec>>,
     pub client_policies: Vec<Resource<ringway::ClientPolicySpec>>,
+    pub backend_policies: Vec<Resource<backend_policy::BackendPolicySpec>>,
     seen: HashMap<(String, String, String), Span>,
 }
 
 /// Kinds of the groups that are known and come with later work.
 const LATER: [&str; 4] = ["ListenerSet", "GRPCRoute", "UDPRoute", "L4ForwardingPolicy"];
 
-const KINDS: [(&str, &str, &[&str]); 15] = [
+const KINDS: [(&str, &str, &[&str]); 16] = [
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
@@ -71,6 +73,7 @@ const KINDS: [(&str, &str, &[&str]); 15] = [
     (refs::RINGWAY_GROUP, "Backend", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "Certificate", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "ClientPolicy", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "BackendPolicy", &["v1alpha1"]),
 ];
 
 impl Resources {
@@ -121,6 +124,9 @@ impl Resources {
             (refs::RINGWAY_GROUP, "Backend") => self.put(kind, document, cx, spec, |all| &mut all.backends),
             (refs::RINGWAY_GROUP, "Certificate") => self.put(kind, document, cx, spec, |all| &mut all.certificates),
             (refs::RINGWAY_GROUP, "ClientPolicy") => self.put(kind, document, cx, spec, |all| &mut all.client_policies),
+            (refs::RINGWAY_GROUP, "BackendPolicy") => {
+                self.put(kind, document, cx, spec, |all| &mut all.backend_policies);
+            }
             (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
             (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),
             (_, "EndpointSlice") => {

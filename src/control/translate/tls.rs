@@ -2,35 +2,46 @@
 
 use ringway_core::model::{TlsParameters, TlsRoute, TlsServes, TlsSettings, TlsVersion};
 
+use super::backends::{Backends, Place};
 use super::{attached_hostnames, http_routes};
 use crate::control::graph::{Graph, RouteRules, Serves};
 use crate::control::resources::ringway::{ClientTls, TlsVersionName};
 use crate::tls;
 
 /// What a listener does.
-pub(super) fn listener(graph: &Graph<'_>, gateway: usize, listener: usize, port: u16) -> TlsServes {
+pub(super) fn listener(
+    graph: &Graph<'_>,
+    gateway: usize,
+    listener: usize,
+    port: u16,
+    backends: &mut Backends<'_, '_>,
+) -> TlsServes {
     let state = &graph.gateways[gateway].listeners[listener];
     match state.serves {
         Some(Serves::Https) => {
-            let routes = http_routes(graph, gateway, listener, port);
+            let routes = http_routes(graph, gateway, listener, port, backends);
             TlsServes::Https { tls: settings(graph, gateway, listener, &["http/1.1"]), routes }
         }
         Some(Serves::TlsTerminate) => {
             // What is inside is the backend's business, and so is its protocol: none is offered.
             let tls = settings(graph, gateway, listener, &[]);
-            TlsServes::Terminate { tls, routes: routes(graph, gateway, listener) }
+            TlsServes::Terminate { tls, routes: routes(graph, gateway, listener, backends) }
         }
-        _ => TlsServes::Passthrough { routes: routes(graph, gateway, listener) },
+        _ => TlsServes::Passthrough { routes: routes(graph, gateway, listener, backends) },
     }
 }
 
-fn routes(graph: &Graph<'_>, gateway: usize, listener: usize) -> Vec<TlsRoute> {
-    let attached = |route: &crate::control::graph::RouteState| {
-        let RouteRules::Tls(split) = &route.rules else { return None };
+fn routes(graph: &Graph<'_>, gateway: usize, listener: usize, backends: &mut Backends<'_, '_>) -> Vec<TlsRoute> {
+    let mut attached = Vec::new();
+    for (number, route) in graph.routes.iter().enumerate() {
+        let RouteRules::Tls(split) = &route.rules else { continue };
         let hostnames = attached_hostnames(route, gateway, listener);
-        (!hostnames.is_empty()).then(|| TlsRoute { id: route.id, hostnames, split: split.clone() })
-    };
-    graph.routes.iter().filter_map(attached).collect()
+        if !hostnames.is_empty() {
+            let split = backends.split(Place { gateway, listener, route: number, rule: 0 }, split);
+            attached.push(TlsRoute { id: route.id, hostnames, split });
+        }
+    }
+    attached
 }
 
 fn settings(graph: &Graph<'_>, gateway: usize, listener: usize, alpn: &[&str]) -> TlsSettings {

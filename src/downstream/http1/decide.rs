@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use ringway_core::balance::key::{self, KeyedRequest};
 use ringway_core::http::Method;
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
@@ -18,6 +19,7 @@ use super::{Cx, echo};
 use crate::buffer::Buf;
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
+use crate::upstream::Reuse;
 use crate::worker::Generation;
 
 /// What is done about a request.
@@ -69,10 +71,12 @@ pub(super) struct Plan {
     pub(super) head: usize,
     /// Until when the whole exchange may take.
     pub(super) by: Tick,
+    /// The hash that its endpoint is chosen by.
+    pub(super) key: Option<u64>,
     /// How long one request to a backend may take.
     pub(super) backend_request: Option<std::time::Duration>,
-    /// A kept connection has to be proven alive before this request is sent on it.
-    pub(super) look: bool,
+    /// Whether it goes on a kept connection.
+    pub(super) reuse: Reuse,
     /// Body bytes allowed.
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
@@ -137,9 +141,9 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     }
     let mut id = [0; 36];
     let context = RequestContext {
-        client: &cx.client,
+        client: &cx.client_text,
         scheme: if cx.secure.is_some() { "https" } else { "http" },
-        trusted: policy.trusted.iter().any(|net| net.contains(&cx.peer)),
+        trusted: policy.trusted.iter().any(|net| net.contains(&cx.client.ip())),
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
@@ -208,7 +212,11 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         head: scratch.len(),
         by: compiled.timeouts.request.map_or(Tick::MAX, rt::tick_after),
         backend_request: compiled.timeouts.backend_request,
-        look: !head.method.is_idempotent(),
+        key: generation.shared.hash_key(id).and_then(|wanted| {
+            let request = KeyedRequest { path: &head.path, query: head.query, fields: &Fields(&head) };
+            key::of_request(wanted, &request, || cx.client.flow())
+        }),
+        reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
         body_limit: limit,
         expect_continue: head.expect_continue,
         counted: Counted { generation: Rc::clone(&generation), route: compiled.route, started },

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode;
-use ringway_core::http1::exchange::{self, FailurePlan, HeadPlan, UpstreamFault};
+use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
 use ringway_core::http1::request::Framing;
 use ringway_core::http1::{FieldStorage, response};
 use rustix::net::Shutdown;
@@ -24,9 +24,9 @@ use crate::metrics::{DownstreamError, UpstreamError};
 use crate::relay::{self, Moved};
 use crate::rt::{self, Reader, Signal, Stream, Tick, Writer};
 use crate::sys;
-use crate::upstream::{self, ConnectError, Connection};
+use crate::upstream::{self, ConnectError, ConnectFailure, Connected};
 
-/// Connections tried for one request.
+/// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
 
 /// How the answer went.
@@ -70,36 +70,21 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
     let (start, end) = (buf.mark(), buf.mark_end());
     let streaming = !plan.body.is_done();
     let generation = std::rc::Rc::clone(&plan.counted.generation);
-    let backend = generation.backend(plan.backend);
     let metrics = generation.metrics.backends[plan.backend.0 as usize].clone();
     for attempt in 1.. {
-        let Some(endpoint) = backend.next() else {
-            metrics.error(UpstreamError::NoEndpoint);
-            return local::upstream_fault(cx, down, buf, 503, &plan).await;
-        };
-        metrics.requests.inc();
         let by = match plan.backend_request {
             None => plan.by,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
-        let Connection { stream: mut up, reused } = match upstream::connect(endpoint, plan.look, by).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                let fault = match error {
-                    ConnectError::Refused => UpstreamFault::ConnectRefused,
-                    ConnectError::Timeout => UpstreamFault::ConnectTimeout,
-                    ConnectError::NoResources => UpstreamFault::NoResources,
-                };
-                metrics.error(upstream_error(fault));
-                let left = more && backend.endpoints().len() > attempt;
-                match plan.exchange.upstream_failed(fault, false, left) {
-                    FailurePlan::Retry => continue,
-                    FailurePlan::Answer { status } => {
-                        return local::upstream_fault(cx, down, buf, status, &plan).await;
-                    }
-                    FailurePlan::CutDownstream => return cut(down, buf),
-                }
+        let connected = upstream::connect(generation.dial(plan.backend, plan.key, plan.reuse, by)).await;
+        let Connected { mut lease, stream: mut up, reused } = match connected {
+            Ok(connected) => connected,
+            Err(failure) => {
+                let status = unconnected(failure, &mut plan.exchange);
+                // What was to be sent is the answered request, not the next one.
+                buf.consume(first);
+                return local::upstream_fault(cx, down, buf, status, &plan).await;
             }
         };
         up.wr.set_stall_timeout(cx.timeouts.get().body_idle);
@@ -116,6 +101,11 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
             let watch = Watch::Peer(&down.rd, down.fd());
             let answered = answer(cx, &mut up.rd, &mut down.wr, watch, &mut plan, by, &Progress::default()).await;
             let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
+            if written.is_err() {
+                // It has left some of the request there.
+                buf.set_window(start..end);
+                buf.consume(first);
+            }
             (answered, sent)
         };
         match answered {
@@ -126,7 +116,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 plan.exchange.response_complete();
                 let finish = plan.exchange.finish();
                 if clean && sent == Sent::Whole && finish.upstream == exchange::After::Reuse {
-                    endpoint.put(up);
+                    lease.put(up);
                 }
                 local::count(cx, &plan.counted, status);
                 let after = match finish.downstream {
@@ -137,6 +127,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 return (after, buf);
             }
             Answered::Tunnel(from_up) => {
+                lease.answered();
                 local::count(cx, &plan.counted, 101);
                 let moved = Moved::default();
                 let idle = cx.timeouts.get().stream_idle;
@@ -184,6 +175,24 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// How a request is answered for which there is no connection. Nothing of it has been sent.
+fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
+    let fault = match failure.error {
+        ConnectError::NoEndpoint => return 503,
+        ConnectError::Refused => UpstreamFault::ConnectRefused,
+        ConnectError::Timeout => UpstreamFault::ConnectTimeout,
+        ConnectError::NoResources => UpstreamFault::NoResources,
+    };
+    match exchange.upstream_failed(fault, false, failure.attempts > 1) {
+        FailurePlan::Answer { status } => status,
+        FailurePlan::Retry => match exchange.upstream_failed(fault, false, false) {
+            FailurePlan::Answer { status } => status,
+            FailurePlan::Retry | FailurePlan::CutDownstream => 503,
+        },
+        FailurePlan::CutDownstream => 503,
+    }
 }
 
 /// Breaks the client's connection off, so that it cannot take what it has for a whole answer.
@@ -262,6 +271,8 @@ async fn both(
         answered
     };
     let ((sent, buf), answered) = rt::join(pin!(send), pin!(receive)).await;
+    // Whether it has come whole decides whether the client's connection can go on.
+    plan.body = upload.body;
     (answered, sent, buf)
 }
 

@@ -13,7 +13,6 @@ mod piece;
 
 use std::cell::Cell;
 use std::future::Future;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,8 +21,8 @@ use ringway_core::model::{ClientLimits, ClientTimeouts};
 use rustix::net::Shutdown;
 
 use self::decide::Decision;
-use super::Conn;
 use super::tls::Secure;
+use super::{Client, Conn};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, Stream, Tick};
@@ -34,9 +33,9 @@ use crate::worker::{ConnGuard, ConnState, Core};
 struct Cx {
     core: Rc<Core>,
     socket: SocketId,
-    peer: IpAddr,
-    /// The peer, as text.
-    client: String,
+    client: Client,
+    /// The client's address, as text.
+    client_text: String,
     guard: ConnGuard,
     timeouts: Cell<ClientTimeouts>,
     limits: Cell<ClientLimits>,
@@ -73,8 +72,8 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Box::new(Cx {
         socket: conn.socket,
-        peer: conn.peer.ip(),
-        client: conn.peer.ip().to_string(),
+        client_text: conn.client.ip().to_string(),
+        client: conn.client,
         guard: conn.guard,
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
@@ -161,6 +160,7 @@ fn end(cx: &Cx, stream: Stream) -> Burst {
     Burst::Over
 }
 
+#[allow(clippy::large_enum_variant, reason = "moved once per request; a box would be an allocation per request")]
 enum Read {
     Request(Decision),
     Quiet,

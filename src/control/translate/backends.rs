@@ -1,0 +1,146 @@
+//! Backends with the policies that are in force on the ways to them.
+//!
+//! A BackendPolicy may be attached to a backend or to a way to it (rule, route, listener, Gateway), so one backend can
+//! have several settings. Each combination that is used becomes a backend of the model; what nothing leads to is left
+//! out.
+
+use std::collections::HashMap;
+
+use ringway_core::model::{
+    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, WeightedTarget,
+};
+
+use crate::control::graph::Graph;
+use crate::control::graph::policy::Target as PolicyTarget;
+use crate::control::resources::Resource;
+use crate::control::resources::backend_policy::{
+    BackendPolicySpec, BackendProxyProtocol, ConsistentHash, HashType, LoadBalancerType, ProxyTlv, ProxyVersion,
+};
+
+/// A place from which traffic goes to backends, in indices of the graph.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) gateway: usize,
+    pub(super) listener: usize,
+    pub(super) route: usize,
+    pub(super) rule: usize,
+}
+
+/// The model's backends while they are found.
+pub(super) struct Backends<'g, 'r> {
+    graph: &'g Graph<'r>,
+    known: HashMap<(BackendId, Option<String>), BackendId>,
+    all: Vec<Backend>,
+}
+
+impl<'g, 'r> Backends<'g, 'r> {
+    pub(super) fn new(graph: &'g Graph<'r>) -> Self {
+        Self { graph, known: HashMap::new(), all: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> Vec<Backend> {
+        self.all
+    }
+
+    /// A split of the graph's backends as one of the model's.
+    pub(super) fn split(&mut self, place: Place, split: &[WeightedTarget]) -> Vec<WeightedTarget> {
+        let target = |target: Target| match target {
+            Target::Backend(id) => Target::Backend(self.backend(place, id)),
+            Target::Invalid => Target::Invalid,
+        };
+        let mut target = target;
+        split.iter().map(|share| WeightedTarget { target: target(share.target), ..*share }).collect()
+    }
+
+    fn backend(&mut self, place: Place, id: BackendId) -> BackendId {
+        let found = &self.graph.backends[id.0 as usize];
+        let way = [
+            PolicyTarget::Rule(place.route, place.rule),
+            PolicyTarget::Route(place.route),
+            PolicyTarget::Listener(place.gateway, place.listener),
+            PolicyTarget::Gateway(place.gateway),
+        ];
+        let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
+        let name = policy.map(|policy| policy.meta.full_name());
+        let all = &mut self.all;
+        *self.known.entry((id, name)).or_insert_with_key(|(_, name)| {
+            let settings = policy.map_or_else(|| found.model.settings.clone(), settings);
+            all.push(Backend { policy: name.clone(), settings, ..found.model.clone() });
+            BackendId(u32::try_from(all.len() - 1).expect("fewer backends than 2^32"))
+        })
+    }
+}
+
+fn settings(policy: &Resource<BackendPolicySpec>) -> BackendSettings {
+    let spec = &policy.spec;
+    let mut settings = BackendSettings::default();
+    if let Some(balancer) = &spec.load_balancer {
+        settings.balancing.policy = match (balancer.kind, &balancer.consistent_hash) {
+            (LoadBalancerType::ConsistentHash, Some(hash)) => {
+                LoadBalancer::ConsistentHash { key: hash_key(hash), table: hash.size() }
+            }
+            (LoadBalancerType::RoundRobin, _) => LoadBalancer::RoundRobin,
+            (LoadBalancerType::Random, _) => LoadBalancer::Random,
+            (LoadBalancerType::PeakEwma, _) => LoadBalancer::PeakEwma,
+            (LoadBalancerType::LeastRequest | LoadBalancerType::ConsistentHash, _) => LoadBalancer::LeastRequest,
+        };
+        settings.balancing.slow_start = balancer.slow_start.as_ref().map(|slow_start| slow_start.window.0);
+    }
+    let count = |value: i64| u32::try_from(value).expect("bounds of the field");
+    if let Some(breaker) = &spec.circuit_breaker {
+        let limits = &mut settings.limits;
+        limits.connections = breaker.max_connections.map(|found| count(found.0));
+        limits.requests = breaker.max_parallel_requests.map(|found| count(found.0));
+        limits.pending = breaker.max_pending_requests.map_or(limits.pending, |found| count(found.0));
+        limits.pending_timeout = breaker.pending_timeout.map_or(limits.pending_timeout, |found| found.0);
+    }
+    let connection = &mut settings.connection;
+    if let Some(timeout) = &spec.timeout {
+        let connect = timeout.tcp.as_ref().and_then(|tcp| tcp.connect);
+        connection.connect_timeout = connect.map_or(connection.connect_timeout, |found| found.0);
+        let idle = timeout.http.as_ref().and_then(|http| http.idle);
+        connection.idle_timeout = idle.map_or(connection.idle_timeout, |found| found.0);
+    }
+    if let Some(max) = spec.connection.as_ref().and_then(|connection| connection.max_idle) {
+        connection.max_idle = usize::try_from(max.0).expect("bounds of the field");
+    }
+    connection.proxy_protocol = spec.proxy_protocol.as_ref().map(proxy_header);
+    if let Some(retries) = spec.retry.as_ref().and_then(|retry| retry.num_retries) {
+        settings.connect_attempts = count(retries.0) + 1;
+    }
+    settings
+}
+
+fn hash_key(hash: &ConsistentHash) -> HashKey {
+    match hash.kind {
+        HashType::SourceIp => HashKey::SourceIp,
+        HashType::FiveTuple => HashKey::FiveTuple,
+        HashType::Header => HashKey::Headers(hash.header.iter().map(|header| header.name.to_lowercase()).collect()),
+        HashType::Headers => {
+            let headers = hash.headers.iter().flat_map(|headers| headers.iter());
+            HashKey::Headers(headers.map(|header| header.name.to_lowercase()).collect())
+        }
+        HashType::Cookie => {
+            HashKey::Cookie(hash.cookie.as_ref().map(|cookie| cookie.name.0.clone()).unwrap_or_default())
+        }
+        HashType::QueryParams => {
+            let params = hash.query_params.iter().flat_map(|params| params.iter());
+            HashKey::QueryParams(params.map(|param| param.name.0.clone()).collect())
+        }
+        HashType::Path => HashKey::Path,
+    }
+}
+
+fn proxy_header(found: &BackendProxyProtocol) -> ProxyHeader {
+    let has = |tlv: ProxyTlv| found.tlvs.contains(&tlv);
+    match found.version {
+        ProxyVersion::V1 => ProxyHeader::V1,
+        ProxyVersion::V2 => ProxyHeader::V2(ProxyTlvs {
+            alpn: has(ProxyTlv::Alpn),
+            authority: has(ProxyTlv::Authority),
+            ssl: has(ProxyTlv::Ssl),
+            unique_id: has(ProxyTlv::UniqueId),
+            crc32c: has(ProxyTlv::Crc32c),
+        }),
+    }
+}
