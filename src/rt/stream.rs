@@ -270,9 +270,9 @@ impl Reader {
             match taken {
                 Ok(Taken::Bytes(n)) => return (Ok(Some(n)), buf),
                 Ok(Taken::End) => return (Ok(Some(0)), buf),
-                Ok(Taken::Nothing) => {}
+                Ok(Taken::Nothing) => self.answer(&session),
                 Err(error) => {
-                    self.alert(&session);
+                    self.answer(&session);
                     return (Err(error), buf);
                 }
             }
@@ -298,12 +298,17 @@ impl Reader {
         }
     }
 
-    /// Tells the peer what it has done wrong, if that is possible at once.
-    fn alert(&self, session: &RefCell<Session>) {
+    /// Sends what reading has made the session want to say (an alert, the answer to a key update), if that is possible
+    /// at once; otherwise it leaves with the next write.
+    fn answer(&self, session: &RefCell<Session>) {
         let mut session = session.borrow_mut();
+        if !session.wants_write() {
+            return;
+        }
         let mut out = Buf::new(Class::Head);
-        if !session.writing && session.records(&mut out) {
-            sys::send_now(self.fd, out.data());
+        if session.records(&mut out) {
+            let sent = sys::send_now(self.fd, out.data());
+            session.unsent(&out.data()[sent..]);
         }
     }
 

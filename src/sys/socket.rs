@@ -167,9 +167,10 @@ pub fn peer_state(fd: RawFd) -> PeerState {
     }
 }
 
-/// Sends as much of `bytes` as the socket takes at once. For last words: nothing is done about what it does not take.
-pub fn send_now(fd: RawFd, bytes: &[u8]) {
-    let _taken = net::send(borrow(fd), bytes, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL);
+/// Sends as much of `bytes` as the socket takes at once, and says how much that was. For last words: on a broken
+/// connection it is nothing, and its reader will find out.
+pub fn send_now(fd: RawFd, bytes: &[u8]) -> usize {
+    net::send(borrow(fd), bytes, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL).unwrap_or(0)
 }
 
 /// Receives what is there: `None` when there is nothing, 0 at the end of the stream.

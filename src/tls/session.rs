@@ -24,6 +24,8 @@ pub struct Session {
     fault: Option<rustls::Error>,
     /// Records are on their way to the socket: none may be put in between.
     pub(crate) writing: bool,
+    /// Records that the socket did not take when they were offered to it in passing.
+    unsent: Vec<u8>,
 }
 
 /// What [`Session::take`] found.
@@ -62,7 +64,7 @@ impl Session {
         let mut conn = conn.into();
         // What is encrypted is bounded by the buffers of whoever writes.
         conn.set_buffer_limit(None);
-        Self { conn, raw: None, more: false, eof: false, fault: None, writing: false }
+        Self { conn, raw: None, more: false, eof: false, fault: None, writing: false, unsent: Vec::new() }
     }
 
     /// Gives it records that were read.
@@ -172,6 +174,12 @@ impl Session {
 
     /// Moves records that are to be sent into the room of `out`; whether there were any.
     pub fn records(&mut self, out: &mut Buf) -> bool {
+        if !self.unsent.is_empty() {
+            let n = self.unsent.len().min(out.room());
+            let fits = out.push(&self.unsent[..n]);
+            debug_assert!(fits, "no more than there is room for");
+            self.unsent.drain(..n);
+        }
         while self.conn.wants_write() && out.room() > 0 {
             // Copying into a buffer does not fail.
             let _copied = self.conn.write_tls(&mut Room(out));
@@ -179,9 +187,14 @@ impl Session {
         !out.is_empty()
     }
 
-    /// Whether there are records to send.
+    /// Takes records back that were not sent; they go first.
+    pub fn unsent(&mut self, rest: &[u8]) {
+        self.unsent.splice(0..0, rest.iter().copied());
+    }
+
+    /// Whether there are records to send that nobody is sending.
     pub fn wants_write(&self) -> bool {
-        self.conn.wants_write()
+        !self.writing && self.conn.wants_write()
     }
 
     /// The version that was agreed on.

@@ -27,4 +27,6 @@ mod reload;
 mod route;
 mod security;
 mod tcp;
+mod tls;
+mod tls_input;
 mod upstream;

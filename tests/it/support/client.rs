@@ -56,8 +56,9 @@ pub enum Ended {
 }
 
 /// A connection.
-pub struct Client {
-    pub stream: TcpStream,
+#[derive(Debug)]
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
 }
 
@@ -74,6 +75,22 @@ impl Client {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
+    pub fn finish(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    /// Closes by a reset.
+    pub fn abort(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("send");
     }
@@ -81,10 +98,6 @@ impl Client {
     /// Sends what the peer will take; it may have closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
-    }
-
-    pub fn finish(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("shutdown");
     }
 
     pub fn get(&mut self, path: &str) -> Response {
@@ -235,12 +248,6 @@ impl Client {
             self.fill(false).unwrap_or_else(|ended| panic!("{count} bytes wanted: {ended:?}"));
         }
         self.buffer.drain(..count).collect()
-    }
-
-    /// Closes by a reset.
-    pub fn abort(self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 

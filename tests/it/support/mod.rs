@@ -3,6 +3,7 @@
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod tls;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
