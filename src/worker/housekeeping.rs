@@ -1,7 +1,9 @@
 //! What a core does once a second: ages its pools, gives memory back, publishes its gauges.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringway_core::http::Date;
 
 use super::Core;
 use crate::{buffer, relay, rt};
@@ -11,6 +13,7 @@ pub(super) async fn run(core: Rc<Core>) {
     let mut wanted = 0;
     loop {
         rt::sleep(Duration::from_secs(1)).await;
+        core.date.set(date());
         let generation = core.generation();
         let mut pooled = 0;
         for backend in generation.backends() {
@@ -32,4 +35,9 @@ pub(super) async fn run(core: Rc<Core>) {
         core.metrics.pool_idle.set(pooled as u64);
         core.metrics.buffers_in_use.set(buffer::in_use() as u64);
     }
+}
+
+/// The time of day. A clock before 1970 is one that has not been set.
+pub(super) fn date() -> Date {
+    Date::at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ringway_core::http::Date;
+
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::snapshot::{Snapshot, SocketId};
@@ -82,6 +84,7 @@ pub struct Core {
     pub scratch: RefCell<Vec<u8>>,
     generation: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
+    date: Cell<Date>,
     random: Cell<u64>,
 }
 
@@ -94,6 +97,11 @@ impl Core {
     /// Whether connections should end after the exchange they are in.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// The Date of answers, renewed once a second.
+    pub fn date(&self) -> Date {
+        self.date.get()
     }
 
     /// A random number: request ids, starting points. Not for secrets.
@@ -123,6 +131,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),
+        date: Cell::new(housekeeping::date()),
         random: Cell::new(seed),
         settings,
     });

@@ -298,6 +298,23 @@ fn max_forwards_is_counted_down() {
 }
 
 #[test]
+fn every_answer_has_one_date() {
+    let origin = Origin::replying(|request| {
+        let date = if request.target == "/dated" { "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" } else { "" };
+        format!("HTTP/1.1 200 OK\r\n{date}Content-Length: 0\r\n\r\n").into_bytes()
+    });
+    let proxy = Proxy::to(&origin.address);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/dated").header("date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    for raw in ["GET /undated HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"] {
+        client.send(raw);
+        let response = client.response();
+        let date = response.header("date").unwrap();
+        assert!(date.len() == 29 && date.ends_with(" GMT") && !date.contains("1994"), "{date}");
+    }
+}
+
+#[test]
 fn a_body_until_close_is_passed_on_whole() {
     let origin = Origin::closing("HTTP/1.1 200 OK\r\n\r\nall of it");
     let proxy = Proxy::to(&origin.address);

@@ -41,6 +41,8 @@ pub enum Tag {
     Forwarded,
     /// Via
     Via,
+    /// Date
+    Date,
     /// X-Real-IP and any other X-Forwarded-*: believed from trusted peers only.
     PeerClaim,
 }
@@ -114,6 +116,7 @@ pub fn classify_response(name: &[u8]) -> Tag {
     match (first | 0x20, name.len()) {
         (b'c', 10) if is(b"connection") => Tag::Connection,
         (b'c', 14) if is(b"content-length") => Tag::ContentLength,
+        (b'd', 4) if is(b"date") => Tag::Date,
         (b'k', 10) if is(b"keep-alive") => Tag::Drop,
         (b'p', 16) if is(b"proxy-connection") => Tag::Drop,
         (b't', 2) if is(b"te") => Tag::Drop,

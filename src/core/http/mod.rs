@@ -1,8 +1,10 @@
 //! What every version of HTTP shares: methods, versions, fields and who may pass them on (RFC 9110).
 
+mod date;
 mod field;
 mod method;
 
+pub use date::Date;
 pub use field::{Tag, classify_request, classify_response, connection_options, is_forbidden_trailer, is_token};
 pub use method::{Method, Version};
 

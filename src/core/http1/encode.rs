@@ -3,7 +3,7 @@
 use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
-use crate::http::{Tag, Version, is_token, list};
+use crate::http::{Date, Tag, Version, is_token, list};
 use crate::model::{ClientPolicy, Filters, HeaderModifier, Redirect, RedirectPort};
 use crate::route::{Matched, replace_path};
 
@@ -221,7 +221,9 @@ fn client_fields(head: &RequestHead<'_>, context: &RequestContext<'_>, modifier:
     let proto = believed(Tag::XForwardedProto).unwrap_or(context.scheme.as_bytes());
     let host = believed(Tag::XForwardedHost).unwrap_or(head.authority);
     modifier.pass(out, b"x-forwarded-proto", proto);
-    modifier.pass(out, b"x-forwarded-host", host);
+    if !host.is_empty() {
+        modifier.pass(out, b"x-forwarded-host", host);
+    }
     let sane = |id: &&[u8]| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT;
     let id = believed(Tag::XRequestId).filter(sane).unwrap_or(context.request_id.as_bytes());
     modifier.pass(out, b"x-request-id", id);
@@ -271,13 +273,13 @@ fn forwarded(head: &RequestHead<'_>, context: &RequestContext<'_>, out: &mut Out
     out.put(context.scheme.as_bytes());
 }
 
-/// The head that goes downstream.
-pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, out: &mut Vec<u8>) {
+/// The head that goes downstream. An answer without a Date gets `now` (RFC 9110 section 6.6.1).
+pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now: &Date, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, head.status, head.reason);
     let HeadPlan::Final { framing, close, keep_alive_10 } = *plan else {
         for (tag, name, value) in head.fields.tagged() {
-            if tag == Tag::Plain {
+            if matches!(tag, Tag::Plain | Tag::Date) {
                 out.field(name, value);
             }
         }
@@ -291,12 +293,20 @@ pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, out
         return;
     };
     let mut modifier = Modifier::new(&filters.response_headers);
+    let mut dated = false;
     for (tag, name, value) in head.fields.tagged() {
         match tag {
             Tag::Plain => modifier.pass(&mut out, name, value),
+            Tag::Date => {
+                dated = true;
+                modifier.pass(&mut out, name, value);
+            }
             Tag::Trailer if framing == ResponseFraming::Chunked => modifier.pass(&mut out, name, value),
             _ => {}
         }
+    }
+    if !dated {
+        modifier.pass(&mut out, b"date", now.as_bytes());
     }
     modifier.finish(&mut out);
     match framing {
@@ -347,7 +357,8 @@ impl Reply {
     pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false };
 }
 
-fn end_of_reply(out: &mut Out<'_>, reply: Reply, body: &[u8]) {
+fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
+    out.field(b"date", now.as_bytes());
     out.length(body.len() as u64);
     if reply.close {
         out.put(b"connection: close\r\n");
@@ -361,7 +372,7 @@ fn end_of_reply(out: &mut Out<'_>, reply: Reply, body: &[u8]) {
 }
 
 /// An error of ours: a short text that says which.
-pub fn error(status: u16, reply: Reply, out: &mut Vec<u8>) {
+pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let reason = reason_of(status);
     let mut out = Out(out);
     status_line(&mut out, status, reason.as_bytes());
@@ -373,23 +384,23 @@ pub fn error(status: u16, reply: Reply, out: &mut Vec<u8>) {
     let len = reason.len().min(body.len() - 1);
     body[..len].copy_from_slice(&reason.as_bytes()[..len]);
     body[len] = b'\n';
-    end_of_reply(&mut out, reply, &body[..=len]);
+    end_of_reply(&mut out, reply, now, &body[..=len]);
 }
 
 /// A whole answer of ours with a body.
-pub fn content(status: u16, content_type: &str, body: &[u8], reply: Reply, out: &mut Vec<u8>) {
+pub fn content(status: u16, content_type: &str, body: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, status, reason_of(status).as_bytes());
     out.field(b"content-type", content_type.as_bytes());
-    end_of_reply(&mut out, reply, body);
+    end_of_reply(&mut out, reply, now, body);
 }
 
 /// The answer to OPTIONS that must not go further (RFC 9110 section 7.6.2).
-pub fn options(reply: Reply, out: &mut Vec<u8>) {
+pub fn options(reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let mut out = Out(out);
     status_line(&mut out, 200, b"OK");
     out.put(b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
-    end_of_reply(&mut out, reply, b"");
+    end_of_reply(&mut out, reply, now, b"");
 }
 
 /// A redirect (Gateway API HTTPRequestRedirectFilter). `scheme` is the request's.
@@ -399,6 +410,7 @@ pub fn redirect(
     matched: Matched<'_>,
     scheme: &str,
     reply: Reply,
+    now: &Date,
     out: &mut Vec<u8>,
 ) {
     let mut out = Out(out);
@@ -426,7 +438,7 @@ pub fn redirect(
         out.put(query);
     }
     out.put(b"\r\n");
-    end_of_reply(&mut out, reply, b"");
+    end_of_reply(&mut out, reply, now, b"");
 }
 
 /// The registered reason phrase, for statuses that we make.

@@ -10,7 +10,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
-use ringway_core::http::Method;
+use ringway_core::http::{Date, Method};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::{BodyDecoder, CRLF, LAST_CHUNK, chunk_header};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
@@ -353,7 +353,7 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
         match plan {
             (down, FailurePlan::Retry) => assert!(down.is_empty(), "nothing has reached the client before a retry"),
             (mut down, FailurePlan::Answer { status }) => {
-                encode::error(status, reply, &mut down);
+                encode::error(status, reply, &Date::at(0), &mut down);
                 return Outcome { down, close: reply.close, cut: false, passed: false };
             }
             (_, FailurePlan::CutDownstream) => unreachable!("returned above"),
@@ -383,12 +383,12 @@ fn pass(
         match plan {
             HeadPlan::Interim { forward } => {
                 if forward {
-                    encode::response(&head, &Filters::default(), &plan, &mut down);
+                    encode::response(&head, &Filters::default(), &plan, &Date::at(0), &mut down);
                 }
             }
             HeadPlan::Tunnel => unreachable!("nobody asks for an upgrade here"),
             HeadPlan::Final { .. } => {
-                encode::response(&head, &Filters::default(), &plan, &mut down);
+                encode::response(&head, &Filters::default(), &plan, &Date::at(0), &mut down);
                 let mut decoder = BodyDecoder::response(head.body);
                 let decoded = decode_in_pieces(random, &mut decoder, &bytes[at..]);
                 let Ok((payload, used, mut whole)) = decoded else { return Err((down, UpstreamFault::BadBody)) };

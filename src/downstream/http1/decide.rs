@@ -137,7 +137,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         return local.error(413, Some(DownstreamError::BodyTooLarge));
     }
     if head.max_forwards == Some(0) {
-        return local.answer(200, encode::options);
+        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
     }
     let mut id = [0; 36];
     let context = RequestContext {
@@ -173,7 +173,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
             return local.answer(redirect.status, |reply, out| {
-                encode::redirect(&head, redirect, matched, context.scheme, reply, out);
+                encode::redirect(&head, redirect, matched, context.scheme, reply, &core.date(), out);
             });
         }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
@@ -196,7 +196,8 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
             metrics.requests.inc();
             let body = echo::describe(&scratch, name, cx.secure.as_deref());
             drop(scratch);
-            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, out));
+            let date = core.date();
+            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, &date, out));
         }
         Some(_) => {}
     }
@@ -247,7 +248,8 @@ impl Local<'_> {
         if let Some(error) = error {
             self.cx.core.metrics.downstream_error(error);
         }
-        self.answer(status, |reply, out| encode::error(status, reply, out))
+        let date = self.cx.core.date();
+        self.answer(status, |reply, out| encode::error(status, reply, &date, out))
     }
 
     /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
@@ -272,7 +274,7 @@ impl Local<'_> {
 /// The answer to something that is no request: nothing behind it can be understood either.
 fn refuse(cx: &Cx, status: u16, error: DownstreamError) -> Decision {
     cx.core.metrics.downstream_error(error);
-    let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, out));
+    let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, &cx.core.date(), out));
     Decision::Answer(Answer { bytes, status, counted: None, body: BodyDecoder::none(), close: true })
 }
 

@@ -472,7 +472,7 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf, progre
             let filters = generation.filters(plan.socket, plan.rule);
             let mut scratch = cx.core.scratch.borrow_mut();
             scratch.clear();
-            encode::response(&head, filters, &planned, &mut scratch);
+            encode::response(&head, filters, &planned, &cx.core.date(), &mut scratch);
             let (old, status) = (head.len, head.status);
             let body = BodyDecoder::response(head.body);
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {

@@ -96,7 +96,7 @@ pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status:
     let whole = plan.body.is_done();
     let reply =
         Reply { close: plan.reply.close || !whole, keep_alive_10: plan.reply.keep_alive_10 && whole, ..plan.reply };
-    let bytes = error(status, reply);
+    let bytes = error(cx, status, reply);
     if send(&mut down.wr, &bytes).await.is_err() {
         return (After::Close, buf);
     }
@@ -114,14 +114,14 @@ pub(super) async fn client_fault(
 ) -> (After, Buf) {
     cx.core.metrics.downstream_error(reason);
     count(cx, &plan.counted, status);
-    let bytes = error(status, Reply { close: true, keep_alive_10: false, ..plan.reply });
+    let bytes = error(cx, status, Reply { close: true, keep_alive_10: false, ..plan.reply });
     let sent = send(&mut down.wr, &bytes).await;
     (if sent.is_ok() { After::Linger } else { After::Close }, buf)
 }
 
-fn error(status: u16, reply: Reply) -> Vec<u8> {
+fn error(cx: &Cx, status: u16, reply: Reply) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    encode::error(status, reply, &mut bytes);
+    encode::error(status, reply, &cx.core.date(), &mut bytes);
     bytes
 }
 

@@ -26,5 +26,5 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(second.query, head.query);
     }
     let mut answer = Vec::new();
-    encode::error(400, Reply::to(&head, false), &mut answer);
+    encode::error(400, Reply::to(&head, false), &ringway_core::http::Date::at(0), &mut answer);
 });
