@@ -66,6 +66,11 @@ fn client(policy: &ClientPolicy) -> Value {
             "bodyBytes": policy.limits.body_bytes,
         },
         "trusted": trusted,
+        "proxyProtocol": policy.proxy_protocol.as_ref().map(|found| json!({
+            "trusted": found.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "optional": found.optional,
+            "timeout": duration(found.timeout),
+        })),
         "forwarded": policy.forwarded,
         "via": policy.via,
         "clientCertificate": policy.client_certificate,

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, RedirectPort, RouteId,
-    Socket, TcpListener, TlsListener, WeightedTarget,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, ProxyProtocol, RedirectPort,
+    RouteId, Socket, TcpListener, TlsListener, WeightedTarget,
 };
 
 use self::backends::{Backends, Place};
@@ -158,6 +158,11 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(found) = &spec.client_ip_detection {
         policy.trusted = found.x_forwarded_for.trusted_cidrs.iter().map(|range| range.0).collect();
     }
+    policy.proxy_protocol = spec.proxy_protocol.as_ref().map(|found| ProxyProtocol {
+        trusted: found.trusted_cidrs.iter().map(|range| range.0).collect(),
+        optional: found.optional,
+        timeout: found.timeout.0,
+    });
     if let Some(http) = spec.timeout.as_ref().and_then(|timeout| timeout.http.as_ref()) {
         let timeouts = &mut policy.timeouts;
         timeouts.header = http.request_headers.map_or(timeouts.header, |found| found.0);

@@ -1,6 +1,7 @@
 //! Accepted connections: which protocol, which handler, and the boundary at which a panic ends.
 
 mod http1;
+mod proxy_protocol;
 mod tcp;
 mod tls;
 
@@ -12,6 +13,7 @@ use std::rc::Rc;
 
 use ringway_core::balance::key::{self, Flow};
 
+use crate::buffer::Buf;
 use crate::rt::{self, Stream};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys;
@@ -27,6 +29,10 @@ pub(crate) struct Client {
     /// The end that it talks to, once it is asked for.
     destination: OnceCell<SocketAddr>,
     fd: RawFd,
+    /// The name that it asked for in a ClientHello that is passed on.
+    server_name: Option<Box<str>>,
+    /// An identity for PROXY headers, once it is asked for.
+    id: OnceCell<u64>,
 }
 
 impl Client {
@@ -55,6 +61,8 @@ pub(crate) struct Conn {
     listener: usize,
     /// What TLS has shown of it.
     secure: Option<Box<Secure>>,
+    /// Bytes that have been read behind a PROXY header.
+    first: Option<Buf>,
 }
 
 /// Serves an accepted connection in a task of its own.
@@ -67,8 +75,9 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         }
     };
     let guard = core.conns.enter(stream.fd(), socket);
-    let client = Client { source: peer, destination: OnceCell::new(), fd: stream.fd() };
-    let conn = Conn { socket, client, guard, listener: 0, secure: None };
+    let (destination, fd) = (OnceCell::new(), stream.fd());
+    let client = Client { source: peer, destination, fd, server_name: None, id: OnceCell::new() };
+    let conn = Conn { socket, client, guard, listener: 0, secure: None, first: None };
     let generation = core.generation();
     let speaks = match generation.socket(socket).map(|found| &found.shared.kind) {
         Some(SocketKind::Http { .. }) => Speaks::Http,
@@ -77,8 +86,35 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         // Its listener was removed while it waited in the queue: as if it had come a moment later.
         None => return stream.reset(),
     };
+    let proxied = generation.socket(socket).is_some_and(|found| found.shared.client.proxy_protocol.is_some());
     drop(generation);
+    if proxied {
+        let served = proxied_first(Rc::clone(core), conn, stream, speaks);
+        rt::spawn(guarded(Rc::clone(core), peer, rt::catch_unwind(Box::pin(served))));
+    } else {
+        serve(core, conn, stream, speaks);
+    }
+}
+
+/// Reads the PROXY header that the socket's connections begin with, and goes on.
+async fn proxied_first(core: Rc<Core>, mut conn: Conn, mut stream: Stream, speaks: Speaks) {
+    let generation = core.generation();
+    let policy = generation.socket(conn.socket).and_then(|found| found.shared.client.proxy_protocol.as_ref());
+    if let Some(policy) = policy
+        && !proxy_protocol::read(&core, policy, &mut conn, &mut stream).await
+    {
+        stream.reset();
+        // The registry forgets the descriptor before the stream closes it.
+        drop(conn);
+        return;
+    }
+    serve(&core, conn, stream, speaks);
+}
+
+/// Serves a connection in a task of its own, as small as its protocol allows.
+fn serve(core: &Rc<Core>, conn: Conn, stream: Stream, speaks: Speaks) {
     let core = Rc::clone(core);
+    let peer = conn.client.source;
     match speaks {
         Speaks::Http => {
             let Some(served) = http1::serve(Rc::clone(&core), conn, stream) else { return };
@@ -95,6 +131,7 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Speaks {
     Http,
     Tls,

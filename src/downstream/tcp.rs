@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringway_core::balance::key;
 use ringway_core::model::{EndpointAddress, Target, TcpListener, WeightedTarget};
 
-use super::{Client, Conn};
+use super::Conn;
 use crate::buffer::Buf;
 use crate::metrics::DownstreamError;
 use crate::relay::{self, End, Moved};
@@ -17,7 +17,7 @@ use crate::upstream::{self, Connected, Lease, Reuse};
 use crate::worker::{Core, Generation};
 
 /// Serves one connection.
-pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
+pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) {
     let generation = core.generation();
     let Some(found) = generation.socket(conn.socket) else { return down.reset() };
     let metrics = Arc::clone(&generation.metrics.listeners[found.index][0]);
@@ -30,9 +30,9 @@ pub(super) async fn serve(core: Rc<Core>, conn: Conn, mut down: Stream) {
         _ => None,
     };
     let moved = Moved::default();
-    let up = connect(&core, &generation, split, &conn.client).await;
+    let up = connect(&core, &generation, split, &conn).await;
     drop(generation);
-    pass(&core, &mut down, up, None, idle, &moved).await;
+    pass(&core, &mut down, up, conn.first.take(), idle, &moved).await;
     metrics.moved(moved.up.get(), moved.down.get());
     metrics.closed();
     // The registry forgets the descriptor before the stream closes it.
@@ -85,7 +85,7 @@ pub(super) async fn connect(
     core: &Core,
     generation: &Generation,
     split: Option<Split<'_>>,
-    client: &Client,
+    conn: &Conn,
 ) -> Option<Upstream> {
     let Some(split) = split else {
         core.metrics.downstream_error(DownstreamError::NoRoute);
@@ -99,8 +99,10 @@ pub(super) async fn connect(
         generation.metrics.backends[id.0 as usize].requests.inc();
         return Some(Upstream::Echo);
     }
-    let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &client.flow()));
-    let connected = upstream::connect(generation.dial(id, key, Reuse::Never, Tick::MAX)).await.ok()?;
+    let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &conn.client.flow()));
+    let header = generation.shared.proxy_header(id).map(|wanted| conn.header(wanted, || core.random()));
+    let connected =
+        upstream::connect(generation.dial(id, key, header.as_deref(), Reuse::Never, Tick::MAX)).await.ok()?;
     let Connected { mut lease, stream, .. } = connected;
     lease.answered();
     Some(Upstream::Connected(lease, stream))

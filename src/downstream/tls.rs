@@ -86,7 +86,7 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
             });
             listener.opened();
             let moved = Moved::default();
-            let up = tcp::connect(&core, &generation, split, &conn.client).await;
+            let up = tcp::connect(&core, &generation, split, &conn).await;
             drop(generation);
             Box::pin(tcp::pass(&core, &mut down, up, first, idle, &moved)).await;
             listener.moved(moved.up.get(), moved.down.get());
@@ -107,7 +107,7 @@ async fn open(
     by: Tick,
 ) -> Option<Next> {
     let SocketKind::Tls(tls) = &generation.shared.sockets[socket].kind else { return None };
-    let (hello, raw) = match read_hello(&mut stream, by).await {
+    let (hello, raw) = match read_hello(&mut stream, conn.first.take(), by).await {
         Ok(read) => read,
         Err(refusal) => {
             refuse(core, conn, &mut stream, refusal).await;
@@ -129,7 +129,10 @@ async fn open(
     let found = generation.server_tls(socket, listener);
     match &tls.listeners[listener].kind {
         TlsKind::Passthrough { routes } => match route(routes, &hello) {
-            Some(route) => Some(Next::Relay { down: stream, first: Some(raw), stream: Some(route) }),
+            Some(route) => {
+                conn.client.server_name = hello.server_name.name().map(Box::from);
+                Some(Next::Relay { down: stream, first: Some(raw), stream: Some(route) })
+            }
             None => {
                 refuse(core, conn, &mut stream, Refusal::NoServerName).await;
                 None
@@ -170,10 +173,20 @@ enum Refusal {
     Unusable,
 }
 
-async fn read_hello(stream: &mut Stream, by: Tick) -> Result<(ClientHello, Buf), Refusal> {
-    let mut buf = Buf::new(Class::Head);
+async fn read_hello(stream: &mut Stream, first: Option<Buf>, by: Tick) -> Result<(ClientHello, Buf), Refusal> {
     let mut reader = HelloReader::new();
+    let mut buf = first.unwrap_or_else(|| Buf::new(Class::Head));
     loop {
+        if !buf.is_empty() {
+            match reader.read(buf.data()) {
+                Ok(Some(hello)) => return Ok((hello, buf)),
+                Ok(None) => {}
+                Err(HelloError::NotTls) if looks_like_http(buf.data()) => return Err(Refusal::PlainHttp),
+                Err(HelloError::NotTls) => return Err(Refusal::NotTls),
+                Err(HelloError::Malformed) => return Err(Refusal::Malformed),
+                Err(HelloError::TooLarge) => return Err(Refusal::TooLarge),
+            }
+        }
         if buf.room() == 0 {
             buf = larger(buf).ok_or(Refusal::TooLarge)?;
         }
@@ -185,14 +198,6 @@ async fn read_hello(stream: &mut Stream, by: Tick) -> Result<(ClientHello, Buf),
         }
         if !matches!(read, Ok(1..)) {
             return Err(Refusal::Gone);
-        }
-        match reader.read(buf.data()) {
-            Ok(Some(hello)) => return Ok((hello, buf)),
-            Ok(None) => {}
-            Err(HelloError::NotTls) if looks_like_http(buf.data()) => return Err(Refusal::PlainHttp),
-            Err(HelloError::NotTls) => return Err(Refusal::NotTls),
-            Err(HelloError::Malformed) => return Err(Refusal::Malformed),
-            Err(HelloError::TooLarge) => return Err(Refusal::TooLarge),
         }
     }
 }

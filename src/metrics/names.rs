@@ -64,6 +64,12 @@ reasons! {
         InvalidBackend = "invalid_backend",
         /// The client went away.
         Aborted = "aborted",
+        /// A PROXY protocol header that is missing, malformed, too long or has a wrong checksum.
+        ProxyHeader = "proxy_header",
+        /// A PROXY protocol header that did not come in time.
+        ProxyTimeout = "proxy_timeout",
+        /// A peer that is not trusted where a PROXY protocol header is required.
+        ProxyUntrusted = "proxy_untrusted",
         /// Something else than TLS on a TLS port.
         NotTls = "not_tls",
         /// A ClientHello that is malformed or too long.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
-    Backend, BackendId, ClientPolicy, HashKey, HttpListener, LoadBalancer, Model, Protocol, TcpListener,
+    Backend, BackendId, ClientPolicy, HashKey, HttpListener, LoadBalancer, Model, Protocol, ProxyHeader, TcpListener,
 };
 use ringway_core::route::RouteTable;
 
@@ -111,6 +111,11 @@ impl Snapshot {
             LoadBalancer::ConsistentHash { key, .. } => Some(key),
             _ => None,
         }
+    }
+
+    /// The header that a backend's endpoints want ahead of every connection.
+    pub fn proxy_header(&self, id: BackendId) -> Option<&ProxyHeader> {
+        self.backends[id.0 as usize].settings.connection.proxy_protocol.as_ref()
     }
 
     /// Compiles a model.

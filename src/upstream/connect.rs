@@ -7,6 +7,9 @@ use ringway_core::balance::Maglev;
 use ringway_core::model::EndpointAddress;
 
 use super::{Balanced, Endpoint, Lease, Pooled, Tried};
+use rustix::net::Shutdown;
+
+use crate::buffer::{Buf, Class};
 use crate::metrics::{BackendMetrics, UpstreamError};
 use crate::rt::{self, Stream, Tick};
 
@@ -65,6 +68,8 @@ pub struct Dial<'b> {
     pub table: Option<&'b Maglev>,
     /// The hash of what that goes by.
     pub key: Option<u64>,
+    /// A PROXY protocol header to be sent ahead of everything else; a kept connection has to have begun with the same.
+    pub header: Option<&'b [u8]>,
     /// Endpoints that may be tried.
     pub attempts: u32,
     /// Whether a kept connection will do.
@@ -83,7 +88,7 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
         let Some(lease) = dial.backend.pick(dial.key, dial.table, &tried) else { break };
         attempts += 1;
         dial.metrics.requests.inc();
-        match to_endpoint(&lease, dial.reuse, dial.by).await {
+        match to_endpoint(&lease, &dial).await {
             Ok((stream, reused)) => return Ok(Connected { lease, stream, reused }),
             Err(error) => last = error,
         }
@@ -111,9 +116,10 @@ impl From<ConnectError> for UpstreamError {
 }
 
 /// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
-async fn to_endpoint(endpoint: &Endpoint, reuse: Reuse, deadline: Tick) -> Result<(Stream, bool), ConnectError> {
+async fn to_endpoint(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<(Stream, bool), ConnectError> {
+    let Dial { header, reuse, by: deadline, .. } = *dial;
     if reuse != Reuse::Never
-        && let Some(Pooled(stream)) = endpoint.take(reuse == Reuse::KeptAndLookedAt)
+        && let Some(Pooled(stream)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, header)
     {
         return Ok((stream, true));
     }
@@ -122,7 +128,27 @@ async fn to_endpoint(endpoint: &Endpoint, reuse: Reuse, deadline: Tick) -> Resul
         EndpointAddress::Unix(path) => rt::connect_unix(path),
         EndpointAddress::Echo(_) => Err(io::ErrorKind::Unsupported.into()),
     };
-    stream.map(|stream| (stream, false)).map_err(|error| classify(&error))
+    let mut stream = stream.map_err(|error| classify(&error))?;
+    if let Some(header) = header {
+        introduce(&mut stream, header, endpoint.connect_by().min(deadline)).await?;
+    }
+    Ok((stream, false))
+}
+
+/// Sends a header ahead of everything else.
+async fn introduce(stream: &mut Stream, header: &[u8], by: Tick) -> Result<(), ConnectError> {
+    let mut buf = Buf::new(Class::Head);
+    if !buf.push(header) {
+        return Err(ConnectError::Refused);
+    }
+    stream.wr.deadline().arm(by, Shutdown::Both);
+    let (sent, _buf) = stream.wr.write_all(buf, header.len()).await;
+    let late = stream.wr.deadline().disarm();
+    match sent {
+        _ if late => Err(ConnectError::Timeout),
+        Ok(()) => Ok(()),
+        Err(error) => Err(classify(&error)),
+    }
 }
 
 fn classify(error: &io::Error) -> ConnectError {

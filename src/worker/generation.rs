@@ -133,13 +133,21 @@ impl Generation {
     }
 
     /// What a connection to a backend is asked for with.
-    pub fn dial(&self, id: BackendId, key: Option<u64>, reuse: Reuse, by: Tick) -> Dial<'_> {
+    pub fn dial<'d>(
+        &'d self,
+        id: BackendId,
+        key: Option<u64>,
+        header: Option<&'d [u8]>,
+        reuse: Reuse,
+        by: Tick,
+    ) -> Dial<'d> {
         let index = id.0 as usize;
         Dial {
             backend: &self.backends[index],
             metrics: &self.metrics.backends[index],
             table: self.shared.tables[index].as_ref(),
             key,
+            header,
             attempts: self.shared.backends[index].settings.connect_attempts,
             reuse,
             by,

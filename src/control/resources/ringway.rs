@@ -105,6 +105,8 @@ object! {
         target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
         /// Who is believed.
         client_ip_detection / "clientIPDetection": ClientIpDetection = optional,
+        /// Who says whose a connection is.
+        proxy_protocol / "proxyProtocol": ClientProxyProtocol = optional,
         /// Deadlines.
         timeout / "timeout": ClientTimeout = optional,
         /// Sizes.
@@ -122,6 +124,18 @@ impl Policy for ClientPolicySpec {
 
     fn target_refs(&self) -> &[PolicyTargetRef] {
         &self.target_refs
+    }
+}
+
+object! {
+    /// Who says whose a connection is, ahead of its first byte.
+    ClientProxyProtocol = "proxyProtocol" {
+        /// Peers that are believed.
+        trusted_cidrs / "trustedCIDRs": List<Cidr, 1, 1024> = required,
+        /// A connection may come without a header.
+        optional / "optional": bool = or(false),
+        /// How long the header may take.
+        timeout / "timeout": Positive = or(Positive(std::time::Duration::from_secs(5))),
     }
 }
 

@@ -19,6 +19,19 @@ pub struct ClientPolicy {
     pub via: bool,
     /// Say upstream by `X-Forwarded-Client-Cert` who the client is by its certificate.
     pub client_certificate: bool,
+    /// Connections begin with a PROXY protocol header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Who may say, ahead of a connection, whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Peers whose headers are believed. Other peers are refused, or served as what they are if `optional`.
+    pub trusted: Vec<IpNet>,
+    /// A connection may come without one.
+    pub optional: bool,
+    /// From accept to the header's end.
+    pub timeout: Duration,
 }
 
 impl Default for ClientPolicy {
@@ -30,6 +43,7 @@ impl Default for ClientPolicy {
             forwarded: false,
             via: true,
             client_certificate: false,
+            proxy_protocol: None,
         }
     }
 }

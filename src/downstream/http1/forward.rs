@@ -71,13 +71,16 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
     let streaming = !plan.body.is_done();
     let generation = std::rc::Rc::clone(&plan.counted.generation);
     let metrics = generation.metrics.backends[plan.backend.0 as usize].clone();
+    let wanted = generation.shared.proxy_header(plan.backend);
+    let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
     for attempt in 1.. {
         let by = match plan.backend_request {
             None => plan.by,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
-        let connected = upstream::connect(generation.dial(plan.backend, plan.key, plan.reuse, by)).await;
+        let connected =
+            upstream::connect(generation.dial(plan.backend, plan.key, header.as_deref(), plan.reuse, by)).await;
         let Connected { mut lease, stream: mut up, reused } = match connected {
             Ok(connected) => connected,
             Err(failure) => {
@@ -116,7 +119,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 plan.exchange.response_complete();
                 let finish = plan.exchange.finish();
                 if clean && sent == Sent::Whole && finish.upstream == exchange::After::Reuse {
-                    lease.put(up);
+                    lease.put(up, header.as_deref());
                 }
                 local::count(cx, &plan.counted, status);
                 let after = match finish.downstream {

@@ -43,6 +43,8 @@ struct Cx {
     listener: Arc<ListenerMetrics>,
     /// What TLS has shown of the client.
     secure: Option<Box<Secure>>,
+    /// Bytes that were read ahead of the first request.
+    first: Cell<Option<Buf>>,
 }
 
 /// What is to be done with a connection after an exchange.
@@ -79,6 +81,7 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         limits: Cell::new(client.limits),
         listener,
         secure: conn.secure,
+        first: Cell::new(conn.first),
         core,
     });
     Some(async move {
@@ -122,7 +125,7 @@ enum Burst {
 
 /// Requests that follow each other closely. `fresh` ends with the first one.
 async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
-    let mut buf = Buf::new(Class::Head);
+    let mut buf = cx.first.take().unwrap_or_else(|| Buf::new(Class::Head));
     loop {
         let (read, back) = read_request(cx, &mut stream, buf).await;
         buf = back;
