@@ -22,6 +22,7 @@ mod forwarding;
 mod http1;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod relay;
 mod reload;
 mod route;
