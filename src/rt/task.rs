@@ -101,3 +101,31 @@ impl Signal {
         .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::{self, Driver};
+
+    #[test]
+    fn a_panic_ends_at_its_boundary() {
+        let ended = rt::run(Driver::Epoll, async {
+            let told = std::rc::Rc::new(Signal::default());
+            let mine = std::rc::Rc::clone(&told);
+            let task = Box::pin(async {
+                sleep(Duration::from_millis(1)).await;
+                panic!("within a connection");
+            });
+            spawn(async move {
+                if catch_unwind::<_>(task).await.is_err() {
+                    mine.raise();
+                }
+            });
+            told.wait().await;
+            // The loop goes on with other tasks.
+            sleep(Duration::from_millis(1)).await;
+            true
+        });
+        assert!(ended.unwrap());
+    }
+}
