@@ -226,6 +226,9 @@ fn backend(found: &Backend) -> Value {
         "idleTimeout": duration(connection.idle_timeout),
         "maxIdle": connection.max_idle,
     });
+    if let Some(upstream) = &connection.tls {
+        out["tls"] = tls::upstream(upstream);
+    }
     if let Some(policy) = &found.policy {
         out["policy"] = json!(policy);
     }

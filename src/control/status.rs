@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::graph::backend_tls::BackendTlsState;
 use super::graph::policy::{Outcome, Policies};
 use super::graph::{CONTROLLER, GatewayState, Graph, ListenerState, Problem};
 use super::resources::meta::Meta;
 use super::resources::policy::Policy;
 use super::resources::refs::{GATEWAY_GROUP, ParentRef, PolicyTargetRef};
+use super::resources::tls::BackendTlsPolicySpec;
 
 /// A `v1 List` of every Gateway, route and policy that is ours, with its status.
 pub fn status(graph: &Graph<'_>) -> Value {
@@ -44,6 +46,7 @@ pub fn status(graph: &Graph<'_>) -> Value {
         object(&format!("{GATEWAY_GROUP}/v1"), route.kind, meta, json!({ "parents": parents }))
     }));
     items.extend(policies(&graph.client_policies));
+    items.extend(graph.backend_tls.iter().map(|state| backend_tls(graph, state)));
     items.extend(policies(&graph.backend_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
@@ -69,6 +72,36 @@ fn policies<S: Policy>(policies: &Policies<'_, S>) -> impl Iterator<Item = Value
             .collect();
         object(S::API_VERSION, S::KIND, meta, json!({ "ancestors": ancestors }))
     })
+}
+
+/// A BackendTLSPolicy's ancestors are the Gateways whose routes lead to its targets; where none does, what it names.
+fn backend_tls(graph: &Graph<'_>, state: &BackendTlsState<'_>) -> Value {
+    let meta = &state.object.meta;
+    let accepted = condition(meta, "Accepted", "Accepted", "the policy is in force", state.refused.as_ref());
+    let resolved =
+        condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", state.unresolved.as_ref());
+    let ancestor = |reference: Value| {
+        json!({
+            "ancestorRef": reference,
+            "controllerName": CONTROLLER,
+            "conditions": [accepted.clone(), resolved.clone()],
+        })
+    };
+    let gateways = state.gateways.iter().map(|index| &graph.gateways[*index].object.meta);
+    let mut ancestors: Vec<Value> = gateways
+        .map(|gateway| {
+            ancestor(json!({
+                "group": GATEWAY_GROUP,
+                "kind": "Gateway",
+                "namespace": gateway.namespace,
+                "name": gateway.name,
+            }))
+        })
+        .collect();
+    if ancestors.is_empty() {
+        ancestors.extend(state.object.spec.target_refs.iter().map(|target| ancestor(target_ref(meta, target))));
+    }
+    object(BackendTlsPolicySpec::API_VERSION, BackendTlsPolicySpec::KIND, meta, json!({ "ancestors": ancestors }))
 }
 
 fn target_ref(meta: &Meta, target: &PolicyTargetRef) -> Value {

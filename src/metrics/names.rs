@@ -112,8 +112,6 @@ reasons! {
         TlsHandshake = "tls_handshake",
         /// An endpoint's certificate that is not valid, or not for it.
         TlsCertificate = "tls_certificate",
-        /// The backend's TLS policy cannot be honoured.
-        TlsPolicy = "tls_policy",
     }
 }
 

@@ -14,6 +14,8 @@ use ringway_core::route::RouteTable;
 
 mod tls;
 
+use crate::tls::ClientTls;
+
 pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 
 /// A bound address that keeps its number across generations.
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub backends: Vec<Backend>,
     /// By `BackendId`: the tables of those that are balanced by a hash.
     pub tables: Vec<Option<Maglev>>,
+    /// By `BackendId`: how connections to them are encrypted.
+    pub tls: Vec<Option<ClientTls>>,
     /// By `RouteId`.
     pub routes: Vec<String>,
 }
@@ -119,7 +123,8 @@ impl Snapshot {
     }
 
     /// Compiles a model.
-    pub fn compile(generation: u64, model: Model, ids: &mut SocketIds) -> Self {
+    pub fn compile(generation: u64, mut model: Model, ids: &mut SocketIds) -> Self {
+        let tls = model.backends.iter_mut().map(client_tls).collect();
         let sockets = model
             .sockets
             .into_iter()
@@ -134,7 +139,21 @@ impl Snapshot {
             })
             .collect();
         let tables = model.backends.iter().map(table).collect();
-        Self { generation, sockets, backends: model.backends, tables, routes: model.routes }
+        Self { generation, sockets, backends: model.backends, tables, tls, routes: model.routes }
+    }
+}
+
+/// How a backend's connections are encrypted. Where that cannot be had there is no endpoint to connect to in plain: the
+/// control path has checked it, so this is for what only both together show.
+fn client_tls(backend: &mut Backend) -> Option<ClientTls> {
+    let wanted = backend.settings.connection.tls.as_ref()?;
+    match ClientTls::new(wanted, &[]) {
+        Ok(ready) => Some(ready),
+        Err(error) => {
+            tracing::error!(backend = backend.name, %error, "TLS cannot be had: nothing is sent to the backend");
+            backend.endpoints.clear();
+            None
+        }
     }
 }
 

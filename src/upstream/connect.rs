@@ -2,6 +2,7 @@
 //! implementation for requests and for TCP connections.
 
 use std::io;
+use std::time::Duration;
 
 use ringway_core::balance::Maglev;
 use ringway_core::model::EndpointAddress;
@@ -11,7 +12,11 @@ use rustix::net::Shutdown;
 
 use crate::buffer::{Buf, Class};
 use crate::metrics::{BackendMetrics, UpstreamError};
-use crate::rt::{self, Stream, Tick};
+use crate::rt::{self, HandshakeError, Stream, Tick};
+use crate::tls::ClientTls;
+
+/// How long a TLS handshake with an endpoint may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A connection to an endpoint.
 #[derive(Debug)]
@@ -35,6 +40,10 @@ pub enum ConnectError {
     Timeout,
     /// This process has no descriptor or memory left for it.
     NoResources,
+    /// The TLS handshake failed, or there is no TLS at the other end.
+    TlsHandshake,
+    /// The endpoint's certificate is not valid, or not for it.
+    TlsCertificate,
 }
 
 /// What became of all attempts.
@@ -111,6 +120,8 @@ impl From<ConnectError> for UpstreamError {
             ConnectError::Refused => Self::ConnectRefused,
             ConnectError::Timeout => Self::ConnectTimeout,
             ConnectError::NoResources => Self::NoResources,
+            ConnectError::TlsHandshake => Self::TlsHandshake,
+            ConnectError::TlsCertificate => Self::TlsCertificate,
         }
     }
 }
@@ -132,6 +143,9 @@ async fn to_endpoint(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<(Stream, bo
     if let Some(header) = header {
         introduce(&mut stream, header, endpoint.connect_by().min(deadline)).await?;
     }
+    if let Some(tls) = &endpoint.tls {
+        secure(&mut stream, tls, rt::tick_after(HANDSHAKE).min(deadline)).await?;
+    }
     Ok((stream, false))
 }
 
@@ -149,6 +163,23 @@ async fn introduce(stream: &mut Stream, header: &[u8], by: Tick) -> Result<(), C
         Ok(()) => Ok(()),
         Err(error) => Err(classify(&error)),
     }
+}
+
+/// Encrypts a new connection. Nothing has been sent on it, and nothing that came before its end of the handshake has
+/// been or will be read as an answer: bytes in plain are no handshake (CVE-2026-1642).
+async fn secure(stream: &mut Stream, tls: &ClientTls, by: Tick) -> Result<(), ConnectError> {
+    let session = tls.connect().map_err(|error| {
+        tracing::error!(%error, "no TLS session can be made for an endpoint");
+        ConnectError::TlsHandshake
+    })?;
+    Box::pin(stream.handshake(session, by)).await.map_err(|error| {
+        tracing::debug!(%error, "TLS handshake with an endpoint failed");
+        match error {
+            HandshakeError::Late => ConnectError::Timeout,
+            HandshakeError::Protocol(rustls::Error::InvalidCertificate(_)) => ConnectError::TlsCertificate,
+            HandshakeError::Protocol(_) | HandshakeError::Transport(_) => ConnectError::TlsHandshake,
+        }
+    })
 }
 
 fn classify(error: &io::Error) -> ConnectError {

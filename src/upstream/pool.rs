@@ -8,6 +8,7 @@ use ringway_core::model::{ConnectionSettings, EndpointAddress};
 
 use crate::metrics::{CoreCounters, EndpointMetrics};
 use crate::rt::{self, Stream, Tick};
+use crate::tls::ClientTls;
 
 /// An endpoint as one core sees it. It outlives generations as long as its address and settings stay.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Endpoint {
     pub arrived: Option<Tick>,
     /// What this core has seen of its latency.
     pub latency: Cell<PeakEwma>,
+    /// How connections to it are encrypted, with this core's sessions.
+    pub tls: Option<ClientTls>,
     idle: RefCell<Vec<Idle>>,
 }
 
@@ -44,9 +47,10 @@ impl Endpoint {
         settings: ConnectionSettings,
         counters: CoreCounters<EndpointMetrics>,
         arrived: Option<Tick>,
+        tls: Option<ClientTls>,
     ) -> Self {
         let latency = Cell::new(PeakEwma::default());
-        Self { address, settings, counters, arrived, latency, idle: RefCell::new(Vec::new()) }
+        Self { address, settings, counters, arrived, latency, tls, idle: RefCell::new(Vec::new()) }
     }
 
     /// Requests and connections in flight, of all cores.

@@ -13,7 +13,7 @@ use super::Core;
 use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
 use crate::rt::{self, Tick};
 use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
-use crate::tls::ServerTls;
+use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Balanced, Dial, Endpoint, Reuse};
 
 /// A generation on one core.
@@ -69,8 +69,8 @@ impl Generation {
     /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
     pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
         let kept = Kept::of(old);
-        let counters = shared.backends.iter().zip(&metrics.endpoints);
-        let backends = counters.map(|(backend, counters)| kept.backend(core, backend, counters)).collect();
+        let counters = shared.backends.iter().zip(&shared.tls).zip(&metrics.endpoints);
+        let backends = counters.map(|((backend, tls), counters)| kept.backend(core, backend, tls, counters)).collect();
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
@@ -177,7 +177,13 @@ impl<'o> Kept<'o> {
 
     /// A backend's endpoints on this core: those that were there before with the same settings, and new ones. One that
     /// comes to a backend that had others is new to it; what it then has is warmed up.
-    fn backend(&self, core: &Core, backend: &Backend, counters: &[CoreCounters<EndpointMetrics>]) -> Balanced {
+    fn backend(
+        &self,
+        core: &Core,
+        backend: &Backend,
+        tls: &Option<ClientTls>,
+        counters: &[CoreCounters<EndpointMetrics>],
+    ) -> Balanced {
         let before = self.0.get(backend.name.as_str());
         let settings = &backend.settings;
         let endpoint = |(endpoint, counters): (&ringway_core::model::Endpoint, &CoreCounters<EndpointMetrics>)| {
@@ -189,7 +195,9 @@ impl<'o> Kept<'o> {
                 Some(known) => known.arrived,
                 None => before.is_some_and(|before| !before.is_empty()).then(rt::now),
             };
-            Rc::new(Endpoint::new(endpoint.address.clone(), settings.connection.clone(), counters.clone(), arrived))
+            let tls = tls.as_ref().map(ClientTls::for_core);
+            let (address, connection) = (endpoint.address.clone(), settings.connection.clone());
+            Rc::new(Endpoint::new(address, connection, counters.clone(), arrived, tls))
         };
         let endpoints = backend.endpoints.iter().zip(counters).map(endpoint).collect();
         let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();

@@ -1,6 +1,9 @@
-//! TLS listeners as they are served. Keys are not shown.
+//! TLS as it is served. Keys are not shown.
 
-use ringway_core::model::{CertificateChain, Model, TlsListener, TlsRoute, TlsServes, TlsSettings, TlsVersion};
+use ringway_core::model::{
+    CertificateChain, Model, SubjectAltName, TlsListener, TlsRoute, TlsServes, TlsSettings, TlsVersion, TrustRoots,
+    UpstreamTls,
+};
 use serde_json::{Value, json};
 
 use super::{route, targets};
@@ -67,5 +70,25 @@ pub(super) fn certificate(found: &CertificateChain) -> Value {
         "sha256": found.facts.fingerprint,
         "notAfter": found.facts.not_after,
         "ocspStapled": found.ocsp.is_some(),
+    })
+}
+
+/// TLS towards a backend.
+pub(super) fn upstream(tls: &UpstreamTls) -> Value {
+    let sans: Vec<&str> = tls
+        .sans
+        .iter()
+        .map(|san| match san {
+            SubjectAltName::Dns(name) | SubjectAltName::Uri(name) => name.as_str(),
+        })
+        .collect();
+    json!({
+        "hostname": tls.hostname,
+        "subjectAltNames": sans,
+        "authorities": match &tls.roots {
+            TrustRoots::System => json!("System"),
+            TrustRoots::Certificates(certificates) => json!(certificates.len()),
+        },
+        "clientCertificate": tls.client.as_deref().map(certificate),
     })
 }

@@ -13,6 +13,7 @@ use crate::control::resources::text::{Group, Kind, Namespace, ObjectName, Port};
 use crate::control::resources::{Resource, Resources};
 use crate::control::source::Span;
 
+use super::backend_tls::BackendTls;
 use super::grant::Reference;
 use super::policy::{BackendObject, Target as PolicyTarget};
 use super::{BackendState, Problem, Report, Resolve};
@@ -216,7 +217,7 @@ impl<'r> Backends<'r> {
         };
         if let Some(protocol) = port.app_protocol.as_deref()
             && referrer.kind == "HTTPRoute"
-            && matches!(protocol, "kubernetes.io/h2c" | "kubernetes.io/wss" | "https" | "grpc" | "h2")
+            && matches!(protocol, "kubernetes.io/h2c" | "grpc" | "h2")
         {
             let message = format!("Service {full_name}: appProtocol {protocol} is not served yet");
             return Err((Problem::new("UnsupportedProtocol", message), None));
@@ -240,7 +241,7 @@ impl<'r> Backends<'r> {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
         let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
-        self.all.push(BackendState { model, policy_targets });
+        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default() });
         id
     }
 }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod backend_ref;
+pub mod backend_tls;
 mod gateway;
 mod gateway_tls;
 mod grant;
@@ -15,7 +16,7 @@ mod secret;
 
 use std::net::IpAddr;
 
-use ringway_core::model::{Backend, HostPattern, HttpRule, RouteId, WeightedTarget};
+use ringway_core::model::{Action, Backend, HostPattern, HttpRule, RouteId, Target, WeightedTarget};
 
 use super::read::Environment;
 use super::resources::Resources;
@@ -26,6 +27,7 @@ use super::resources::ringway::ClientPolicySpec;
 use super::resources::text::SectionName;
 use super::source::{Diagnostic, Span};
 
+use backend_tls::{BackendTls, BackendTlsState};
 pub use gateway::{CONTROLLER, GatewayState, ListenerState, Serves};
 use policy::{Policies, Targets};
 use secret::Secrets;
@@ -113,6 +115,19 @@ impl RouteState {
         }
     }
 
+    /// Whether some share of it goes to the backend with this index.
+    pub fn leads_to(&self, backend: usize) -> bool {
+        let has = |split: &[WeightedTarget]| {
+            split.iter().any(|share| matches!(share.target, Target::Backend(id) if id.0 as usize == backend))
+        };
+        match &self.rules {
+            RouteRules::Http(rules) => {
+                rules.iter().any(|rule| matches!(&rule.action, Action::Forward(split) if has(split)))
+            }
+            RouteRules::Tcp(split) | RouteRules::Tls(split) => has(split),
+        }
+    }
+
     /// Its rules' names, empty for those that have none.
     pub fn rule_names<'r>(&self, resources: &'r Resources) -> Vec<&'r str> {
         let name = |name: &'r Option<SectionName>| name.as_deref().unwrap_or("");
@@ -138,6 +153,8 @@ pub struct BackendState {
     pub model: Backend,
     /// What a policy for it may be attached to, from the most specific on.
     pub policy_targets: Vec<policy::Target>,
+    /// How connections to it are protected.
+    pub tls: BackendTls,
 }
 
 /// Everything, resolved.
@@ -153,6 +170,8 @@ pub struct Graph<'r> {
     pub backends: Vec<BackendState>,
     /// BackendPolicies and what they are attached to.
     pub backend_policies: Policies<'r, BackendPolicySpec>,
+    /// BackendTLSPolicies and their conditions.
+    pub backend_tls: Vec<BackendTlsState<'r>>,
     /// ClientPolicies and what they are attached to.
     pub client_policies: Policies<'r, ClientPolicySpec>,
     /// Warnings.
@@ -237,12 +256,24 @@ impl<'r> Graph<'r> {
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
         let client_policies = targets.attach(&resources.client_policies, &mut report);
         let backend_policies = targets.attach(&resources.backend_policies, &mut report);
+        let backend_tls_policies = targets.attach(&resources.backend_tls_policies, &mut report);
+        let mut backends = backends.finish();
+        let backend_tls = backend_tls::apply(
+            resources,
+            &backend_tls_policies,
+            &gateways,
+            &routes,
+            &mut backends,
+            &secrets,
+            &mut report,
+        );
         Self {
             resources,
             gateways,
             routes,
-            backends: backends.finish(),
+            backends,
             backend_policies,
+            backend_tls,
             client_policies,
             diagnostics: report.diagnostics,
         }

@@ -84,6 +84,11 @@ impl<'r, S> Policies<'r, S> {
         self.first([&Target::Listener(gateway, listener), &Target::Gateway(gateway)])
     }
 
+    /// Whether `object` is what is attached to `target`.
+    pub fn names(&self, object: &Resource<S>, target: &Target) -> bool {
+        self.by_target.get(target).is_some_and(|index| std::ptr::eq(self.all[*index].object, object))
+    }
+
     /// Whether there is none that is attached to anything.
     pub fn is_empty(&self) -> bool {
         self.by_target.is_empty()

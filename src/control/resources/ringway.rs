@@ -10,12 +10,15 @@ use crate::control::yaml::Node;
 use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
 use super::text::{Duration, Port, PreciseHostname};
+use super::tls::BackendTlsValidation;
 
 object! {
     /// `Backend.spec`: endpoints that are written down.
     BackendSpec = "Backend spec" {
         /// Where.
         endpoints / "endpoints": List<BackendEndpoint, 0, 1024> = required,
+        /// TLS, without a BackendTLSPolicy of its own.
+        tls / "tls": BackendTlsValidation = optional,
     }
     rules |this, cx| {
         let demos = this.endpoints.iter().filter(|endpoint| endpoint.demo.is_some()).count();

@@ -5,12 +5,15 @@
 //! out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, WeightedTarget,
+    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, UpstreamTls,
+    WeightedTarget,
 };
 
 use crate::control::graph::Graph;
+use crate::control::graph::backend_tls::BackendTls;
 use crate::control::graph::policy::Target as PolicyTarget;
 use crate::control::resources::Resource;
 use crate::control::resources::backend_policy::{
@@ -29,7 +32,8 @@ pub(super) struct Place {
 /// The model's backends while they are found.
 pub(super) struct Backends<'g, 'r> {
     graph: &'g Graph<'r>,
-    known: HashMap<(BackendId, Option<String>), BackendId>,
+    /// By backend, policy, and the Gateway whose certificate is shown.
+    known: HashMap<(BackendId, Option<String>, Option<usize>), BackendId>,
     all: Vec<Backend>,
 }
 
@@ -45,15 +49,26 @@ impl<'g, 'r> Backends<'g, 'r> {
     /// A split of the graph's backends as one of the model's.
     pub(super) fn split(&mut self, place: Place, split: &[WeightedTarget]) -> Vec<WeightedTarget> {
         let target = |target: Target| match target {
-            Target::Backend(id) => Target::Backend(self.backend(place, id)),
+            Target::Backend(id) => self.backend(place, id).map_or(Target::Invalid, Target::Backend),
             Target::Invalid => Target::Invalid,
         };
         let mut target = target;
         split.iter().map(|share| WeightedTarget { target: target(share.target), ..*share }).collect()
     }
 
-    fn backend(&mut self, place: Place, id: BackendId) -> BackendId {
+    /// `None`: TLS is asked for and cannot be had, so nothing is sent there.
+    fn backend(&mut self, place: Place, id: BackendId) -> Option<BackendId> {
         let found = &self.graph.backends[id.0 as usize];
+        let shown = self.graph.gateways[place.gateway].backend_certificate.as_ref();
+        let (tls, shown_by) = match (&found.tls, shown) {
+            (BackendTls::Plain, _) => (None, None),
+            (BackendTls::Invalid, _) | (BackendTls::Verified(_), Some(None)) => return None,
+            (BackendTls::Verified(tls), None) => (Some(Arc::clone(tls)), None),
+            (BackendTls::Verified(tls), Some(Some(client))) => {
+                let tls = UpstreamTls { client: Some(Arc::clone(client)), ..(**tls).clone() };
+                (Some(Arc::new(tls)), Some(place.gateway))
+            }
+        };
         let way = [
             PolicyTarget::Rule(place.route, place.rule),
             PolicyTarget::Route(place.route),
@@ -63,11 +78,12 @@ impl<'g, 'r> Backends<'g, 'r> {
         let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
         let name = policy.map(|policy| policy.meta.full_name());
         let all = &mut self.all;
-        *self.known.entry((id, name)).or_insert_with_key(|(_, name)| {
-            let settings = policy.map_or_else(|| found.model.settings.clone(), settings);
+        Some(*self.known.entry((id, name, shown_by)).or_insert_with_key(|(_, name, _)| {
+            let mut settings = policy.map_or_else(|| found.model.settings.clone(), settings);
+            settings.connection.tls = tls;
             all.push(Backend { policy: name.clone(), settings, ..found.model.clone() });
             BackendId(u32::try_from(all.len() - 1).expect("fewer backends than 2^32"))
-        })
+        }))
     }
 }
 

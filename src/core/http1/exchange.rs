@@ -56,6 +56,8 @@ pub enum UpstreamFault {
     ConnectRefused,
     /// Not connected in time.
     ConnectTimeout,
+    /// The TLS handshake failed, or the endpoint is not who it should be.
+    Tls,
     /// This side has no descriptor, port or memory for a connection.
     NoResources,
     /// Reset before or in the answer.
@@ -214,7 +216,7 @@ impl Exchange {
         let untouched = !self.body_gone && self.interim == 0;
         let retry = match fault {
             // Nothing has been sent.
-            F::ConnectRefused | F::ConnectTimeout => more,
+            F::ConnectRefused | F::ConnectTimeout | F::Tls => more,
             F::NoResources => false,
             // A kept connection that the endpoint was closing: it has not looked at the request, unless it is one that
             // must not be repeated in case it has (RFC 9110 section 9.2.2).

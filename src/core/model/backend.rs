@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::UpstreamTls;
 use crate::balance::TableSize;
 
 /// A backend's index in [`super::Model::backends`]; dense, valid for one model only.
@@ -139,6 +141,8 @@ pub struct ConnectionSettings {
     pub max_idle: usize,
     /// Tell the endpoint who the client is.
     pub proxy_protocol: Option<ProxyHeader>,
+    /// Encrypt, and verify the endpoint; none: plain.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 impl Default for ConnectionSettings {
@@ -148,6 +152,7 @@ impl Default for ConnectionSettings {
             idle_timeout: Duration::from_secs(60),
             max_idle: 512,
             proxy_protocol: None,
+            tls: None,
         }
     }
 }

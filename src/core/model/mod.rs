@@ -26,8 +26,8 @@ pub use http::{
 };
 pub use listener::{HttpListener, Protocol, Socket, TcpListener};
 pub use tls::{
-    BackendTls, CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute,
-    TlsServes, TlsSettings, TlsVersion, TrustRoots, UpstreamTls,
+    CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
+    TlsSettings, TlsVersion, TrustRoots, UpstreamTls,
 };
 
 /// A route's index in [`Model::routes`]; dense, valid for one model only.

@@ -134,18 +134,6 @@ pub struct CertificateFacts {
     pub fingerprint: String,
 }
 
-/// How connections to a backend are protected.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum BackendTls {
-    /// Not at all: no policy asks for it.
-    #[default]
-    Plain,
-    /// By TLS.
-    Verified(Arc<UpstreamTls>),
-    /// A policy asks for TLS and cannot be honoured: nothing is sent there.
-    Invalid,
-}
-
 /// TLS towards a backend: BackendTLSPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamTls {

@@ -187,6 +187,7 @@ fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
         ConnectError::Refused => UpstreamFault::ConnectRefused,
         ConnectError::Timeout => UpstreamFault::ConnectTimeout,
         ConnectError::NoResources => UpstreamFault::NoResources,
+        ConnectError::TlsHandshake | ConnectError::TlsCertificate => UpstreamFault::Tls,
     };
     match exchange.upstream_failed(fault, false, failure.attempts > 1) {
         FailurePlan::Answer { status } => status,
@@ -508,6 +509,7 @@ fn upstream_error(fault: UpstreamFault) -> UpstreamError {
         UpstreamFault::ConnectRefused => UpstreamError::ConnectRefused,
         UpstreamFault::ConnectTimeout => UpstreamError::ConnectTimeout,
         UpstreamFault::NoResources => UpstreamError::NoResources,
+        UpstreamFault::Tls => UpstreamError::TlsHandshake,
         UpstreamFault::Reset => UpstreamError::Reset,
         UpstreamFault::Eof => UpstreamError::Eof,
         UpstreamFault::Timeout => UpstreamError::Timeout,
