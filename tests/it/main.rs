@@ -30,4 +30,5 @@ mod security;
 mod tcp;
 mod tls;
 mod tls_input;
+mod tls_upstream;
 mod upstream;

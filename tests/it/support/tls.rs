@@ -1,6 +1,7 @@
 //! Certificates made on the spot, and TLS clients that are picky about how connections end.
 
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier}
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore,
-    SignatureScheme, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
 use super::client::Client;
@@ -246,4 +248,106 @@ impl ServerCertVerifier for Noting {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
+}
+
+/// An origin that speaks TLS; every connection is served by the script once its handshake is done.
+pub struct TlsOrigin {
+    pub address: String,
+    /// What the handshakes showed.
+    pub seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// A handshake as an origin saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub server_name: Option<String>,
+    pub resumed: bool,
+    pub client_certificate: bool,
+}
+
+pub type ServedStream = StreamOwned<ServerConnection, TcpStream>;
+
+impl TlsOrigin {
+    pub fn new(leaf: &Leaf, script: impl Fn(ServedStream) + Send + Sync + 'static) -> Self {
+        Self::asking(leaf, None, script)
+    }
+
+    /// One that asks for certificates of `clients`.
+    pub fn asking(
+        leaf: &Leaf,
+        clients: Option<&Authority>,
+        script: impl Fn(ServedStream) + Send + Sync + 'static,
+    ) -> Self {
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.certificate.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+                builder.with_client_cert_verifier(verifier.unwrap())
+            }
+        };
+        let config = Arc::new(builder.with_single_cert(leaf.certificates(), leaf.private_key()).unwrap());
+        let listener = TcpListener::bind(format!("{}:0", super::address())).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let (note, script) = (Arc::clone(&seen), Arc::new(script));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (config, note, script) = (Arc::clone(&config), Arc::clone(&note), Arc::clone(&script));
+                std::thread::spawn(move || {
+                    let mut sock = stream.unwrap();
+                    sock.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    let mut conn = ServerConnection::new(config).unwrap();
+                    while conn.is_handshaking() {
+                        if conn.complete_io(&mut sock).is_err() {
+                            return;
+                        }
+                    }
+                    note.lock().unwrap().push(Seen {
+                        server_name: conn.server_name().map(str::to_owned),
+                        resumed: conn.handshake_kind() == Some(HandshakeKind::Resumed),
+                        client_certificate: conn.peer_certificates().is_some(),
+                    });
+                    script(StreamOwned::new(conn, sock));
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// One that answers every request with its first line, `per_connection` times.
+    pub fn answering(leaf: &Leaf, per_connection: usize) -> Self {
+        Self::new(leaf, move |stream| answer(stream, per_connection))
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Answers requests without bodies with their first lines, then ends the connection in order.
+pub fn answer(mut stream: ServedStream, count: usize) {
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        let end = loop {
+            if let Some(at) = super::client::find(&bytes, b"\r\n\r\n") {
+                break at + 4;
+            }
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            }
+        };
+        let head: Vec<u8> = bytes.drain(..end).collect();
+        let line = String::from_utf8(head).unwrap().lines().next().unwrap().to_owned();
+        let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len());
+        if stream.write_all(reply.as_bytes()).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+    }
+    stream.conn.send_close_notify();
+    let _last = stream.flush();
 }
