@@ -45,7 +45,7 @@ fn number(path: &str) -> Option<u64> {
 /// Looks at everything.
 pub fn examine(model: Option<&Model>) -> Vec<Finding> {
     let mut all =
-        vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), pipes(), local_ports(), low_ports()];
+        vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), pipes(), local_ports(), low_ports(), kernel_tls()];
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(|socket| port(socket.bind)));
     all
 }
@@ -172,6 +172,16 @@ fn low_ports() -> Finding {
     } else {
         let text = format!("ports below {start} need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)");
         finding(Level::Note, "low ports", text)
+    }
+}
+
+/// The kernel's TLS is an upper layer protocol of TCP; the list of those that are loaded names it.
+fn kernel_tls() -> Finding {
+    let listed = read("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();
+    if listed.split_whitespace().any(|name| name == "tls") {
+        finding(Level::Good, "kernel TLS", "is there; it is not used yet: TLS is encrypted in this process")
+    } else {
+        finding(Level::Good, "kernel TLS", "is absent; TLS is encrypted in this process in any case")
     }
 }
 
