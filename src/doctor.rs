@@ -44,8 +44,18 @@ fn number(path: &str) -> Option<u64> {
 
 /// Looks at everything.
 pub fn examine(model: Option<&Model>) -> Vec<Finding> {
-    let mut all =
-        vec![kernel(), driver(), cores(), descriptors(), backlog(), migration(), pipes(), local_ports(), low_ports(), kernel_tls()];
+    let mut all = vec![
+        kernel(),
+        driver(),
+        cores(),
+        descriptors(),
+        backlog(),
+        migration(),
+        pipes(),
+        local_ports(),
+        low_ports(),
+        kernel_tls(),
+    ];
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(|socket| port(socket.bind)));
     all
 }
