@@ -1,9 +1,8 @@
 //! `ringway doctor`: whether this machine has what serving needs.
 
 use std::fs;
-use std::net::SocketAddr;
 
-use ringway_core::model::Model;
+use ringway_core::model::{Model, Protocol, Socket};
 
 use crate::rt;
 use crate::sys;
@@ -56,7 +55,7 @@ pub fn examine(model: Option<&Model>) -> Vec<Finding> {
         low_ports(),
         kernel_tls(),
     ];
-    all.extend(model.into_iter().flat_map(|model| &model.sockets).map(|socket| port(socket.bind)));
+    all.extend(model.into_iter().flat_map(|model| &model.sockets).map(port));
     all
 }
 
@@ -195,8 +194,13 @@ fn kernel_tls() -> Finding {
     }
 }
 
-fn port(bind: SocketAddr) -> Finding {
-    match sys::bind_probe(bind) {
+fn port(socket: &Socket) -> Finding {
+    let bind = socket.bind;
+    let bound = match socket.protocol {
+        Protocol::Udp(_) => sys::bind_udp(bind, sys::Listening::Alone).map(drop),
+        Protocol::Http(_) | Protocol::Tls(_) | Protocol::Tcp(_) => sys::bind_probe(bind),
+    };
+    match bound {
         Ok(()) => finding(Level::Good, "port", format!("{bind} is free")),
         Err(error) => finding(Level::Bad, "port", format!("{bind}: {error}; a running ringway has its own ports")),
     }

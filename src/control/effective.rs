@@ -36,8 +36,9 @@ fn socket(model: &Model, socket: &Socket) -> Value {
             out.insert("protocol".into(), json!("TLS"));
             out.insert("listeners".into(), listeners.iter().map(|each| tls::listener(model, each)).collect());
         }
-        Protocol::Tcp(listener) => {
-            out.insert("protocol".into(), json!("TCP"));
+        Protocol::Tcp(listener) | Protocol::Udp(listener) => {
+            let udp = matches!(socket.protocol, Protocol::Udp(_));
+            out.insert("protocol".into(), json!(if udp { "UDP" } else { "TCP" }));
             out.insert("listener".into(), json!(listener.name));
             if let Some((id, split)) = &listener.route {
                 out.insert("route".into(), json!(model.routes[id.0 as usize]));
@@ -58,12 +59,14 @@ fn client(policy: &ClientPolicy) -> Value {
             "bodyIdle": duration(policy.timeouts.body_idle),
             "streamIdle": duration(policy.timeouts.stream_idle),
             "handshake": duration(policy.timeouts.handshake),
+            "udpIdle": duration(policy.timeouts.udp_idle),
         },
         "limits": {
             "headBytes": policy.limits.head_bytes,
             "headFields": policy.limits.head_fields,
             "uriBytes": policy.limits.uri_bytes,
             "bodyBytes": policy.limits.body_bytes,
+            "udpFlows": policy.limits.udp_flows,
         },
         "trusted": trusted,
         "proxyProtocol": policy.proxy_protocol.as_ref().map(|found| json!({

@@ -15,11 +15,7 @@ pub fn status(graph: &Graph<'_>) -> Value {
     let mut items: Vec<Value> = graph.gateways.iter().map(gateway).collect();
     items.extend(graph.routes.iter().map(|route| {
         let meta = graph.route_meta(route);
-        let refs: &[ParentRef] = match route.kind {
-            "HTTPRoute" => &graph.resources.http_routes[route.index].spec.parent_refs,
-            "TLSRoute" => &graph.resources.tls_routes[route.index].spec.parent_refs,
-            _ => &graph.resources.tcp_routes[route.index].spec.parent_refs,
-        };
+        let refs = route.parent_refs(graph.resources);
         let parents: Vec<Value> = route
             .parents
             .iter()

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Model, Protocol, ProxyProtocol, RedirectPort,
-    RouteId, Socket, TcpListener, TlsListener, WeightedTarget,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, L4Listener, Model, Protocol, ProxyProtocol,
+    RedirectPort, Socket, TlsListener,
 };
 
 use self::backends::{Backends, Place};
@@ -32,10 +32,8 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                     let protocol = match serves {
                         Serves::Http => Protocol::Http(Vec::new()),
                         Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Protocol::Tls(Vec::new()),
-                        Serves::Tcp => {
-                            let route = tcp_route(graph, number, index, &mut backends);
-                            Protocol::Tcp(TcpListener { name: name.clone(), route })
-                        }
+                        Serves::Tcp => Protocol::Tcp(l4_listener(graph, number, index, &mut backends)),
+                        Serves::Udp => Protocol::Udp(l4_listener(graph, number, index, &mut backends)),
                     };
                     sockets.push(Socket { bind, protocol, client: client_policy(graph, number, index) });
                     sockets.len() - 1
@@ -50,7 +48,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                         let serves = tls::listener(graph, number, index, bind.port(), &mut backends);
                         listeners.push(TlsListener { name: name.clone(), hostname, serves });
                     }
-                    Protocol::Tcp(_) => {}
+                    Protocol::Tcp(_) | Protocol::Udp(_) => {}
                 }
             }
         }
@@ -69,6 +67,7 @@ enum Speaks {
     Http,
     Tls,
     Tcp,
+    Udp,
 }
 
 impl Speaks {
@@ -77,6 +76,7 @@ impl Speaks {
             Serves::Http => Self::Http,
             Serves::Https | Serves::TlsTerminate | Serves::TlsPassthrough => Self::Tls,
             Serves::Tcp => Self::Tcp,
+            Serves::Udp => Self::Udp,
         }
     }
 }
@@ -131,19 +131,15 @@ fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_
     rule
 }
 
-/// The oldest of the attached routes has a TCP listener.
-fn tcp_route(
-    graph: &Graph<'_>,
-    gateway: usize,
-    listener: usize,
-    backends: &mut Backends<'_, '_>,
-) -> Option<(RouteId, Vec<WeightedTarget>)> {
-    graph.routes.iter().enumerate().find_map(|(number, route)| {
-        let RouteRules::Tcp(split) = &route.rules else { return None };
+/// The oldest of the attached routes has a TCP or UDP listener. Only routes of its protocol are attached.
+fn l4_listener(graph: &Graph<'_>, gateway: usize, listener: usize, backends: &mut Backends<'_, '_>) -> L4Listener {
+    let route = graph.routes.iter().enumerate().find_map(|(number, route)| {
+        let (RouteRules::Tcp(split) | RouteRules::Udp(split)) = &route.rules else { return None };
         let mut attached = route.parents.iter().flat_map(|parent| &parent.attached);
         let is_here = attached.any(|found| (found.gateway, found.listener) == (gateway, listener));
         is_here.then(|| (route.id, backends.split(Place { gateway, listener, route: number, rule: 0 }, split)))
-    })
+    });
+    L4Listener { name: graph.gateways[gateway].listener_name(listener), route }
 }
 
 fn client_policy(graph: &Graph<'_>, gateway: usize, listener: usize) -> ClientPolicy {
@@ -177,12 +173,16 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     {
         policy.timeouts.handshake = handshake.0;
     }
+    if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.udp.as_ref()).and_then(|udp| udp.idle) {
+        policy.timeouts.udp_idle = idle.0;
+    }
     if let Some(found) = &spec.limits {
         let size = |value: i64| usize::try_from(value).expect("bounds of the field");
         let limits = &mut policy.limits;
         limits.head_bytes = found.head_bytes.map_or(limits.head_bytes, |value| size(value.0));
         limits.head_fields = found.head_fields.map_or(limits.head_fields, |value| size(value.0));
         limits.uri_bytes = found.uri_bytes.map_or(limits.uri_bytes, |value| size(value.0));
+        limits.udp_flows = found.udp_flows.map_or(limits.udp_flows, |value| size(value.0));
         limits.body_bytes = found.body_bytes.map(|value| u64::try_from(value.0).expect("not negative"));
     }
     if let Some(found) = &spec.headers {

@@ -4,6 +4,7 @@ mod http1;
 mod proxy_protocol;
 mod tcp;
 mod tls;
+mod udp;
 
 use std::cell::OnceCell;
 use std::future::Future;
@@ -14,7 +15,7 @@ use std::rc::Rc;
 use ringway_core::balance::key::{self, Flow};
 
 use crate::buffer::Buf;
-use crate::rt::{self, Stream};
+use crate::rt::{self, Signal, Stream};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys;
 use crate::worker::{ConnGuard, Core};
@@ -84,7 +85,7 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
         Some(SocketKind::Tls(_)) => Speaks::Tls,
         Some(SocketKind::Tcp(_)) => Speaks::Tcp,
         // Its listener was removed while it waited in the queue: as if it had come a moment later.
-        None => return stream.reset(),
+        None | Some(SocketKind::Udp(_)) => return stream.reset(),
     };
     let proxied = generation.socket(socket).is_some_and(|found| found.shared.client.proxy_protocol.is_some());
     drop(generation);
@@ -128,6 +129,13 @@ fn serve(core: &Rc<Core>, conn: Conn, stream: Stream, speaks: Speaks) {
             let served = rt::catch_unwind(Box::pin(tcp::serve(Rc::clone(&core), conn, stream)));
             rt::spawn(guarded(core, peer, served));
         }
+    }
+}
+
+/// Serves a bound UDP socket until told to stop.
+pub fn start_udp(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, stop: Rc<Signal>) {
+    if let Err(error) = udp::start(core, socket, fd, stop) {
+        tracing::error!(%error, worker = core.settings.id, "cannot serve UDP listener");
     }
 }
 

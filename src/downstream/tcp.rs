@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_core::balance::key;
-use ringway_core::model::{EndpointAddress, Target, TcpListener, WeightedTarget};
+use ringway_core::model::{EndpointAddress, L4Listener, Target, WeightedTarget};
 
 use super::Conn;
 use crate::buffer::Buf;
@@ -24,7 +24,7 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) {
     let idle = found.shared.client.timeouts.stream_idle;
     metrics.opened();
     let split = match &found.shared.kind {
-        SocketKind::Tcp(TcpListener { route: Some((_, split)), .. }) => {
+        SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
             Some(Split { socket: found.index, number: 0, targets: split })
         }
         _ => None,

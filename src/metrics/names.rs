@@ -84,6 +84,10 @@ reasons! {
         ClientCertificate = "client_certificate",
         /// A request for a host whose listener is not the one that the server name chose.
         Misdirected = "misdirected",
+        /// A UDP flow that made room for another.
+        FlowEvicted = "flow_evicted",
+        /// An answer's datagram that could not be sent.
+        DatagramDropped = "datagram_dropped",
     }
 }
 

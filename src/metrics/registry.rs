@@ -172,6 +172,6 @@ fn listener_names(protocol: &Protocol) -> Vec<&str> {
     match protocol {
         Protocol::Http(listeners) => listeners.iter().map(|listener| listener.name.as_str()).collect(),
         Protocol::Tls(listeners) => listeners.iter().map(|listener| listener.name.as_str()).collect(),
-        Protocol::Tcp(listener) => vec![&listener.name],
+        Protocol::Tcp(listener) | Protocol::Udp(listener) => vec![&listener.name],
     }
 }

@@ -17,6 +17,7 @@ mod deadline;
 mod listener;
 mod mailbox;
 mod pace;
+mod source;
 mod stream;
 mod task;
 
@@ -31,7 +32,8 @@ pub use deadline::{Deadline, Tick, millis, now, tick_after};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Receiver, Sender, mailbox};
 pub use pace::pace;
-pub use stream::{HandshakeError, Reader, Stream, Writer, connect_tcp, connect_unix, open_streams};
+pub use source::Source;
+pub use stream::{HandshakeError, Reader, Stream, StreamCount, Writer, connect_tcp, connect_unix, open_streams};
 pub use task::{Signal, catch_unwind, join, race, sleep, spawn};
 
 /// Submission queue entries of a worker's ring. 3,000 to 6,000 simultaneous completions were all answered with 1,024.

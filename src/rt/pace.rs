@@ -10,7 +10,7 @@ use std::io;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::Stream;
+use super::Source;
 use crate::sys;
 
 #[derive(Default)]
@@ -29,10 +29,9 @@ thread_local! {
 impl Pacer {
     fn arm(&self, pause: Duration) -> io::Result<()> {
         if self.timer.get().is_none() {
-            // A timer is waited for like a stream.
-            let stream = Stream::new(sys::timer()?)?;
-            self.timer.set(Some(stream.fd()));
-            super::spawn(run(stream));
+            let timer = Source::new(sys::timer()?)?;
+            self.timer.set(Some(timer.fd()));
+            super::spawn(run(timer));
         }
         if let Some(timer) = self.timer.get()
             && !self.armed.replace(true)
@@ -49,10 +48,10 @@ impl Pacer {
     }
 }
 
-async fn run(timer: Stream) {
+async fn run(timer: Source) {
     let mut woken = Vec::new();
     loop {
-        let ready = timer.rd.readable().await;
+        let ready = timer.readable().await;
         sys::reset_timer(timer.fd());
         PACER.with(|pacer| pacer.go_off(&mut woken));
         for waker in woken.drain(..) {

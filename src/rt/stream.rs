@@ -33,6 +33,24 @@ pub fn open_streams() -> usize {
     OPEN.get()
 }
 
+/// Counts as an open stream for as long as it is held: what takes a descriptor and is none.
+#[derive(Debug)]
+pub struct StreamCount(());
+
+impl StreamCount {
+    /// One more.
+    pub fn take() -> Self {
+        OPEN.set(OPEN.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        OPEN.set(OPEN.get().saturating_sub(1));
+    }
+}
+
 /// A connected stream socket, TCP or Unix: the operations are the same.
 #[derive(Debug)]
 pub struct Stream {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::control::Accepted;
 use crate::metrics::Registry;
-use crate::snapshot::{Snapshot, SocketId, SocketIds};
+use crate::snapshot::{Snapshot, SocketId, SocketIds, SocketKind, SocketSnapshot};
 use crate::sys::{self, Listening};
 use crate::worker::Message;
 
@@ -108,9 +108,9 @@ impl Generations {
             if self.current.sockets.iter().any(|known| known.id == socket.id) {
                 continue;
             }
-            self.probe(socket.bind)?;
+            self.probe(socket)?;
             for worker in &mut listeners {
-                let bound = sys::listen(socket.bind, Listening::Shared).map_err(|error| explain(socket.bind, error))?;
+                let bound = bind(socket, Listening::Shared).map_err(|error| explain(socket.bind, error))?;
                 worker.push((socket.id, bound));
             }
         }
@@ -119,12 +119,14 @@ impl Generations {
 
     /// Two processes of one user share a port silently when both set SO_REUSEPORT, so a port is first bound without.
     /// Not where a socket of ours is about to make room for the new one.
-    fn probe(&self, bind: SocketAddr) -> Result<(), ApplyError> {
-        let ours = self.current.sockets.iter().map(|socket| socket.bind).any(|ours| {
-            let any = ours.ip().is_unspecified() || bind.ip().is_unspecified();
-            ours.port() == bind.port() && (any || ours.ip() == bind.ip())
+    fn probe(&self, new: &SocketSnapshot) -> Result<(), ApplyError> {
+        let is_udp = |socket: &SocketSnapshot| matches!(socket.kind, SocketKind::Udp(_));
+        let ours = self.current.sockets.iter().filter(|ours| is_udp(ours) == is_udp(new)).any(|ours| {
+            let (ours, new) = (ours.bind, new.bind);
+            let any = ours.ip().is_unspecified() || new.ip().is_unspecified();
+            ours.port() == new.port() && (any || ours.ip() == new.ip())
         });
-        if ours { Ok(()) } else { sys::bind_probe(bind).map_err(|error| explain(bind, error)) }
+        if ours { Ok(()) } else { bind(new, Listening::Alone).map(drop).map_err(|error| explain(new.bind, error)) }
     }
 
     /// Hands it to the workers and waits until all of them serve it.
@@ -148,6 +150,13 @@ impl Generations {
         self.model = model;
         self.status = status;
         Ok(())
+    }
+}
+
+fn bind(socket: &SocketSnapshot, how: Listening) -> io::Result<OwnedFd> {
+    match socket.kind {
+        SocketKind::Http { .. } | SocketKind::Tls(_) | SocketKind::Tcp(_) => sys::listen(socket.bind, how),
+        SocketKind::Udp(_) => sys::bind_udp(socket.bind, how),
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
-    Backend, BackendId, ClientPolicy, HashKey, HttpListener, LoadBalancer, Model, Protocol, ProxyHeader, TcpListener,
+    Backend, BackendId, ClientPolicy, HashKey, HttpListener, L4Listener, LoadBalancer, Model, Protocol, ProxyHeader,
 };
 use ringway_core::route::RouteTable;
 
@@ -65,7 +65,9 @@ pub enum SocketKind {
     /// TLS.
     Tls(Box<TlsSocket>),
     /// Raw TCP.
-    Tcp(TcpListener),
+    Tcp(L4Listener),
+    /// UDP datagrams.
+    Udp(L4Listener),
 }
 
 impl SocketKind {
@@ -75,6 +77,7 @@ impl SocketKind {
             Self::Http { .. } => "HTTP",
             Self::Tls(_) => "TLS",
             Self::Tcp(_) => "TCP",
+            Self::Udp(_) => "UDP",
         }
     }
 
@@ -83,7 +86,7 @@ impl SocketKind {
         match self {
             Self::Http { table, .. } => Some(table),
             Self::Tls(socket) => Some(&socket.table),
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Udp(_) => None,
         }
     }
 }
@@ -99,6 +102,7 @@ enum Speaks {
     Http,
     Tls,
     Tcp,
+    Udp,
 }
 
 impl SocketIds {
@@ -133,6 +137,7 @@ impl Snapshot {
                     Protocol::Http(listeners) => (Speaks::Http, http(&listeners)),
                     Protocol::Tls(listeners) => (Speaks::Tls, SocketKind::Tls(Box::new(TlsSocket::compile(listeners)))),
                     Protocol::Tcp(listener) => (Speaks::Tcp, SocketKind::Tcp(listener)),
+                    Protocol::Udp(listener) => (Speaks::Udp, SocketKind::Udp(listener)),
                 };
                 let id = ids.get(socket.bind, speaks);
                 SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }

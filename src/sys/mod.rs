@@ -4,10 +4,12 @@
 //! here and nowhere else.
 
 pub mod bpf;
+mod datagram;
 pub mod netlink;
 mod pipe;
 mod socket;
 
+pub use datagram::{BATCH, DATAGRAM, Datagrams, Path, bind_udp, connect_udp, is_unreachable};
 pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, local_address, peer_state,
@@ -40,6 +42,23 @@ pub(crate) fn peek<T>(shared: &Rc<UnsafeCell<T>>) -> &T {
     // operation (to clone the descriptor's handle), never across a suspension point. No call made through the shared
     // reference reaches back into a half.
     unsafe { &*shared.get() }
+}
+
+/// Has an epoll set report `fd` as `name` when there is something to read from it.
+pub fn watch(set: RawFd, fd: &OwnedFd, name: u64) -> io::Result<()> {
+    use rustix::event::epoll;
+    Ok(epoll::add(borrow(set), fd, epoll::EventData::new_u64(name), epoll::EventFlags::IN)?)
+}
+
+/// The names that an epoll set reports now, as many as there is room for in `names`.
+pub fn ready(set: RawFd, names: &mut Vec<u64>) -> io::Result<()> {
+    use rustix::event::{Timespec, epoll};
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+    let count = epoll::wait(borrow(set), &mut events, Some(&NOW))?;
+    names.clear();
+    names.extend(events[..count].iter().map(|event| event.data.u64()));
+    Ok(())
 }
 
 /// A one-shot timer that becomes readable when it goes off.

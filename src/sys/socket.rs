@@ -35,13 +35,21 @@ pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
 /// A bound, listening, non-blocking socket. An unspecified IPv6 address takes IPv4 too; where the kernel has no IPv6,
 /// the unspecified address falls back to IPv4.
 pub fn listen(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
-    match listen_exactly(address, how) {
+    unspecified_fallback(address, |address| listen_exactly(address, how))
+}
+
+/// Binds by `bind`, and where the kernel has no IPv6, the unspecified address of IPv4 in place of that of IPv6.
+pub(super) fn unspecified_fallback(
+    address: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    match bind(address) {
         Err(error)
             if address.is_ipv6()
                 && address.ip().is_unspecified()
                 && error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) =>
         {
-            listen_exactly(SocketAddr::from(([0, 0, 0, 0], address.port())), how)
+            bind(SocketAddr::from(([0, 0, 0, 0], address.port())))
         }
         other => other,
     }

@@ -87,7 +87,7 @@ impl Generation {
                     let rules = socket.table.rules().iter().map(|rule| action_turn(core, &rule.action));
                     rules.chain(socket.streams.iter().map(|stream| RefCell::new(turn(core, &stream.split)))).collect()
                 }
-                SocketKind::Tcp(listener) => {
+                SocketKind::Tcp(listener) | SocketKind::Udp(listener) => {
                     vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
                 }
             });
@@ -102,7 +102,7 @@ impl Generation {
         Some(Socket { index, shared: &self.shared.sockets[index] })
     }
 
-    /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP socket. `None` when every weight is
+    /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP or UDP socket. `None` when every weight is
     /// zero.
     pub fn pick(&self, socket: usize, rule: usize, split: &[WeightedTarget]) -> Option<Target> {
         match split {

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use ringway_core::http::Date;
 
+use crate::downstream;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
-use crate::snapshot::{Snapshot, SocketId};
+use crate::snapshot::{Snapshot, SocketId, SocketKind};
 use crate::tls::TicketRing;
 
 pub use conn::{ConnGuard, ConnState, Registry};
@@ -157,6 +158,12 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
                     stays
                 });
                 for (id, socket) in listeners {
+                    if matches!(new.socket(id).map(|found| &found.shared.kind), Some(SocketKind::Udp(_))) {
+                        let stop = Rc::new(Signal::default());
+                        accepting.insert(id, Rc::clone(&stop));
+                        downstream::start_udp(&core, id, socket, stop);
+                        continue;
+                    }
                     match Listener::new(socket) {
                         Ok(listener) => {
                             let stop = Rc::new(Signal::default());

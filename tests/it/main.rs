@@ -31,4 +31,5 @@ mod tcp;
 mod tls;
 mod tls_input;
 mod tls_upstream;
+mod udp;
 mod upstream;

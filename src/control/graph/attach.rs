@@ -4,7 +4,7 @@ use ringway_core::model::HostPattern;
 
 use crate::control::read::Table;
 use crate::control::resources::http_route::HttpRouteSpec;
-use crate::control::resources::l4_route::TcpRouteSpec;
+use crate::control::resources::l4_route::{TcpRouteSpec, UdpRouteSpec};
 use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::{FromNamespaces, GATEWAY_GROUP, ParentRef};
 use crate::control::resources::tls::TlsRouteSpec;
@@ -45,6 +45,17 @@ pub(super) fn tls(
     let hostnames: Vec<HostPattern> = route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()).collect();
     let common = |listener: &ListenerState<'_>| intersection(&listener.spec.host(), &hostnames);
     parents("TLSRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
+}
+
+/// Attaches a UDPRoute, which has none either.
+pub(super) fn udp(
+    route: &Resource<UdpRouteSpec>,
+    gateways: &mut [GatewayState<'_>],
+    resources: &Resources,
+    report: &mut Report,
+) -> Vec<ParentState> {
+    let common = |_: &ListenerState<'_>| vec![HostPattern::Any];
+    parents("UDPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
 }
 
 /// What a listener and a route without or with hostnames have in common.

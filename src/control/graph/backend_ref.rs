@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress, Target};
+use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress, Target, WeightedTarget};
 
 use crate::control::resources::core::{ServicePort, ServiceSpec};
+use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::{BackendRef, HttpBackendRef, RINGWAY_GROUP};
 use crate::control::resources::ringway::BackendSpec;
 use crate::control::resources::text::{Group, Kind, Namespace, ObjectName, Port};
@@ -97,6 +98,26 @@ impl<'r> Backends<'r> {
                 Target::Invalid
             }
         }
+    }
+
+    /// The split of the only rule of a route that moves bytes or datagrams, and the first of its references that does not resolve.
+    pub(super) fn split(
+        &mut self,
+        kind: &'static str,
+        route: &Meta,
+        refs: &[BackendRef],
+        report: &mut Report,
+    ) -> (Vec<WeightedTarget>, Option<Problem>) {
+        let referrer = Referrer { kind, namespace: &route.namespace };
+        let mut unresolved = None;
+        let split = refs
+            .iter()
+            .map(|target| WeightedTarget {
+                weight: super::http_rule::weight(target.weight),
+                target: self.resolve(&referrer, &Wanted::of_stream(target), &mut unresolved, report),
+            })
+            .collect();
+        (split, unresolved)
     }
 
     fn find(
@@ -212,8 +233,9 @@ impl<'r> Backends<'r> {
             ));
         }
         let number = wanted.port.expect("the rules on references demand it for Services");
-        let Some(port) = found.spec.ports.iter().find(|port| port.port == number && port.protocol == "TCP") else {
-            return Err(missing_port(found, number, full_name));
+        let protocol = if referrer.kind == "UDPRoute" { "UDP" } else { "TCP" };
+        let Some(port) = found.spec.ports.iter().find(|port| port.port == number && port.protocol == protocol) else {
+            return Err(missing_port(found, number, protocol, full_name));
         };
         if let Some(protocol) = port.app_protocol.as_deref()
             && referrer.kind == "HTTPRoute"
@@ -222,7 +244,9 @@ impl<'r> Backends<'r> {
             let message = format!("Service {full_name}: appProtocol {protocol} is not served yet");
             return Err((Problem::new("UnsupportedProtocol", message), None));
         }
-        let name = format!("Service/{full_name}:{}", number.get());
+        // A name server has both on one port.
+        let suffix = if protocol == "UDP" { "/udp" } else { "" };
+        let name = format!("Service/{full_name}:{}{suffix}", number.get());
         if let Some(known) = self.known.get(&name) {
             return Ok(*known);
         }
@@ -252,9 +276,14 @@ fn known_name<S>(all: &[Resource<S>], namespace: &str, name: &str) -> Option<Str
     crate::control::read::suggestion(name, &known).map(|meant| format!("did you mean `{meant}`?"))
 }
 
-fn missing_port(service: &Resource<ServiceSpec>, number: Port, full_name: &str) -> (Problem, Option<String>) {
+fn missing_port(
+    service: &Resource<ServiceSpec>,
+    number: Port,
+    protocol: &str,
+    full_name: &str,
+) -> (Problem, Option<String>) {
     if service.spec.ports.iter().any(|port| port.port == number) {
-        let message = format!("port {} of Service {full_name} is not TCP", number.get());
+        let message = format!("port {} of Service {full_name} is not {protocol}", number.get());
         return (Problem::new("UnsupportedProtocol", message), None);
     }
     let known: Vec<String> = service.spec.ports.iter().map(|port| port.port.get().to_string()).collect();

@@ -19,7 +19,7 @@ pub const CONTROLLER: &str = "ringway.dev/gateway";
 const CLASS: &str = "ringway";
 
 /// What a listener's socket speaks, of what is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Serves {
     /// Plain HTTP.
     Http,
@@ -31,6 +31,8 @@ pub enum Serves {
     TlsPassthrough,
     /// Raw TCP.
     Tcp,
+    /// UDP datagrams.
+    Udp,
 }
 
 impl Serves {
@@ -206,11 +208,7 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
             Some(TlsMode::Passthrough) => (Some(Serves::TlsPassthrough), &["TLSRoute"], None),
             _ => (Some(Serves::TlsTerminate), &["TLSRoute"], None),
         },
-        "UDP" => {
-            let message = "protocol UDP is not served yet".to_owned();
-            report.warning(spec.protocol.span, format!("listener {name} is not served: {message}"));
-            (None, &[], Some(Problem::new("UnsupportedProtocol", message)))
-        }
+        "UDP" => (Some(Serves::Udp), &["UDPRoute"], None),
         other => {
             let message = format!("protocol {other} is not supported");
             report.warning_with_help(
@@ -305,7 +303,11 @@ fn between_gateways(gateways: &mut [GatewayState<'_>], report: &mut Report) {
             let owner = gateway.object.meta.full_name() + "/";
             let clash = gateway.binds(index).find_map(|bind| {
                 taken.iter().find(|other| {
-                    other.0 == bind && !other.3.starts_with(&owner) && (!serves.shares_with(other.1) || other.2 == host)
+                    let same_transport = (other.1 == Serves::Udp) == (serves == Serves::Udp);
+                    other.0 == bind
+                        && same_transport
+                        && !other.3.starts_with(&owner)
+                        && (!serves.shares_with(other.1) || other.2 == host)
                 })
             });
             match clash {

@@ -22,7 +22,7 @@ use super::read::Environment;
 use super::resources::Resources;
 use super::resources::backend_policy::BackendPolicySpec;
 use super::resources::meta::Meta;
-use super::resources::refs::BackendRef;
+use super::resources::refs::ParentRef;
 use super::resources::ringway::ClientPolicySpec;
 use super::resources::text::SectionName;
 use super::source::{Diagnostic, Span};
@@ -84,12 +84,14 @@ pub enum RouteRules {
     Tcp(Vec<WeightedTarget>),
     /// One split of TLS connections.
     Tls(Vec<WeightedTarget>),
+    /// One UDP split.
+    Udp(Vec<WeightedTarget>),
 }
 
 /// A route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteState {
-    /// `HTTPRoute`, `TLSRoute` or `TCPRoute`.
+    /// `HTTPRoute`, `TLSRoute`, `TCPRoute` or `UDPRoute`.
     pub kind: &'static str,
     /// Index among the resources of that kind.
     pub index: usize,
@@ -112,6 +114,17 @@ impl RouteState {
             RouteRules::Http(_) => &resources.http_routes[self.index].meta,
             RouteRules::Tcp(_) => &resources.tcp_routes[self.index].meta,
             RouteRules::Tls(_) => &resources.tls_routes[self.index].meta,
+            RouteRules::Udp(_) => &resources.udp_routes[self.index].meta,
+        }
+    }
+
+    /// Its parentRefs.
+    pub fn parent_refs<'r>(&self, resources: &'r Resources) -> &'r [ParentRef] {
+        match self.rules {
+            RouteRules::Http(_) => &resources.http_routes[self.index].spec.parent_refs,
+            RouteRules::Tcp(_) => &resources.tcp_routes[self.index].spec.parent_refs,
+            RouteRules::Tls(_) => &resources.tls_routes[self.index].spec.parent_refs,
+            RouteRules::Udp(_) => &resources.udp_routes[self.index].spec.parent_refs,
         }
     }
 
@@ -142,6 +155,9 @@ impl RouteState {
             RouteRules::Tls(_) => {
                 resources.tls_routes[self.index].spec.rules.iter().map(|rule| name(&rule.name)).collect()
             }
+            RouteRules::Udp(_) => {
+                resources.udp_routes[self.index].spec.rules.iter().map(|rule| name(&rule.name)).collect()
+            }
         }
     }
 }
@@ -164,7 +180,7 @@ pub struct Graph<'r> {
     pub resources: &'r Resources,
     /// Gateways of our classes, oldest first.
     pub gateways: Vec<GatewayState<'r>>,
-    /// Routes, oldest first, HTTP before TLS before TCP.
+    /// Routes, oldest first, HTTP before TLS before TCP before UDP.
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
     pub backends: Vec<BackendState>,
@@ -221,10 +237,8 @@ impl<'r> Graph<'r> {
             let route = &resources.tls_routes[index];
             let id = next_id(&routes);
             let parents = attach::tls(route, &mut gateways, resources, &mut report);
-            let mut unresolved = None;
-            let referrer = backend_ref::Referrer { kind: "TLSRoute", namespace: &route.meta.namespace };
-            let split =
-                stream_split(&route.spec.rules[0].backend_refs, &referrer, &mut backends, &mut unresolved, &mut report);
+            let refs = &route.spec.rules[0].backend_refs;
+            let (split, unresolved) = backends.split("TLSRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
                 kind: "TLSRoute",
                 index,
@@ -239,10 +253,8 @@ impl<'r> Graph<'r> {
             let route = &resources.tcp_routes[index];
             let id = next_id(&routes);
             let parents = attach::tcp(route, &mut gateways, resources, &mut report);
-            let mut unresolved = None;
-            let referrer = backend_ref::Referrer { kind: "TCPRoute", namespace: &route.meta.namespace };
-            let split =
-                stream_split(&route.spec.rules[0].backend_refs, &referrer, &mut backends, &mut unresolved, &mut report);
+            let refs = &route.spec.rules[0].backend_refs;
+            let (split, unresolved) = backends.split("TCPRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
                 kind: "TCPRoute",
                 index,
@@ -251,6 +263,22 @@ impl<'r> Graph<'r> {
                 unresolved,
                 partly_invalid: None,
                 rules: RouteRules::Tcp(split),
+            });
+        }
+        for index in by_age(&resources.udp_routes) {
+            let route = &resources.udp_routes[index];
+            let id = next_id(&routes);
+            let parents = attach::udp(route, &mut gateways, resources, &mut report);
+            let refs = &route.spec.rules[0].backend_refs;
+            let (split, unresolved) = backends.split("UDPRoute", &route.meta, refs, &mut report);
+            routes.push(RouteState {
+                kind: "UDPRoute",
+                index,
+                id,
+                parents,
+                unresolved,
+                partly_invalid: None,
+                rules: RouteRules::Udp(split),
             });
         }
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
@@ -288,21 +316,6 @@ impl<'r> Graph<'r> {
     pub fn route_meta(&self, route: &RouteState) -> &'r Meta {
         route.meta(self.resources)
     }
-}
-
-/// The targets of a rule that moves bytes.
-fn stream_split(
-    targets: &[BackendRef],
-    referrer: &backend_ref::Referrer<'_>,
-    backends: &mut backend_ref::Backends<'_>,
-    unresolved: &mut Option<Problem>,
-    report: &mut Report,
-) -> Vec<WeightedTarget> {
-    let mut share = |wanted: &BackendRef| {
-        let target = backends.resolve(referrer, &backend_ref::Wanted::of_stream(wanted), unresolved, report);
-        WeightedTarget { weight: http_rule::weight(wanted.weight), target }
-    };
-    targets.iter().map(&mut share).collect()
 }
 
 fn next_id(routes: &[RouteState]) -> RouteId {

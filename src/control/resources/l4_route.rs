@@ -1,4 +1,4 @@
-//! TCPRoute.
+//! TCPRoute and UDPRoute.
 
 use crate::control::read::{Ignored, List, object};
 
@@ -11,7 +11,22 @@ object! {
         /// Where it attaches.
         parent_refs / "parentRefs": List<ParentRef, 0, 32> = or(List::default()),
         /// What it does: exactly one rule.
-        rules / "rules": List<TcpRule, 1, 1> = required,
+        rules / "rules": List<L4Rule, 1, 1> = required,
+        /// Experimental; accepted and not used.
+        use_default_gateways / "useDefaultGateways": Ignored = optional,
+    }
+    rules |this, cx| {
+        check_parents(&this.parent_refs, cx);
+    }
+}
+
+object! {
+    /// `UDPRoute.spec`.
+    UdpRouteSpec = "UDPRoute spec" {
+        /// Where it attaches.
+        parent_refs / "parentRefs": List<ParentRef, 0, 32> = or(List::default()),
+        /// What it does: exactly one rule.
+        rules / "rules": List<L4Rule, 1, 1> = required,
         /// Experimental; accepted and not used.
         use_default_gateways / "useDefaultGateways": Ignored = optional,
     }
@@ -22,10 +37,10 @@ object! {
 
 object! {
     /// One rule.
-    TcpRule = "rule" {
+    L4Rule = "rule" {
         /// Its name.
         name / "name": SectionName = optional,
-        /// Where connections go.
+        /// Where connections or flows go.
         backend_refs / "backendRefs": List<BackendRef, 1, 16> = required,
     }
 }

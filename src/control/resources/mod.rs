@@ -41,6 +41,7 @@ pub struct Resources {
     pub tcp_routes: Vec<Resource<l4_route::TcpRouteSpec>>,
     pub tls_routes: Vec<Resource<tls::TlsRouteSpec>>,
     pub backend_tls_policies: Vec<Resource<tls::BackendTlsPolicySpec>>,
+    pub udp_routes: Vec<Resource<l4_route::UdpRouteSpec>>,
     pub grants: Vec<Resource<gateway::ReferenceGrantSpec>>,
     pub namespaces: Vec<Resource<()>>,
     pub services: Vec<Resource<core::ServiceSpec>>,
@@ -55,15 +56,16 @@ pub struct Resources {
 }
 
 /// Kinds of the groups that are known and come with later work.
-const LATER: [&str; 4] = ["ListenerSet", "GRPCRoute", "UDPRoute", "L4ForwardingPolicy"];
+const LATER: [&str; 3] = ["ListenerSet", "GRPCRoute", "L4ForwardingPolicy"];
 
-const KINDS: [(&str, &str, &[&str]); 16] = [
+const KINDS: [(&str, &str, &[&str]); 17] = [
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "BackendTLSPolicy", &["v1", "v1alpha3"]),
+    (refs::GATEWAY_GROUP, "UDPRoute", &["v1", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "ReferenceGrant", &["v1", "v1beta1"]),
     ("", "Namespace", &["v1"]),
     ("", "Service", &["v1"]),
@@ -120,6 +122,7 @@ impl Resources {
             (refs::GATEWAY_GROUP, "BackendTLSPolicy") => {
                 self.put(kind, document, cx, spec, |all| &mut all.backend_tls_policies);
             }
+            (refs::GATEWAY_GROUP, "UDPRoute") => self.put(kind, document, cx, spec, |all| &mut all.udp_routes),
             (refs::GATEWAY_GROUP, "ReferenceGrant") => self.put(kind, document, cx, spec, |all| &mut all.grants),
             (refs::RINGWAY_GROUP, "Backend") => self.put(kind, document, cx, spec, |all| &mut all.backends),
             (refs::RINGWAY_GROUP, "Certificate") => self.put(kind, document, cx, spec, |all| &mut all.certificates),

@@ -182,6 +182,8 @@ object! {
         tcp / "tcp": TcpTimeout = optional,
         /// Of TLS.
         tls / "tls": TlsTimeout = optional,
+        /// Of UDP flows.
+        udp / "udp": UdpTimeout = optional,
     }
 }
 
@@ -262,6 +264,14 @@ object! {
     }
 }
 
+object! {
+    /// Deadlines of UDP flows.
+    UdpTimeout = "udp timeout" {
+        /// Without a datagram in either direction.
+        idle / "idleTimeout": Positive = optional,
+    }
+}
+
 /// A duration that is not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Positive(pub std::time::Duration);
@@ -287,6 +297,8 @@ object! {
         uri_bytes / "uriBytes": Int<64, 65536> = optional,
         /// Of a request body in bytes.
         body_bytes / "bodyBytes": Int<0, { i64::MAX }> = optional,
+        /// UDP flows per core.
+        udp_flows / "udpFlows": Int<1, 1048576> = optional,
     }
 }
 

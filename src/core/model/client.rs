@@ -61,6 +61,8 @@ pub struct ClientTimeouts {
     pub handshake: Duration,
     /// Without a byte in either direction of a TCP connection or tunnel.
     pub stream_idle: Duration,
+    /// Without a datagram in either direction of a UDP flow.
+    pub udp_idle: Duration,
 }
 
 impl Default for ClientTimeouts {
@@ -71,6 +73,7 @@ impl Default for ClientTimeouts {
             body_idle: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(600),
+            udp_idle: Duration::from_secs(30),
         }
     }
 }
@@ -86,10 +89,12 @@ pub struct ClientLimits {
     pub uri_bytes: usize,
     /// A request body in bytes: 413 over it.
     pub body_bytes: Option<u64>,
+    /// UDP flows of a socket per core: the least recently used one goes when there is one more.
+    pub udp_flows: usize,
 }
 
 impl Default for ClientLimits {
     fn default() -> Self {
-        Self { head_bytes: 64 << 10, head_fields: 128, uri_bytes: 16 << 10, body_bytes: None }
+        Self { head_bytes: 64 << 10, head_fields: 128, uri_bytes: 16 << 10, body_bytes: None, udp_flows: 65_536 }
     }
 }

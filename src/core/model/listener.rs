@@ -23,7 +23,9 @@ pub enum Protocol {
     /// TLS; at least one listener, distinct by hostname.
     Tls(Vec<TlsListener>),
     /// Raw TCP.
-    Tcp(TcpListener),
+    Tcp(L4Listener),
+    /// UDP datagrams.
+    Udp(L4Listener),
 }
 
 /// A Gateway API listener of protocol HTTP.
@@ -37,11 +39,11 @@ pub struct HttpListener {
     pub routes: Vec<HttpRoute>,
 }
 
-/// A Gateway API listener of protocol TCP.
+/// A Gateway API listener of protocol TCP or UDP.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TcpListener {
+pub struct L4Listener {
     /// `namespace/gateway/listener`.
     pub name: String,
-    /// The route that serves it and its split; none: connections are reset.
+    /// The route that serves it and its split; none: connections are reset, datagrams dropped.
     pub route: Option<(RouteId, Vec<WeightedTarget>)>,
 }

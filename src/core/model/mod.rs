@@ -24,7 +24,7 @@ pub use http::{
     Action, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, PathMatch, PathModifier, QueryMatch,
     Redirect, RedirectPort, RouteTimeouts, UrlRewrite, ValueMatch,
 };
-pub use listener::{HttpListener, Protocol, Socket, TcpListener};
+pub use listener::{HttpListener, L4Listener, Protocol, Socket};
 pub use tls::{
     CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
     TlsSettings, TlsVersion, TrustRoots, UpstreamTls,
@@ -62,6 +62,6 @@ pub enum Target {
     /// A backend that exists, with or without ready endpoints.
     Backend(BackendId),
     /// A reference that did not resolve or is not permitted: its share of HTTP requests is answered 500, its share of
-    /// TCP connections reset.
+    /// TCP connections reset, its share of UDP flows dropped.
     Invalid,
 }

@@ -1,0 +1,372 @@
+//! UDP routes: flows of datagrams between clients and endpoints.
+//!
+//! A flow is a client's address (and ours, where a socket has several) and a connected socket of its own towards an
+//! endpoint, so that answers find their way back by the socket they come on and nobody but the endpoint can send any.
+//! Each core has its own listening socket, and the kernel keeps a client at one of them, so a core's flows are its own.
+//!
+//! Two tasks per listener: one takes batches from the listening socket and sends them on, the other takes answers.
+//! The sockets of all flows are in one epoll set, whose descriptor the event loop waits for: a wait per flow would cost
+//! more than the datagrams.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_core::balance::key;
+use ringway_core::flow::{FlowId, FlowTable};
+use ringway_core::model::{EndpointAddress, Target};
+use rustix::event::epoll;
+
+use crate::metrics::{BackendMetrics, DownstreamError, ListenerMetrics, UpstreamError};
+use crate::rt::{self, Signal, Source, StreamCount, Tick};
+use crate::snapshot::{SocketId, SocketKind};
+use crate::sys::{self, BATCH, Datagrams, Path};
+use crate::upstream::{Lease, Reuse, Tried};
+use crate::worker::Core;
+
+/// Batches taken per wake-up, so that other tasks get their turn.
+const ROUNDS: usize = 4;
+
+/// How long datagrams are still passed on after a listener was told to stop: what is on its way arrives.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Ready flows at a wake-up up to which each is asked for a whole batch; with more, each has little.
+const FEW: usize = 2;
+
+thread_local! {
+    /// Of all listeners of a core, between suspension points only.
+    static SCRATCH: RefCell<Option<Box<Datagrams>>> = const { RefCell::new(None) };
+}
+
+fn with_scratch<R>(f: impl FnOnce(&mut Datagrams) -> R) -> R {
+    SCRATCH.with(|scratch| {
+        let mut scratch = scratch.borrow_mut();
+        let datagrams = scratch.get_or_insert_with(Box::default);
+        datagrams.clear();
+        f(datagrams)
+    })
+}
+
+/// One flow.
+struct Flow {
+    socket: OwnedFd,
+    /// In flight at its endpoint, as a connection is.
+    _lease: Lease,
+    metrics: Arc<BackendMetrics>,
+    _count: StreamCount,
+}
+
+/// A listener's state.
+struct Listener {
+    core: Rc<Core>,
+    id: SocketId,
+    source: Source,
+    /// All flows' sockets.
+    set: Source,
+    flows: RefCell<FlowTable<Path, Flow>>,
+    metrics: Arc<ListenerMetrics>,
+}
+
+/// Serves a bound UDP socket until told to stop.
+pub(super) fn start(core: &Rc<Core>, id: SocketId, socket: OwnedFd, stop: Rc<Signal>) -> io::Result<()> {
+    let generation = core.generation();
+    let Some(found) = generation.socket(id) else { return Ok(()) };
+    let metrics = Arc::clone(&generation.metrics.listeners[found.index][0]);
+    drop(generation);
+    let listener = Rc::new(Listener {
+        source: Source::new(socket)?,
+        set: Source::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?,
+        flows: RefCell::default(),
+        core: Rc::clone(core),
+        id,
+        metrics,
+    });
+    let over = Rc::new(Signal::default());
+    guard(core, until_stopped(Rc::clone(&listener), stop, Rc::clone(&over)));
+    guard(core, answers(Rc::clone(&listener), Rc::clone(&over)));
+    guard(core, expire(listener, over));
+    Ok(())
+}
+
+/// A panic ends a listener's task, not the core.
+fn guard(core: &Rc<Core>, task: impl Future<Output = ()> + 'static) {
+    let core = Rc::clone(core);
+    let task = rt::catch_unwind(Box::pin(task));
+    rt::spawn(async move {
+        if task.await.is_err() {
+            core.metrics.panics.inc();
+            tracing::error!(
+                worker = core.settings.id,
+                "panic in a UDP listener's task; the listener is not served on this worker"
+            );
+        }
+    });
+}
+
+async fn until_stopped(listener: Rc<Listener>, stop: Rc<Signal>, over: Rc<Signal>) {
+    let stopped = async {
+        stop.wait().await;
+        // A drain waits for as long as this is entered.
+        let _busy = listener.core.conns.enter(listener.source.fd(), listener.id);
+        rt::sleep(GRACE).await;
+    };
+    if let Ok(Err(error)) = rt::race(requests(&listener), stopped).await {
+        tracing::error!(%error, worker = listener.core.settings.id, "cannot wait for datagrams");
+    }
+    over.raise();
+}
+
+/// Datagrams of clients.
+async fn requests(listener: &Listener) -> io::Result<()> {
+    loop {
+        listener.source.readable().await?;
+        for _ in 0..ROUNDS {
+            let received = with_scratch(|batch| match batch.receive(listener.source.fd(), None) {
+                Ok(received) => {
+                    listener.forward(batch);
+                    received
+                }
+                // An ICMP message about something sent earlier, or a moment without memory.
+                Err(_) => 0,
+            });
+            if received < BATCH {
+                break;
+            }
+        }
+    }
+}
+
+/// Datagrams of endpoints.
+async fn answers(listener: Rc<Listener>, over: Rc<Signal>) {
+    let mut events = Vec::with_capacity(BATCH);
+    while let Err(ready) = rt::race(over.wait(), listener.set.readable()).await {
+        if let Err(error) = ready {
+            tracing::error!(%error, "cannot wait for answers of UDP endpoints");
+            return;
+        }
+        for _ in 0..ROUNDS {
+            match sys::ready(listener.set.fd(), &mut events) {
+                Ok(()) => listener.answer(&events),
+                Err(_) => break,
+            }
+            if events.len() < BATCH {
+                break;
+            }
+        }
+    }
+}
+
+/// Ends flows that have been quiet for long enough, and all of them when the listener is over.
+async fn expire(listener: Rc<Listener>, over: Rc<Signal>) {
+    const STEP: Duration = Duration::from_secs(1);
+    while rt::race(over.wait(), rt::sleep(STEP)).await.is_err() {
+        let generation = listener.core.generation();
+        let Some(socket) = generation.socket(listener.id) else { continue };
+        let idle = rt::tick_after(socket.shared.client.timeouts.udp_idle).saturating_sub(rt::now());
+        let Some(then) = rt::now().checked_sub(idle) else { continue };
+        let mut flows = listener.flows.borrow_mut();
+        let before = flows.len();
+        while flows.expire(then).is_some() {
+            listener.metrics.closed();
+        }
+        if flows.len() < before / 2 {
+            flows.shrink();
+        }
+    }
+    while listener.flows.borrow_mut().evict().is_some() {
+        listener.metrics.closed();
+    }
+}
+
+impl Listener {
+    /// Sends a batch of clients' datagrams on. Those of one flow that stand together leave together.
+    fn forward(&self, batch: &Datagrams) {
+        let mut run: Option<(FlowId, Range<usize>)> = None;
+        let mut bytes = 0;
+        for index in 0..batch.len() {
+            let (path, data) = batch.get(index);
+            bytes += data.len();
+            let known = self.flows.borrow().find(&path);
+            if let (Some(id), Some((current, range))) = (known, &mut run)
+                && id == *current
+            {
+                range.end = index + 1;
+                continue;
+            }
+            if let Some((id, range)) = run.take() {
+                self.send_on(id, batch, range);
+            }
+            // What was sent may have ended a flow of the same client.
+            let id =
+                known.filter(|id| self.flows.borrow().get(*id).is_some()).or_else(|| self.open(path, batch, index));
+            run = id.map(|id| (id, index..index + 1));
+        }
+        if let Some((id, range)) = run {
+            self.send_on(id, batch, range);
+        }
+        self.metrics.moved(bytes as u64, 0);
+    }
+
+    fn send_on(&self, id: FlowId, batch: &Datagrams, range: Range<usize>) {
+        let mut flows = self.flows.borrow_mut();
+        flows.touch(id, rt::now());
+        let Some((_, flow)) = flows.get(id) else { return };
+        let Range { mut start, end } = range;
+        let mut tried = false;
+        while start < end {
+            match batch.send(flow.socket.as_raw_fd(), start..end, true) {
+                Ok(sent) => start += sent,
+                // The answer of an endpoint that is not there to something sent before; this datagram is still here,
+                // and the next may find another endpoint.
+                Err(error) if sys::is_unreachable(&error) && !tried => {
+                    flow.metrics.error(UpstreamError::ConnectRefused);
+                    tried = true;
+                }
+                Err(error) if sys::is_unreachable(&error) => {
+                    flow.metrics.error(UpstreamError::ConnectRefused);
+                    flows.remove(id);
+                    self.metrics.closed();
+                    return;
+                }
+                Err(_) => {
+                    flow.metrics.error(UpstreamError::Write);
+                    start += 1;
+                }
+            }
+        }
+    }
+
+    /// A flow to an endpoint for a client that has none; none when the datagram goes nowhere, or was echoed.
+    fn open(&self, path: Path, batch: &Datagrams, index: usize) -> Option<FlowId> {
+        let core = &self.core;
+        let generation = core.generation();
+        let socket = generation.socket(self.id)?;
+        let SocketKind::Udp(listener) = &socket.shared.kind else { return None };
+        let Some((_, split)) = &listener.route else {
+            core.metrics.downstream_error(DownstreamError::NoRoute);
+            return None;
+        };
+        let Some(Target::Backend(id)) = generation.pick(socket.index, 0, split) else {
+            core.metrics.downstream_error(DownstreamError::InvalidBackend);
+            return None;
+        };
+        let metrics = &generation.metrics.backends[id.0 as usize];
+        metrics.requests.inc();
+        let local = SocketAddr::new(path.local.unwrap_or_else(|| socket.shared.bind.ip()), socket.shared.bind.port());
+        // An IPv4 client of a dual-stack socket is the same as one of an IPv4 socket.
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let ends = key::Flow { source: plain(path.peer), destination: plain(local), protocol: key::UDP };
+        let dial = generation.dial(id, None, None, Reuse::Never, Tick::MAX);
+        let hash = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &ends));
+        let Some(mut lease) = dial.backend.pick(hash, dial.table, &Tried::default()) else {
+            metrics.error(UpstreamError::NoEndpoint);
+            return None;
+        };
+        let address = match &lease.address {
+            EndpointAddress::Tcp(address) => *address,
+            EndpointAddress::Echo(_) => {
+                self.send_back(batch, index..index + 1);
+                return None;
+            }
+            EndpointAddress::Unix(_) => {
+                metrics.error(UpstreamError::NoEndpoint);
+                return None;
+            }
+        };
+        let limit = socket.shared.client.limits.udp_flows;
+        while self.flows.borrow().len() >= limit {
+            self.evict();
+        }
+        if rt::open_streams() >= core.settings.max_streams {
+            self.evict();
+        }
+        let connected = sys::connect_udp(address).or_else(|_| {
+            // Descriptors or local ports have run out: the oldest flow makes room.
+            self.evict();
+            sys::connect_udp(address)
+        });
+        let Ok(socket) = connected else {
+            metrics.error(UpstreamError::NoResources);
+            return None;
+        };
+        lease.answered();
+        let mut flows = self.flows.borrow_mut();
+        let flow = Flow { socket, _lease: lease, metrics: Arc::clone(metrics), _count: StreamCount::take() };
+        let flow_id = flows.insert(path, flow, rt::now());
+        let watched = flows.get(flow_id).map(|(_, flow)| sys::watch(self.set.fd(), &flow.socket, flow_id.to_bits()));
+        if !matches!(watched, Some(Ok(()))) {
+            flows.remove(flow_id);
+            metrics.error(UpstreamError::NoResources);
+            return None;
+        }
+        self.metrics.opened();
+        Some(flow_id)
+    }
+
+    fn evict(&self) {
+        if self.flows.borrow_mut().evict().is_some() {
+            self.core.metrics.downstream_error(DownstreamError::FlowEvicted);
+            self.metrics.closed();
+        }
+    }
+
+    /// Takes the answers of flows that have some and sends them to their clients, many in one call.
+    fn answer(&self, events: &[u64]) {
+        with_scratch(|batch| {
+            for id in events.iter().map(|bits| FlowId::from_bits(*bits)) {
+                let mut flows = self.flows.borrow_mut();
+                let Some((path, flow)) = flows.get(id) else { continue };
+                let (path, socket) = (*path, flow.socket.as_raw_fd());
+                let received = if events.len() <= FEW {
+                    batch.receive(socket, Some(path)).map(drop)
+                } else {
+                    batch.receive_one(socket, path).map(drop)
+                };
+                match received {
+                    Ok(()) => flows.touch(id, rt::now()),
+                    Err(error) => {
+                        let reason = if sys::is_unreachable(&error) {
+                            UpstreamError::ConnectRefused
+                        } else {
+                            UpstreamError::Reset
+                        };
+                        flow.metrics.error(reason);
+                        flows.remove(id);
+                        self.metrics.closed();
+                    }
+                }
+                drop(flows);
+                if batch.is_full() {
+                    self.send_back(batch, 0..batch.len());
+                    batch.clear();
+                }
+            }
+            self.send_back(batch, 0..batch.len());
+        });
+    }
+
+    fn send_back(&self, batch: &Datagrams, range: Range<usize>) {
+        let mut bytes = 0;
+        let Range { mut start, end } = range;
+        while start < end {
+            match batch.send(self.source.fd(), start..end, false) {
+                Ok(sent) => {
+                    bytes += (start..start + sent).map(|index| batch.get(index).1.len()).sum::<usize>();
+                    start += sent;
+                }
+                // A full send buffer, or a client that cannot be reached: UDP may lose datagrams, and nobody waits.
+                Err(_) => {
+                    self.core.metrics.downstream_error(DownstreamError::DatagramDropped);
+                    start += 1;
+                }
+            }
+        }
+        self.metrics.moved(0, bytes as u64);
+    }
+}

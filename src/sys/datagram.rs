@@ -1,0 +1,379 @@
+//! Datagrams in batches: `recvmmsg` and `sendmmsg`, which rustix does not have with control messages.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::Listening;
+use super::socket::unspecified_fallback;
+
+/// Datagrams of one batch.
+pub const BATCH: usize = 32;
+
+/// The largest datagram.
+pub const DATAGRAM: usize = 64 << 10;
+
+/// Room for one IP_PKTINFO or IPV6_PKTINFO.
+const CONTROL: usize = 64;
+
+/// A bound UDP socket, one of several with SO_REUSEPORT. An unspecified address learns from each datagram where it was
+/// sent to, so that the answer can come from there.
+pub fn bind_udp(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
+    unspecified_fallback(address, |address| {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        if how == Listening::Shared {
+            sockopt::set_socket_reuseport(&fd, true)?;
+        }
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
+        }
+        if address.ip().is_unspecified() {
+            set_int(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            if address.is_ipv6() {
+                set_int(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            }
+        }
+        net::bind(&fd, &address)?;
+        Ok(fd)
+    })
+}
+
+/// A UDP socket that talks to one endpoint only: its kernel port keeps everybody else's datagrams out, and ICMP errors
+/// come back as errors of its calls.
+pub fn connect_udp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    net::connect(&fd, &address)?;
+    Ok(fd)
+}
+
+fn set_int(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = u32::try_from(size_of::<i32>()).expect("four");
+    // SAFETY: the pointer is to an i32 that outlives the call, and the length is its size.
+    let set =
+        unsafe { libc::setsockopt(std::os::fd::AsRawFd::as_raw_fd(fd), level, name, (&raw const value).cast(), size) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Where a datagram came from or goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The other side.
+    pub peer: SocketAddr,
+    /// Our address, where the socket is bound to all of them.
+    pub local: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    path: Path,
+    len: usize,
+}
+
+/// Room for a batch of datagrams of any length; pages that no datagram reaches are never touched.
+pub struct Datagrams {
+    bytes: Box<[u8]>,
+    slots: Vec<Slot>,
+}
+
+impl std::fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datagrams").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl Default for Datagrams {
+    fn default() -> Self {
+        // Zeroes of this size come from the kernel untouched.
+        Self { bytes: vec![0; BATCH * DATAGRAM].into_boxed_slice(), slots: Vec::with_capacity(BATCH) }
+    }
+}
+
+impl Datagrams {
+    /// Datagrams in it.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether no more fit.
+    pub fn is_full(&self) -> bool {
+        self.slots.len() == BATCH
+    }
+
+    /// Throws them away.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+    }
+
+    /// One of them.
+    pub fn get(&self, index: usize) -> (Path, &[u8]) {
+        let slot = self.slots[index];
+        (slot.path, &self.bytes[index * DATAGRAM..][..slot.len])
+    }
+
+    /// Receives as many as there are and fit; 0 when there are none. `of` is the path of datagrams on a connected
+    /// socket, whose sender is known.
+    pub fn receive(&mut self, socket: RawFd, of: Option<Path>) -> io::Result<usize> {
+        let first = self.slots.len();
+        let count = BATCH - first;
+        // SAFETY: all of these are plain data for which zeroes are a value.
+        let (mut headers, mut names, mut vectors) = unsafe {
+            (
+                MaybeUninit::<[libc::mmsghdr; BATCH]>::zeroed().assume_init(),
+                MaybeUninit::<[libc::sockaddr_storage; BATCH]>::zeroed().assume_init(),
+                MaybeUninit::<[libc::iovec; BATCH]>::zeroed().assume_init(),
+            )
+        };
+        let mut controls = [Control([0; CONTROL]); BATCH];
+        for (index, room) in self.bytes[first * DATAGRAM..].chunks_exact_mut(DATAGRAM).enumerate() {
+            vectors[index] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: DATAGRAM };
+            let header = &mut headers[index].msg_hdr;
+            header.msg_iov = &raw mut vectors[index];
+            header.msg_iovlen = 1;
+            if of.is_none() {
+                header.msg_name = (&raw mut names[index]).cast();
+                header.msg_namelen = size_of_u32::<libc::sockaddr_storage>();
+                header.msg_control = (&raw mut controls[index]).cast();
+                header.msg_controllen = CONTROL;
+            }
+        }
+        let vlen = u32::try_from(count).expect("at most BATCH");
+        // SAFETY: each of the first `count` headers points to a name, a vector, a control buffer and `DATAGRAM` bytes
+        // of its own, all of which outlive the call; the bytes belong to slots that are not in use.
+        let received =
+            unsafe { libc::recvmmsg(socket, headers.as_mut_ptr(), vlen, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
+        let Ok(received) = usize::try_from(received) else {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+        };
+        for (index, header) in headers[..received].iter().enumerate() {
+            let path = of.or_else(|| path_of(&names[index], header));
+            let len = header.msg_len as usize;
+            match path {
+                Some(path) => self.slots.push(Slot { path, len }),
+                // Of another family than a UDP socket's: it cannot be. Its place is kept, with nothing in it.
+                None => self.slots.push(Slot { path: Path { peer: ([0, 0, 0, 0], 0).into(), local: None }, len: 0 }),
+            }
+        }
+        Ok(received)
+    }
+
+    /// Receives one from a connected socket; `false` when there is none. What many flows have one each of is cheaper
+    /// this way than by [`Datagrams::receive`].
+    pub fn receive_one(&mut self, socket: RawFd, of: Path) -> io::Result<bool> {
+        let start = self.slots.len() * DATAGRAM;
+        let room = &mut self.bytes[start..start + DATAGRAM];
+        match net::recv(super::borrow(socket), room, net::RecvFlags::DONTWAIT) {
+            Ok((len, _)) => {
+                self.slots.push(Slot { path: of, len });
+                Ok(true)
+            }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends the datagrams of `range`: each to its peer or, on a connected socket, all to that. How many have left;
+    /// an error is about the first that has not.
+    pub fn send(&self, socket: RawFd, range: std::ops::Range<usize>, connected: bool) -> io::Result<usize> {
+        let slots = &self.slots[range.clone()];
+        // SAFETY: all of these are plain data for which zeroes are a value.
+        let (mut headers, mut names, mut vectors) = unsafe {
+            (
+                MaybeUninit::<[libc::mmsghdr; BATCH]>::zeroed().assume_init(),
+                MaybeUninit::<[libc::sockaddr_storage; BATCH]>::zeroed().assume_init(),
+                MaybeUninit::<[libc::iovec; BATCH]>::zeroed().assume_init(),
+            )
+        };
+        let mut controls = [Control([0; CONTROL]); BATCH];
+        for (index, slot) in slots.iter().enumerate() {
+            let start = (range.start + index) * DATAGRAM;
+            let bytes = &self.bytes[start..start + slot.len];
+            vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: slot.len };
+            let header = &mut headers[index].msg_hdr;
+            header.msg_iov = &raw mut vectors[index];
+            header.msg_iovlen = 1;
+            if !connected {
+                header.msg_namelen = put_address(slot.path.peer, &mut names[index]);
+                header.msg_name = (&raw mut names[index]).cast();
+                if let Some(local) = slot.path.local {
+                    header.msg_control = (&raw mut controls[index]).cast();
+                    header.msg_controllen = CONTROL;
+                    put_source(header, local);
+                }
+            }
+        }
+        let vlen = u32::try_from(slots.len()).expect("at most BATCH");
+        // SAFETY: each of the first `vlen` headers points to a name, a vector, a control buffer and bytes of its own,
+        // which outlive the call; the kernel only reads them.
+        let sent = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), vlen, libc::MSG_DONTWAIT) };
+        usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
+    }
+}
+
+/// A control buffer, aligned as `cmsghdr` wants it.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Control(#[allow(dead_code, reason = "the kernel reads and writes it")] [u8; CONTROL]);
+
+const _: () = assert!(align_of::<libc::cmsghdr>() <= 8);
+
+fn size_of_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).expect("a small type")
+}
+
+fn path_of(name: &libc::sockaddr_storage, header: &libc::mmsghdr) -> Option<Path> {
+    let peer = match i32::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a `sockaddr_in`, which is smaller than the storage and no stricter
+            // aligned.
+            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            SocketAddr::from((Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)), u16::from_be(name.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, with `sockaddr_in6`.
+            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            // A link-local peer is found by its interface.
+            std::net::SocketAddrV6::new(ip, port, 0, name.sin6_scope_id).into()
+        }
+        _ => return None,
+    };
+    Some(Path { peer, local: destination(&header.msg_hdr) })
+}
+
+/// Where a datagram was sent to, if the socket was asked to say.
+fn destination(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the kernel has filled `msg_control` up to `msg_controllen`, and the macros stay within that.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !message.is_null() {
+        // SAFETY: not null, so it points to a whole header within the control buffer, whose data the kernel has laid
+        // out as its level and type say. The buffer is aligned for headers, the data is read unaligned.
+        let found = unsafe {
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned();
+                    Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr))))
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned();
+                    Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)))
+                }
+                _ => None,
+            }
+        };
+        if found.is_some() {
+            return found;
+        }
+        // SAFETY: as for the first.
+        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    None
+}
+
+fn put_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> u32 {
+    let name = &raw mut *name;
+    match address {
+        SocketAddr::V4(address) => {
+            // SAFETY: the storage is larger than a `sockaddr_in` and aligned for it, and all of its bytes are set.
+            let name = unsafe { &mut *name.cast::<libc::sockaddr_in>() };
+            name.sin_family = u16::try_from(libc::AF_INET).expect("a small constant");
+            name.sin_port = address.port().to_be();
+            name.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+            size_of_u32::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(address) => {
+            // SAFETY: as above, with `sockaddr_in6`.
+            let name = unsafe { &mut *name.cast::<libc::sockaddr_in6>() };
+            name.sin6_family = u16::try_from(libc::AF_INET6).expect("a small constant");
+            name.sin6_port = address.port().to_be();
+            name.sin6_addr.s6_addr = address.ip().octets();
+            name.sin6_scope_id = address.scope_id();
+            size_of_u32::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// Has a datagram leave from `local`. The header's control buffer has `CONTROL` zeroed bytes.
+fn put_source(header: &mut libc::msghdr, local: IpAddr) {
+    // SAFETY: the control buffer is aligned and large enough for a header and either structure (`CONTROL`), so the
+    // first header exists and its data fits; it is written unaligned.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        let (level, kind, len) = match local {
+            IpAddr::V4(ip) => {
+                let mut info: libc::in_pktinfo = mem::zeroed();
+                info.ipi_spec_dst.s_addr = u32::from(ip).to_be();
+                libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().write_unaligned(info);
+                (libc::IPPROTO_IP, libc::IP_PKTINFO, size_of_u32::<libc::in_pktinfo>())
+            }
+            IpAddr::V6(ip) => {
+                let mut info: libc::in6_pktinfo = mem::zeroed();
+                info.ipi6_addr.s6_addr = ip.octets();
+                libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().write_unaligned(info);
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, size_of_u32::<libc::in6_pktinfo>())
+            }
+        };
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
+        (*message).cmsg_len = libc::CMSG_LEN(len) as usize;
+        header.msg_controllen = libc::CMSG_SPACE(len) as usize;
+    }
+}
+
+/// Whether an error of a connected UDP socket is an ICMP message's: nobody is there.
+pub fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn batches_keep_bytes_peers_and_destinations() {
+        for any in ["0.0.0.0:0", "[::]:0", "127.0.0.1:0"] {
+            let Ok(fd) = bind_udp(any.parse().unwrap(), Listening::Shared) else { continue };
+            let socket = UdpSocket::from(fd);
+            let port = socket.local_addr().unwrap().port();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let here: SocketAddr = ([127, 0, 0, 1], port).into();
+            let large = vec![7; 65_507];
+            client.send_to(b"one", here).unwrap();
+            client.send_to(b"", here).unwrap();
+            client.send_to(&large, here).unwrap();
+            let mut batch = Datagrams::default();
+            while batch.len() < 3 {
+                batch.receive(socket.as_raw_fd(), None).unwrap();
+            }
+            assert_eq!(batch.get(0).1, b"one");
+            assert_eq!(batch.get(1).1, b"");
+            assert!(batch.get(2).1 == large);
+            let path = batch.get(0).0;
+            assert_eq!(path.peer.ip().to_canonical(), client.local_addr().unwrap().ip());
+            let local = (!any.starts_with("127")).then(|| "127.0.0.1".parse::<IpAddr>().unwrap());
+            assert_eq!(path.local.map(|ip| ip.to_canonical()), local, "{any}");
+            assert_eq!(batch.send(socket.as_raw_fd(), 0..3, false).unwrap(), 3, "{any}");
+            let mut buffer = vec![0; DATAGRAM];
+            let lengths: Vec<usize> = (0..3).map(|_| client.recv_from(&mut buffer).unwrap().0).collect();
+            assert_eq!(lengths, [3, 0, 65_507]);
+        }
+    }
+}
