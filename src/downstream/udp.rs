@@ -28,7 +28,7 @@ use crate::rt::{self, Signal, Source, StreamCount, Tick};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys::{self, BATCH, Datagrams, Path};
 use crate::upstream::{Lease, Reuse, Tried};
-use crate::worker::Core;
+use crate::worker::{Core, Generation};
 
 /// Batches taken per wake-up, so that other tasks get their turn.
 const ROUNDS: usize = 4;
@@ -57,9 +57,19 @@ fn with_scratch<R>(f: impl FnOnce(&mut Datagrams) -> R) -> R {
 struct Flow {
     socket: OwnedFd,
     /// In flight at its endpoint, as a connection is.
-    _lease: Lease,
+    lease: Lease,
     metrics: Arc<BackendMetrics>,
     _count: StreamCount,
+}
+
+/// Where a datagram of a client without a flow goes.
+enum Opened {
+    /// To an endpoint.
+    Flow(FlowId),
+    /// Back: the backend is the built-in echo.
+    Echo,
+    /// It is dropped, which has been counted.
+    Nowhere,
 }
 
 /// A listener's state.
@@ -203,9 +213,12 @@ impl Listener {
                 self.send_on(id, batch, range);
             }
             // What was sent may have ended a flow of the same client.
-            let id =
-                known.filter(|id| self.flows.borrow().get(*id).is_some()).or_else(|| self.open(path, batch, index));
-            run = id.map(|id| (id, index..index + 1));
+            let alive = known.filter(|id| self.flows.borrow().get(*id).is_some());
+            match alive.map_or_else(|| self.open(path, &Tried::default()), Opened::Flow) {
+                Opened::Flow(id) => run = Some((id, index..index + 1)),
+                Opened::Echo => self.send_back(batch, index..index + 1),
+                Opened::Nowhere => {}
+            }
         }
         if let Some((id, range)) = run {
             self.send_on(id, batch, range);
@@ -230,9 +243,8 @@ impl Listener {
                 }
                 Err(error) if sys::is_unreachable(&error) => {
                     flow.metrics.error(UpstreamError::ConnectRefused);
-                    flows.remove(id);
-                    self.metrics.closed();
-                    return;
+                    drop(flows);
+                    return self.turn_away(id);
                 }
                 Err(_) => {
                     flow.metrics.error(UpstreamError::Write);
@@ -242,10 +254,25 @@ impl Listener {
         }
     }
 
-    /// A flow to an endpoint for a client that has none; none when the datagram goes nowhere, or was echoed.
-    fn open(&self, path: Path, batch: &Datagrams, index: usize) -> Option<FlowId> {
+    /// Ends a flow whose endpoint is not there and begins another in its place, to another endpoint where there is one:
+    /// a balancer takes a dead endpoint for one that has nothing to do.
+    fn turn_away(&self, id: FlowId) {
+        let Some((path, flow)) = self.flows.borrow_mut().remove(id) else { return };
+        self.metrics.closed();
+        let mut tried = Tried::default();
+        tried.add(&flow.lease);
+        drop(flow);
+        self.open(path, &tried);
+    }
+
+    /// A flow to an endpoint that has not been tried, for a client that has none.
+    fn open(&self, path: Path, tried: &Tried) -> Opened {
+        let generation = self.core.generation();
+        self.choose(&generation, path, tried).unwrap_or(Opened::Nowhere)
+    }
+
+    fn choose(&self, generation: &Generation, path: Path, tried: &Tried) -> Option<Opened> {
         let core = &self.core;
-        let generation = core.generation();
         let socket = generation.socket(self.id)?;
         let SocketKind::Udp(listener) = &socket.shared.kind else { return None };
         let Some((_, split)) = &listener.route else {
@@ -264,16 +291,15 @@ impl Listener {
         let ends = key::Flow { source: plain(path.peer), destination: plain(local), protocol: key::UDP };
         let dial = generation.dial(id, None, None, Reuse::Never, Tick::MAX);
         let hash = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &ends));
-        let Some(mut lease) = dial.backend.pick(hash, dial.table, &Tried::default()) else {
-            metrics.error(UpstreamError::NoEndpoint);
+        let Some(mut lease) = dial.backend.pick(hash, dial.table, tried) else {
+            if tried.count() == 0 {
+                metrics.error(UpstreamError::NoEndpoint);
+            }
             return None;
         };
         let address = match &lease.address {
             EndpointAddress::Tcp(address) => *address,
-            EndpointAddress::Echo(_) => {
-                self.send_back(batch, index..index + 1);
-                return None;
-            }
+            EndpointAddress::Echo(_) => return Some(Opened::Echo),
             EndpointAddress::Unix(_) => {
                 metrics.error(UpstreamError::NoEndpoint);
                 return None;
@@ -297,7 +323,7 @@ impl Listener {
         };
         lease.answered();
         let mut flows = self.flows.borrow_mut();
-        let flow = Flow { socket, _lease: lease, metrics: Arc::clone(metrics), _count: StreamCount::take() };
+        let flow = Flow { socket, lease, metrics: Arc::clone(metrics), _count: StreamCount::take() };
         let flow_id = flows.insert(path, flow, rt::now());
         let watched = flows.get(flow_id).map(|(_, flow)| sys::watch(self.set.fd(), &flow.socket, flow_id.to_bits()));
         if !matches!(watched, Some(Ok(()))) {
@@ -306,7 +332,7 @@ impl Listener {
             return None;
         }
         self.metrics.opened();
-        Some(flow_id)
+        Some(Opened::Flow(flow_id))
     }
 
     fn evict(&self) {
@@ -331,17 +357,12 @@ impl Listener {
                 match received {
                     Ok(()) => flows.touch(id, rt::now()),
                     Err(error) => {
-                        let reason = if sys::is_unreachable(&error) {
-                            UpstreamError::ConnectRefused
-                        } else {
-                            UpstreamError::Reset
-                        };
-                        flow.metrics.error(reason);
-                        flows.remove(id);
-                        self.metrics.closed();
+                        let refused = sys::is_unreachable(&error);
+                        flow.metrics.error(if refused { UpstreamError::ConnectRefused } else { UpstreamError::Reset });
+                        drop(flows);
+                        self.turn_away(id);
                     }
                 }
-                drop(flows);
                 if batch.is_full() {
                     self.send_back(batch, 0..batch.len());
                     batch.clear();
