@@ -45,6 +45,16 @@ impl Counter {
     }
 }
 
+/// One counter per reason. Arrays of more than 32 have no default of their own.
+#[derive(Debug)]
+struct Counters<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// A level. One thread writes it.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
@@ -92,14 +102,14 @@ pub struct CoreMetrics {
     pub pipes_refused: Gauge,
     /// Panics caught at a connection's boundary.
     pub panics: Counter,
-    downstream: [Counter; DownstreamError::ALL.len()],
+    downstream: Counters<{ DownstreamError::ALL.len() }>,
     accept: [Counter; AcceptError::ALL.len()],
 }
 
 impl CoreMetrics {
     /// Counts an error that a client made or saw.
     pub fn downstream_error(&self, error: DownstreamError) {
-        self.downstream[error as usize].inc();
+        self.downstream.0[error as usize].inc();
     }
 
     /// Counts a connection that could not be accepted.

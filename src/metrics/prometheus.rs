@@ -114,7 +114,7 @@ fn cores(page: &mut Page, registry: &Registry) {
         "Requests and connections of clients that ended in an error.",
     );
     for (index, error) in DownstreamError::ALL.iter().enumerate() {
-        let count: u64 = registry.cores.iter().map(|core| core.downstream[index].get()).sum();
+        let count: u64 = registry.cores.iter().map(|core| core.downstream.0[index].get()).sum();
         page.sample("ringway_downstream_errors_total", &[("reason", error.as_str())], count);
     }
     page.family("ringway_accept_errors_total", "counter", "Connections that could not be accepted, and pauses.");
