@@ -137,7 +137,7 @@ impl RouteState {
             RouteRules::Http(rules) => {
                 rules.iter().any(|rule| matches!(&rule.action, Action::Forward(split) if has(split)))
             }
-            RouteRules::Tcp(split) | RouteRules::Tls(split) => has(split),
+            RouteRules::Tcp(split) | RouteRules::Tls(split) | RouteRules::Udp(split) => has(split),
         }
     }
 
