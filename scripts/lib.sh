@@ -24,3 +24,8 @@ need_packages() {
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# Debian ships nginx's TCP and UDP proxy as a module of its own.
+need_nginx_stream() {
+  [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || need_packages ngx_stream_module:libnginx-mod-stream
+}

@@ -285,7 +285,8 @@ fn version(program: &Path, arguments: &[String]) -> String {
     let number = words
         .map(|word| word.trim_start_matches('v'))
         .find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()));
-    number.unwrap_or_default().to_owned()
+    // Without what a distribution adds behind it.
+    number.unwrap_or_default().split(['-', '+']).next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -61,11 +61,11 @@ fn default_rounds() -> usize {
 }
 
 fn default_seconds() -> f64 {
-    1.2
+    1.0
 }
 
 fn default_warmup() -> f64 {
-    0.3
+    0.25
 }
 
 /// Options of the load generator.

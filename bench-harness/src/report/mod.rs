@@ -1,7 +1,10 @@
 //! Results for people: Markdown and HTML.
 
 mod change;
+mod html;
 pub(crate) mod markdown;
+mod readme;
+mod svg;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,9 @@ pub(crate) struct Options {
     /// Results (JSON), or directories of them. HTML and Markdown are written beside each.
     #[arg(value_name = "PATH", required_unless_present = "before")]
     paths: Vec<PathBuf>,
+    /// Writes the table of the results into a document, between its two marks.
+    #[arg(long, value_name = "FILE", requires = "paths")]
+    readme: Option<PathBuf>,
     /// Compares two results of one scenario instead, before and after a change, and prints what changed.
     #[arg(long, value_name = "FILE", requires = "after")]
     before: Option<PathBuf>,
@@ -41,10 +47,19 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         let text = change::document(&Results::read(before)?, &Results::read(after)?)?;
         return std::io::stdout().write_all(text.as_bytes()).context(|| "cannot print".to_owned());
     }
+    let mut all = Vec::new();
     for path in &options.paths {
         for file in files(path)? {
-            pages(&Results::read(&file)?, file.parent().unwrap_or_else(|| Path::new(".")))?;
+            let results = Results::read(&file)?;
+            pages(&results, file.parent().unwrap_or_else(|| Path::new(".")))?;
+            all.push(results);
         }
+    }
+    if let Some(document) = &options.readme {
+        let what = || format!("cannot update {}", document.display());
+        let text = std::fs::read_to_string(document).context(what)?;
+        let text = readme::update(&text, &all, options.paths.first().map_or_else(|| Path::new(""), PathBuf::as_path))?;
+        std::fs::write(document, text).context(what)?;
     }
     Ok(())
 }
@@ -56,6 +71,9 @@ pub(crate) fn save(results: &Results, directory: &Path) -> Result<()> {
 }
 
 fn pages(results: &Results, directory: &Path) -> Result<()> {
-    let path = directory.join(format!("{}.md", results.scenario));
-    std::fs::write(&path, markdown::document(results)).context(|| format!("cannot write {}", path.display()))
+    for (ending, text) in [("md", markdown::document(results)), ("html", html::page(results))] {
+        let path = directory.join(format!("{}.{ending}", results.scenario));
+        std::fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
