@@ -197,8 +197,8 @@ fn kernel_tls() -> Finding {
 fn port(socket: &Socket) -> Finding {
     let bind = socket.bind;
     let bound = match socket.protocol {
-        Protocol::Udp(_) => sys::bind_udp(bind, sys::Listening::Alone).map(drop),
-        Protocol::Http(_) | Protocol::Tls(_) | Protocol::Tcp(_) => sys::bind_probe(bind),
+        Protocol::Udp(_) => sys::bind_udp(bind, sys::Listening::Alone, &socket.client.connection).map(drop),
+        Protocol::Http(_) | Protocol::Tls(_) | Protocol::Tcp(_) => sys::bind_probe(bind, &socket.client.connection),
     };
     match bound {
         Ok(()) => finding(Level::Good, "port", format!("{bind} is free")),

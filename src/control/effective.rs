@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ringway_core::model::{
     Action, Backend, BackendSettings, ClientPolicy, HashKey, HeaderModifier, HttpListener, HttpMatch, HttpRoute,
-    HttpRule, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader, Redirect, RedirectPort, Socket,
-    Target, ValueMatch, WeightedTarget,
+    HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader, Redirect,
+    RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 
@@ -50,6 +50,28 @@ fn socket(model: &Model, socket: &Socket) -> Value {
     Value::Object(out)
 }
 
+fn connection(options: &ListenOptions) -> Value {
+    let mut out = Map::new();
+    out.insert("backlog".into(), json!(options.backlog));
+    if let Some(seconds) = options.defer_accept {
+        out.insert("deferAccept".into(), json!(format!("{seconds}s")));
+    }
+    if let Some(count) = options.fast_open {
+        out.insert("fastOpen".into(), json!(count));
+    }
+    if options.ipv6_only {
+        out.insert("ipv6Only".into(), json!(true));
+    }
+    if let Some(device) = &options.device {
+        out.insert("bindToDevice".into(), json!(device));
+    }
+    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
+        let found = json!({ "idleTime": format!("{idle}s"), "interval": format!("{interval}s"), "probes": probes });
+        out.insert("tcpKeepalive".into(), found);
+    }
+    Value::Object(out)
+}
+
 fn client(policy: &ClientPolicy) -> Value {
     let trusted: Vec<String> = policy.trusted.iter().map(ToString::to_string).collect();
     json!({
@@ -69,6 +91,7 @@ fn client(policy: &ClientPolicy) -> Value {
             "udpFlows": policy.limits.udp_flows,
         },
         "trusted": trusted,
+        "connection": connection(&policy.connection),
         "proxyProtocol": policy.proxy_protocol.as_ref().map(|found| json!({
             "trusted": found.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "optional": found.optional,

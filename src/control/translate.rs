@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, L4Listener, Model, Protocol, ProxyProtocol,
-    RedirectPort, Socket, TlsListener,
+    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive, L4Listener, ListenOptions, Model,
+    Protocol, ProxyProtocol, RedirectPort, Socket, TlsListener,
 };
 
 use self::backends::{Backends, Place};
@@ -149,6 +149,32 @@ fn client_policy(graph: &Graph<'_>, gateway: usize, listener: usize) -> ClientPo
         .map_or_else(ClientPolicy::default, |found| to_policy(&found.spec))
 }
 
+fn listen_options(spec: &ClientPolicySpec) -> ListenOptions {
+    // Options of sockets are whole seconds and at least one.
+    let seconds = |duration: std::time::Duration| {
+        u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 32_767)
+    };
+    let count = |value: i64| u32::try_from(value).expect("bounds of the field");
+    let mut options = ListenOptions::default();
+    if let Some(found) = &spec.connection {
+        options.backlog = found.backlog.map_or(options.backlog, |value| count(value.0));
+        options.defer_accept = found.defer_accept.map(|wait| seconds(wait.0));
+        options.fast_open = found.fast_open.map(|value| count(value.0));
+        options.ipv6_only = found.ipv6_only.unwrap_or(false);
+        options.device = found.device.as_ref().map(|device| device.value.clone());
+    }
+    if let Some(found) = &spec.tcp_keepalive {
+        let default = Keepalive::default();
+        let probes = found.probes.map_or(default.probes, |value| count(value.0));
+        options.keepalive = (probes > 0).then(|| Keepalive {
+            idle: found.idle_time.map_or(default.idle, |wait| seconds(wait.0)),
+            interval: found.interval.map_or(default.interval, |wait| seconds(wait.0)),
+            probes,
+        });
+    }
+    options
+}
+
 fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     let mut policy = ClientPolicy::default();
     if let Some(found) = &spec.client_ip_detection {
@@ -176,6 +202,7 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.udp.as_ref()).and_then(|udp| udp.idle) {
         policy.timeouts.udp_idle = idle.0;
     }
+    policy.connection = listen_options(spec);
     if let Some(found) = &spec.limits {
         let size = |value: i64| usize::try_from(value).expect("bounds of the field");
         let limits = &mut policy.limits;

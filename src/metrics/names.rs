@@ -130,6 +130,8 @@ reasons! {
         TurnedAway = "turned_away",
         /// The peer had gone.
         Aborted = "aborted",
+        /// Still waiting when its listener was closed.
+        Lost = "lost",
         /// Anything else.
         Other = "other",
     }

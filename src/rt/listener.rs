@@ -23,6 +23,11 @@ impl Listener {
         self.socket.readable(false).await
     }
 
+    /// Its descriptor, for calls that do not outlive it.
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+
     /// The next waiting connection, or `None`.
     pub fn accept(&self) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
         sys::accept(self.socket.as_raw_fd())

@@ -155,8 +155,10 @@ impl Generations {
 
 fn bind(socket: &SocketSnapshot, how: Listening) -> io::Result<OwnedFd> {
     match socket.kind {
-        SocketKind::Http { .. } | SocketKind::Tls(_) | SocketKind::Tcp(_) => sys::listen(socket.bind, how),
-        SocketKind::Udp(_) => sys::bind_udp(socket.bind, how),
+        SocketKind::Http { .. } | SocketKind::Tls(_) | SocketKind::Tcp(_) => {
+            sys::listen(socket.bind, how, &socket.client.connection)
+        }
+        SocketKind::Udp(_) => sys::bind_udp(socket.bind, how, &socket.client.connection),
     }
 }
 

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
-    Backend, BackendId, ClientPolicy, HashKey, HttpListener, L4Listener, LoadBalancer, Model, Protocol, ProxyHeader,
+    Backend, BackendId, ClientPolicy, HashKey, HttpListener, L4Listener, ListenOptions, LoadBalancer, Model, Protocol,
+    ProxyHeader,
 };
 use ringway_core::route::RouteTable;
 
@@ -91,10 +92,10 @@ impl SocketKind {
     }
 }
 
-/// Gives every (address, protocol) its number.
+/// Gives every (address, protocol, options) its number: a socket whose options change is bound anew.
 #[derive(Debug, Default)]
 pub struct SocketIds {
-    known: HashMap<(SocketAddr, Speaks), SocketId>,
+    known: HashMap<(SocketAddr, Speaks, ListenOptions), SocketId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,9 +107,9 @@ enum Speaks {
 }
 
 impl SocketIds {
-    fn get(&mut self, bind: SocketAddr, speaks: Speaks) -> SocketId {
+    fn get(&mut self, bind: SocketAddr, speaks: Speaks, options: &ListenOptions) -> SocketId {
         let next = SocketId(u32::try_from(self.known.len()).expect("fewer sockets than 2^32"));
-        *self.known.entry((bind, speaks)).or_insert(next)
+        *self.known.entry((bind, speaks, options.clone())).or_insert(next)
     }
 }
 
@@ -139,7 +140,7 @@ impl Snapshot {
                     Protocol::Tcp(listener) => (Speaks::Tcp, SocketKind::Tcp(listener)),
                     Protocol::Udp(listener) => (Speaks::Udp, SocketKind::Udp(listener)),
                 };
-                let id = ids.get(socket.bind, speaks);
+                let id = ids.get(socket.bind, speaks, &socket.client.connection);
                 SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }
             })
             .collect();

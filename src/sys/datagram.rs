@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-use super::Listening;
-use super::socket::unspecified_fallback;
+use ringway_core::model::ListenOptions;
+
+use super::socket::{prepare_bind, unspecified_fallback};
+use super::{Listening, set_int};
 
 /// Datagrams of one batch.
 pub const BATCH: usize = 32;
@@ -22,16 +24,11 @@ const CONTROL: usize = 64;
 
 /// A bound UDP socket, one of several with SO_REUSEPORT. An unspecified address learns from each datagram where it was
 /// sent to, so that the answer can come from there.
-pub fn bind_udp(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
+pub fn bind_udp(address: SocketAddr, how: Listening, options: &ListenOptions) -> io::Result<OwnedFd> {
     unspecified_fallback(address, |address| {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-        if how == Listening::Shared {
-            sockopt::set_socket_reuseport(&fd, true)?;
-        }
-        if address.is_ipv6() {
-            sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
-        }
+        prepare_bind(&fd, address, how, options)?;
         if address.ip().is_unspecified() {
             set_int(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             if address.is_ipv6() {
@@ -50,14 +47,6 @@ pub fn connect_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     net::connect(&fd, &address)?;
     Ok(fd)
-}
-
-fn set_int(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
-    let size = u32::try_from(size_of::<i32>()).expect("four");
-    // SAFETY: the pointer is to an i32 that outlives the call, and the length is its size.
-    let set =
-        unsafe { libc::setsockopt(std::os::fd::AsRawFd::as_raw_fd(fd), level, name, (&raw const value).cast(), size) };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Where a datagram came from or goes to.
@@ -350,7 +339,7 @@ mod tests {
     #[test]
     fn batches_keep_bytes_peers_and_destinations() {
         for any in ["0.0.0.0:0", "[::]:0", "127.0.0.1:0"] {
-            let Ok(fd) = bind_udp(any.parse().unwrap(), Listening::Shared) else { continue };
+            let Ok(fd) = bind_udp(any.parse().unwrap(), Listening::Shared, &ListenOptions::default()) else { continue };
             let socket = UdpSocket::from(fd);
             let port = socket.local_addr().unwrap().port();
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();

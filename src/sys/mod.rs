@@ -13,7 +13,7 @@ pub use datagram::{BATCH, DATAGRAM, Datagrams, Path, bind_udp, connect_udp, is_u
 pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, local_address, peer_state,
-    prepare_accepted, receive_now, reset, send_now, take_error,
+    receive_now, reset, send_now, take_error,
 };
 
 use std::cell::UnsafeCell;
@@ -42,6 +42,30 @@ pub(crate) fn peek<T>(shared: &Rc<UnsafeCell<T>>) -> &T {
     // operation (to clone the descriptor's handle), never across a suspension point. No call made through the shared
     // reference reaches back into a half.
     unsafe { &*shared.get() }
+}
+
+fn set_int(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    set_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+fn set_bytes(fd: &OwnedFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(value.len()).expect("options are short");
+    // SAFETY: the pointer is to `len` bytes that outlive the call, which only reads them; the kernel copies them, so
+    // they need no alignment.
+    let set = unsafe { libc::setsockopt(std::os::fd::AsRawFd::as_raw_fd(fd), level, name, value.as_ptr().cast(), len) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Connections that wait to be accepted at a listening socket.
+pub fn waiting(listener: RawFd) -> io::Result<u32> {
+    // SAFETY: it is plain data for which zeroes are a value.
+    let mut info = unsafe { std::mem::zeroed::<libc::tcp_info>() };
+    let mut len = u32::try_from(size_of::<libc::tcp_info>()).expect("a small type");
+    // SAFETY: both pointers are to values that outlive the call, and `len` is the size of the first.
+    let got =
+        unsafe { libc::getsockopt(listener, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
+    // Of a listening socket, this field is the length of its queue.
+    if got == 0 { Ok(info.tcpi_unacked) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Has an epoll set report `fd` as `name` when there is something to read from it.

@@ -9,10 +9,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::borrow;
+use ringway_core::model::{Keepalive, ListenOptions};
 
-/// Connections that wait to be accepted, per listening socket; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+use super::{borrow, set_bytes, set_int};
 
 /// Unacknowledged data and unanswered probes end a connection after this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,14 +27,17 @@ pub enum Listening {
 
 /// Binds `address` alone and lets go of it again. Two processes of one user that both use SO_REUSEPORT share a port
 /// silently; this is what notices.
-pub fn bind_probe(address: SocketAddr) -> io::Result<()> {
-    listen(address, Listening::Alone).map(drop)
+pub fn bind_probe(address: SocketAddr, options: &ListenOptions) -> io::Result<()> {
+    listen(address, Listening::Alone, options).map(drop)
 }
 
 /// A bound, listening, non-blocking socket. An unspecified IPv6 address takes IPv4 too; where the kernel has no IPv6,
 /// the unspecified address falls back to IPv4.
-pub fn listen(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
-    unspecified_fallback(address, |address| listen_exactly(address, how))
+///
+/// What every connection needs is set on the socket that it is accepted from and inherited, so that accepting is one
+/// call.
+pub fn listen(address: SocketAddr, how: Listening, options: &ListenOptions) -> io::Result<OwnedFd> {
+    unspecified_fallback(address, |address| listen_exactly(address, how, options))
 }
 
 /// Binds by `bind`, and where the kernel has no IPv6, the unspecified address of IPv4 in place of that of IPv6.
@@ -55,19 +57,47 @@ pub(super) fn unspecified_fallback(
     }
 }
 
-fn listen_exactly(address: SocketAddr, how: Listening) -> io::Result<OwnedFd> {
+fn listen_exactly(address: SocketAddr, how: Listening, options: &ListenOptions) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    if how == Listening::Shared {
-        sockopt::set_socket_reuseport(&fd, true)?;
+    prepare_bind(&fd, address, how, options)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    set_user_timeout(&fd)?;
+    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
+        sockopt::set_socket_keepalive(&fd, true)?;
+        sockopt::set_tcp_keepidle(&fd, Duration::from_secs(idle.into()))?;
+        sockopt::set_tcp_keepintvl(&fd, Duration::from_secs(interval.into()))?;
+        sockopt::set_tcp_keepcnt(&fd, probes)?;
     }
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
+    if let Some(seconds) = options.defer_accept {
+        set_int(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32::try_from(seconds).unwrap_or(i32::MAX))?;
     }
     net::bind(&fd, &address)?;
-    net::listen(&fd, BACKLOG)?;
+    if let Some(count) = options.fast_open {
+        set_int(&fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, i32::try_from(count).unwrap_or(i32::MAX))?;
+    }
+    net::listen(&fd, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(fd)
+}
+
+/// What bound sockets of both transports have in common.
+pub(super) fn prepare_bind(
+    fd: &OwnedFd,
+    address: SocketAddr,
+    how: Listening,
+    options: &ListenOptions,
+) -> io::Result<()> {
+    if how == Listening::Shared {
+        sockopt::set_socket_reuseport(fd, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(fd, options.ipv6_only || !address.ip().is_unspecified())?;
+    }
+    if let Some(device) = &options.device {
+        set_bytes(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The next waiting connection, non-blocking and closed on exec, or `None` when there is none.
@@ -88,12 +118,6 @@ pub fn accept(listener: RawFd) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
 /// An IPv4 peer of a dual-stack socket as what it is.
 fn unmap(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
-}
-
-/// Options of an accepted connection.
-pub fn prepare_accepted(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(fd, true)?;
-    set_user_timeout(fd)
 }
 
 fn set_user_timeout(fd: &OwnedFd) -> io::Result<()> {

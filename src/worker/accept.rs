@@ -47,6 +47,10 @@ pub(super) async fn run(core: Rc<Core>, socket: SocketId, listener: Listener, st
             Ok(None) | Err(_) => break,
         }
     }
+    // What has come since is reset by closing the socket, or goes to another one of the port where the kernel migrates.
+    for _ in 0..sys::waiting(listener.fd()).unwrap_or(0) {
+        core.metrics.accept_error(AcceptError::Lost);
+    }
 }
 
 enum Burst {
@@ -101,11 +105,5 @@ fn make_room(core: &Core) {
 }
 
 fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
-    if let Err(error) = sys::prepare_accepted(&fd) {
-        // The peer has gone already.
-        core.metrics.accept_error(AcceptError::Aborted);
-        tracing::debug!(%error, "connection was gone before it was served");
-        return;
-    }
     downstream::start(core, socket, fd, peer);
 }

@@ -141,3 +141,105 @@ fn idle_connections_end() {
     assert!(matches!(client.rest(), Err(crate::support::client::Ended::Reset(_))));
     proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"idle_timeout\""], 1.0);
 }
+
+#[test]
+fn a_deferred_accept_waits_for_the_first_bytes() {
+    let yaml = config(ONE, &backend("origin", &["echo"]))
+        + &crate::support::proxy::policy("  connection: {deferAccept: 20s}\n");
+    let proxy = Proxy::start(&yaml);
+    let mut client = proxy.client();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(proxy.metric("ringway_connections_total", &[]), 0.0);
+    client.send("hello");
+    assert_eq!(client.raw(5), b"hello");
+    proxy.expect_metric("ringway_connections_total", &[], 1.0);
+}
+
+#[test]
+fn socket_options_bind_anew_and_a_wrong_interface_changes_nothing() {
+    let plain = config(ONE, &backend("origin", &["echo"]));
+    let with = |spec: &str| plain.clone() + &crate::support::proxy::policy(spec);
+    let proxy = Proxy::start(&plain);
+    let mut before = proxy.client();
+    before.send("a");
+    assert_eq!(before.raw(1), b"a");
+    proxy.reload(&with("  connection: {backlog: 16, fastOpen: 16}\n  tcpKeepalive: {probes: 0}\n"));
+    let mut client = proxy.client();
+    client.send("b");
+    assert_eq!(client.raw(1), b"b");
+    proxy.write_config(&with("  connection: {bindToDevice: no-such-device}\n"));
+    let (status, body) = proxy.admin("POST", "/reload");
+    assert_eq!(status, 409, "{body}");
+    let mut client = proxy.client();
+    client.send("c");
+    assert_eq!(client.raw(1), b"c");
+    if crate::support::proxy::is_root() {
+        proxy.reload(&with("  connection: {bindToDevice: lo}\n"));
+        let mut client = proxy.client();
+        client.send("d");
+        assert_eq!(client.raw(1), b"d");
+    }
+    // An established connection has outlived all of it.
+    before.send("e");
+    assert_eq!(before.raw(1), b"e");
+}
+
+#[test]
+fn an_ipv6_only_listener_takes_no_ipv4() {
+    let free = std::net::TcpListener::bind("[::]:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let yaml = config(ONE, &backend("origin", &["echo"]))
+        .replace("port: 8080", &format!("port: {port}"))
+        .replace("  addresses: [{type: IPAddress, value: \"{ip}\"}]\n", "");
+    let proxy = Proxy::start(&yaml);
+    let is_served = |address: &str| {
+        crate::support::client::Client::try_connect(&format!("{address}:{port}")).is_ok_and(|mut client| {
+            client.try_send("x");
+            client.raw(1) == b"x"
+        })
+    };
+    assert!(is_served("127.0.0.1"));
+    let ipv6 = is_served("[::1]");
+    proxy.reload(&(yaml + &crate::support::proxy::policy("  connection: {ipv6Only: true}\n")));
+    crate::support::eventually("IPv4 is refused", || {
+        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err()
+    });
+    assert_eq!(is_served("[::1]"), ipv6);
+}
+
+#[test]
+fn no_queued_connection_is_lost_when_a_listener_ends() {
+    // Clients keep coming while the process is told to drain: whoever was connected is served.
+    let origin = Origin::script(|mut conn, _| {
+        conn.stream.write_all(b"served").unwrap();
+    });
+    let mut proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let address = proxy.address.clone();
+            std::thread::spawn(move || {
+                let mut served = 0;
+                let mut lost = 0;
+                while let Ok(mut client) = crate::support::client::Client::try_connect(&address) {
+                    match client.rest() {
+                        Ok(bytes) if bytes == b"served" => served += 1,
+                        _ => lost += 1,
+                    }
+                }
+                (served, lost)
+            })
+        })
+        .collect();
+    crate::support::eventually("some are served", || proxy.metric("ringway_connections_total", &[]) > 200.0);
+    proxy.signal("TERM");
+    let mut lost = 0;
+    for thread in threads {
+        let (served, gone) = thread.join().unwrap();
+        assert!(served > 0);
+        lost += gone;
+    }
+    assert_eq!(proxy.wait(40), Some(0));
+    // The instant between the last look at the queue and the close remains: at most one for each client.
+    assert!(lost <= 4, "{lost} lost");
+}

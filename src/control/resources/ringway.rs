@@ -110,6 +110,10 @@ object! {
         client_ip_detection / "clientIPDetection": ClientIpDetection = optional,
         /// Who says whose a connection is.
         proxy_protocol / "proxyProtocol": ClientProxyProtocol = optional,
+        /// How sockets are bound.
+        connection / "connection": ClientConnection = optional,
+        /// Probes of quiet connections.
+        tcp_keepalive / "tcpKeepalive": TcpKeepalive = optional,
         /// Deadlines.
         timeout / "timeout": ClientTimeout = optional,
         /// Sizes.
@@ -127,6 +131,42 @@ impl Policy for ClientPolicySpec {
 
     fn target_refs(&self) -> &[PolicyTargetRef] {
         &self.target_refs
+    }
+}
+
+object! {
+    /// How sockets are bound. Not in Envoy Gateway.
+    ClientConnection = "connection" {
+        /// Connections that wait to be accepted, per core.
+        backlog / "backlog": Int<1, 65535> = optional,
+        /// Accept with the first bytes, or after this.
+        defer_accept / "deferAccept": Positive = optional,
+        /// Connections of TCP Fast Open that may wait.
+        fast_open / "fastOpen": Int<1, 65535> = optional,
+        /// No IPv4 on the unspecified IPv6 address.
+        ipv6_only / "ipv6Only": bool = optional,
+        /// Only by this interface.
+        device / "bindToDevice": Spanned<String> = optional,
+    }
+    rules |this, cx| {
+        // IFNAMSIZ is 16 with the end of the string.
+        if let Some(device) = &this.device
+            && (device.value.is_empty() || device.value.len() > 15 || device.value.contains(['/', '\0', ' ']))
+        {
+            cx.error(device.span, format!("\"{}\" is not an interface's name", device.value));
+        }
+    }
+}
+
+object! {
+    /// Probes of quiet connections; `probes: 0` is none.
+    TcpKeepalive = "tcpKeepalive" {
+        /// How many.
+        probes / "probes": Int<0, 127> = optional,
+        /// Quiet for this long before the first.
+        idle_time / "idleTime": Positive = optional,
+        /// Between two.
+        interval / "interval": Positive = optional,
     }
 }
 

@@ -19,8 +19,57 @@ pub struct ClientPolicy {
     pub via: bool,
     /// Say upstream by `X-Forwarded-Client-Cert` who the client is by its certificate.
     pub client_certificate: bool,
+    /// How sockets are bound and what connections inherit from them.
+    pub connection: ListenOptions,
     /// Connections begin with a PROXY protocol header.
     pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Options of a listening socket. A change of them binds it anew.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ListenOptions {
+    /// Connections that wait to be accepted, per core; `net.core.somaxconn` caps it.
+    pub backlog: u32,
+    /// A connection is accepted with its first bytes, or after about this many seconds (TCP_DEFER_ACCEPT).
+    pub defer_accept: Option<u32>,
+    /// Connections of TCP Fast Open that may wait for their handshake's end.
+    pub fast_open: Option<u32>,
+    /// An unspecified IPv6 address takes no IPv4 (IPV6_V6ONLY).
+    pub ipv6_only: bool,
+    /// Only what comes in by this interface (SO_BINDTODEVICE).
+    pub device: Option<String>,
+    /// Probes of quiet TCP connections.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 4096,
+            defer_accept: None,
+            fast_open: None,
+            ipv6_only: false,
+            device: None,
+            keepalive: Some(Keepalive::default()),
+        }
+    }
+}
+
+/// Probes of a quiet TCP connection. One whose peer answers none is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Keepalive {
+    /// Quiet for this many seconds before the first.
+    pub idle: u32,
+    /// Seconds between two.
+    pub interval: u32,
+    /// How many.
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { idle: 60, interval: 10, probes: 3 }
+    }
 }
 
 /// Who may say, ahead of a connection, whose it is.
@@ -43,6 +92,7 @@ impl Default for ClientPolicy {
             forwarded: false,
             via: true,
             client_certificate: false,
+            connection: ListenOptions::default(),
             proxy_protocol: None,
         }
     }

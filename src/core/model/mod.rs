@@ -17,7 +17,7 @@ pub use backend::{
     Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
     HashKey, LoadBalancer, ProxyHeader, ProxyTlvs,
 };
-pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, ProxyProtocol};
+pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, Keepalive, ListenOptions, ProxyProtocol};
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
 pub use http::{
