@@ -130,12 +130,13 @@ fn flows_are_split_by_weight_and_stay_where_they_are() {
     let yaml = config(split, &(backend("one", &[&one.address]) + &backend("two", &[&two.address])));
     let proxy = Proxy::with(&yaml, &Options { workers: 1, ..Options::default() });
     let mut ones = 0;
-    for _ in 0..40 {
-        let client = client(&proxy.address);
-        let first = ask(&client, b"");
+    // All at once: a port that is used again would find its flow.
+    let clients: Vec<UdpSocket> = (0..40).map(|_| client(&proxy.address)).collect();
+    for client in &clients {
+        let first = ask(client, b"");
         ones += usize::from(first == b"1");
         for _ in 0..3 {
-            assert_eq!(ask(&client, b""), first);
+            assert_eq!(ask(client, b""), first);
         }
     }
     assert_eq!(ones, 30);
@@ -147,7 +148,8 @@ fn shares_of_invalid_backends_are_dropped() {
     let split = "{group: ringway.dev, kind: Backend, name: origin, weight: 1}, {group: ringway.dev, kind: Backend, name: nobody, weight: 1}";
     let yaml = config(split, &backend("origin", &[&origin.address]));
     let proxy = Proxy::with(&yaml, &Options { workers: 1, ..Options::default() });
-    let lost = (0..10).filter(|_| is_lost(&client(&proxy.address), b"x")).count();
+    let clients: Vec<UdpSocket> = (0..10).map(|_| client(&proxy.address)).collect();
+    let lost = clients.iter().filter(|client| is_lost(client, b"x")).count();
     assert_eq!(lost, 5);
     proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"invalid_backend\""], 5.0);
     proxy.reload(&gateway("  - {name: raw, port: 8080, protocol: UDP}\n"));
@@ -207,8 +209,9 @@ fn flows_make_room_when_descriptors_run_out() {
     let yaml = config(ONE, &backend("origin", &[&origin.address]));
     let options = Options { workers: 1, descriptors: Some(80), ..Options::default() };
     let proxy = Proxy::with(&yaml, &options);
-    for _ in 0..300 {
-        assert_eq!(ask(&client(&proxy.address), b"x"), b"x");
+    let clients: Vec<UdpSocket> = (0..300).map(|_| client(&proxy.address)).collect();
+    for client in &clients {
+        assert_eq!(ask(client, b"x"), b"x");
     }
     proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"flow_evicted\""], 200.0);
 }
