@@ -389,8 +389,8 @@ async fn answer(
             Heads::ClientGone => return Answered::ClientGone { status: 0 },
         }
     };
-    // Many origins send a head and its body in two writes. The second is there more often than not by the time the first
-    // has been read, and one segment to the client instead of two costs 8 % less CPU (127 B bodies, 64 connections).
+    // Many origins send a head and its body in two writes. Measured with nginx as the origin (sendfile, 127 B bodies, 64
+    // connections): 1.11 segments to the client per answer instead of 1.35. CPU per request was the same within the noise.
     if buf.len() == head && !body.is_done() && up.read_now(&mut buf).is_err() {
         return Answered::Failed { fault: UpstreamFault::Reset };
     }
