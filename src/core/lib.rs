@@ -20,6 +20,7 @@ pub mod flow;
 pub mod health;
 pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod model;
 pub mod proxy_protocol;
 pub mod route;

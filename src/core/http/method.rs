@@ -53,11 +53,13 @@ impl Method {
     }
 }
 
-/// The versions of HTTP/1.
+/// The versions of HTTP that clients speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
     /// HTTP/1.0
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }

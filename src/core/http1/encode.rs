@@ -244,7 +244,11 @@ fn client_fields(head: &RequestHead<'_>, context: &RequestContext<'_>, modifier:
         out.put(b"\r\n");
     }
     if context.policy.via {
-        let version = if head.version == Version::Http11 { &b"1.1 ringway"[..] } else { b"1.0 ringway" };
+        let version = match head.version {
+            Version::Http10 => &b"1.0 ringway"[..],
+            Version::Http11 => b"1.1 ringway",
+            Version::Http2 => b"2.0 ringway",
+        };
         modifier.pass(out, b"via", version);
     }
 }

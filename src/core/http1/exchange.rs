@@ -181,7 +181,7 @@ impl Exchange {
                 if self.interim > MAX_INTERIM {
                     return Err(ResponseFault);
                 }
-                return Ok(HeadPlan::Interim { forward: self.version == Version::Http11 });
+                return Ok(HeadPlan::Interim { forward: self.version != Version::Http10 });
             }
             _ => {}
         }
@@ -189,11 +189,15 @@ impl Exchange {
         self.close_upstream |= !head.keep_alive || head.body == Framing::UntilClose;
         let framing = match (head.body, self.version) {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
-            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+            // In HTTP/2 frames say where it ends, and no field does.
+            (Framing::Chunked | Framing::UntilClose, Version::Http10 | Version::Http2) => Framing::UntilClose,
             (framing, _) => framing,
         };
-        // A body that is still coming when the answer begins may never come whole.
-        self.close_downstream |= framing == Framing::UntilClose || (self.has_body && !self.request_complete);
+        // A body that is still coming when the answer begins may never come whole. A stream of HTTP/2 ends by itself.
+        self.close_downstream = self.version != Version::Http2
+            && (self.close_downstream
+                || framing == Framing::UntilClose
+                || (self.has_body && !self.request_complete));
         Ok(HeadPlan::Final {
             framing,
             close: self.close_downstream,

@@ -4,7 +4,7 @@ use crate::http::{list, trim};
 
 /// A Content-Length value: one or more decimal digits, or a list in which all members are the same (section 6.3, rule
 /// 5). No sign, no white space inside, no overflow.
-pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if let Some(length) = digits(value) {
         return Some(length);
     }
@@ -25,7 +25,7 @@ fn digits(value: &[u8]) -> Option<u64> {
 
 /// Collects the framing fields of a head.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub(crate) struct Framing {
     length: Option<u64>,
     bad_length: bool,
     codings: u32,
@@ -36,7 +36,7 @@ pub(super) struct Framing {
 
 /// What they say together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framed {
+pub(crate) enum Framed {
     /// Neither field.
     Unframed,
     Length(u64),
@@ -48,7 +48,7 @@ pub(super) enum Framed {
 }
 
 impl Framing {
-    pub(super) fn content_length(&mut self, value: &[u8]) {
+    pub(crate) fn content_length(&mut self, value: &[u8]) {
         match (content_length(value), self.length) {
             (None, _) => self.bad_length = true,
             (Some(length), Some(other)) if length != other => self.bad_length = true,
@@ -56,7 +56,7 @@ impl Framing {
         }
     }
 
-    pub(super) fn transfer_encoding(&mut self, value: &[u8]) {
+    pub(crate) fn transfer_encoding(&mut self, value: &[u8]) {
         self.transfer_encoding = true;
         for coding in list(value) {
             self.codings += 1;
@@ -65,11 +65,11 @@ impl Framing {
         }
     }
 
-    pub(super) fn has_transfer_encoding(&self) -> bool {
+    pub(crate) fn has_transfer_encoding(&self) -> bool {
         self.transfer_encoding
     }
 
-    pub(super) fn framed(&self) -> Framed {
+    pub(crate) fn framed(&self) -> Framed {
         if self.bad_length || (self.transfer_encoding && self.length.is_some()) {
             return Framed::Bad;
         }

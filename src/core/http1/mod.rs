@@ -6,11 +6,11 @@
 pub mod body;
 pub mod encode;
 pub mod exchange;
-mod framing;
+pub(crate) mod framing;
 pub mod request;
 pub mod response;
 mod scan;
-mod target;
+pub(crate) mod target;
 
 pub use scan::HeadScanner;
 
@@ -41,8 +41,8 @@ impl Default for FieldStorage<'_> {
 /// The fields of a head, in order, each with what it is to the proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'b> {
-    fields: &'b [httparse::Header<'b>],
-    tags: &'b [crate::http::Tag],
+    pub(crate) fields: &'b [httparse::Header<'b>],
+    pub(crate) tags: &'b [crate::http::Tag],
 }
 
 impl<'b> Fields<'b> {

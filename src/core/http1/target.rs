@@ -4,21 +4,21 @@ use std::borrow::Cow;
 
 /// A target taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'b> {
+pub(crate) struct Target<'b> {
     /// Of an absolute-form target.
-    pub(super) authority: Option<&'b [u8]>,
+    pub(crate) authority: Option<&'b [u8]>,
     /// Normalised; `*` for the asterisk form.
-    pub(super) path: Cow<'b, [u8]>,
+    pub(crate) path: Cow<'b, [u8]>,
     /// Behind the first `?`, as received.
-    pub(super) query: Option<&'b [u8]>,
+    pub(crate) query: Option<&'b [u8]>,
 }
 
 /// The target cannot be served.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadTarget;
+pub(crate) struct BadTarget;
 
 /// Parses a target in origin, absolute or asterisk form.
-pub(super) fn parse(target: &[u8], asterisk_allowed: bool) -> Result<Target<'_>, BadTarget> {
+pub(crate) fn parse(target: &[u8], asterisk_allowed: bool) -> Result<Target<'_>, BadTarget> {
     if !target.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#') {
         return Err(BadTarget);
     }
@@ -57,7 +57,7 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
 /// Percent-encoded unreserved characters decoded, other escapes in upper case, dot segments resolved (RFC 3986 section
 /// 6.2.2). `%2F`, `%5C`, `//` and `;` stay as they are. Refused: a broken escape, `%00`, a raw backslash, a climb above
 /// the root.
-pub(super) fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, BadTarget> {
+pub(crate) fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, BadTarget> {
     let plain = |window: &[u8]| window != b"/.";
     if memchr::memchr2(b'%', b'\\', path).is_none() && path.windows(2).all(plain) {
         return Ok(Cow::Borrowed(path));
@@ -127,7 +127,7 @@ fn resolve(path: &[u8]) -> Result<Vec<u8>, BadTarget> {
 
 /// An authority: a registered name or IP literal, and perhaps a port (RFC 3986 section 3.2, without user information).
 /// The host in lower case, without a port and a trailing dot.
-pub(super) fn host_of(authority: &[u8]) -> Option<Cow<'_, str>> {
+pub(crate) fn host_of(authority: &[u8]) -> Option<Cow<'_, str>> {
     let (host, port) = if authority.first() == Some(&b'[') {
         let end = memchr::memchr(b']', authority)? + 1;
         let (host, rest) = authority.split_at(end);
