@@ -223,6 +223,11 @@ impl Drop for Writer {
 }
 
 impl Reader {
+    /// The descriptor, for calls that do not outlive the stream.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     /// The half's deadline.
     pub fn deadline(&mut self) -> &mut Deadline {
         &mut self.deadline

@@ -195,9 +195,7 @@ impl Exchange {
         };
         // A body that is still coming when the answer begins may never come whole. A stream of HTTP/2 ends by itself.
         self.close_downstream = self.version != Version::Http2
-            && (self.close_downstream
-                || framing == Framing::UntilClose
-                || (self.has_body && !self.request_complete));
+            && (self.close_downstream || framing == Framing::UntilClose || (self.has_body && !self.request_complete));
         Ok(HeadPlan::Final {
             framing,
             close: self.close_downstream,

@@ -1,4 +1,5 @@
-//! One exchange with an endpoint: the request goes out, the answer comes back, both as they arrive.
+//! One exchange with an endpoint: the request goes out, the answer comes back, both as they arrive. The client's side
+//! of it is a [`Client`], whatever version of HTTP that speaks.
 //!
 //! A request whose body has arrived with its head, which is nearly every one, is a straight line: one send upstream,
 //! reads until the answer has passed. A longer body streams beside the answer, since an origin may answer early; then
@@ -11,20 +12,19 @@ use std::time::Duration;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode;
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
-use ringway_core::http1::request::Framing;
 use ringway_core::http1::{FieldStorage, response};
 use rustix::net::Shutdown;
 
+use super::client::{Client, Download, Parts, Pulled, Upload};
 use super::decide::Plan;
 use super::io::{Filled, Watch, fill};
 use super::piece::{self, TooLarge, next_piece};
-use super::{After, Cx, local};
+use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
-use crate::relay::{self, Moved};
 use crate::rt::{self, Reader, Signal, Stream, Tick, Writer};
 use crate::sys;
-use crate::upstream::{self, ConnectError, ConnectFailure, Connected};
+use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease};
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
@@ -54,18 +54,39 @@ enum Sent {
     Client(ClientFault),
 }
 
+/// What a client did wrong in its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClientFault {
+pub(super) enum ClientFault {
+    /// It ended or broke off early.
     Cut,
+    /// It did not go on.
     Late,
+    /// It is malformed.
     BadBody,
+    /// It is too large.
     TooLarge,
 }
 
-/// Forwards the request whose head stands at the front of `buf`'s window.
-pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: Plan) -> (After, Buf) {
-    let Ok(first) = first_bytes(&mut buf, &mut plan) else {
-        return local::client_fault(cx, down, buf, 400, DownstreamError::BadChunk, &plan).await;
+/// How an exchange ended. What has not been answered is to be, by whoever speaks the client's version of HTTP.
+pub(super) enum Outcome {
+    /// The answer has passed whole, and so has the request if `sent`.
+    Whole { downstream: exchange::After, sent: bool },
+    /// 101 has passed; these bytes came behind it.
+    Tunnel { up: Stream, from_up: Buf, lease: Lease },
+    /// Nothing has been answered, because of the endpoint: the client gets this status.
+    Upstream { status: u16 },
+    /// Nothing has been answered, because of the request's body: the client gets this status.
+    Body { status: u16, error: DownstreamError },
+    /// The answer is cut: the client must not take what it has for a whole one.
+    Cut,
+    /// The client has gone.
+    Gone,
+}
+
+/// Forwards the request whose head stands at the front of `buf`'s window. What was answered has been counted.
+pub(super) async fn forward<C: Client>(cx: &Cx, client: &mut C, mut buf: Buf, plan: &mut Plan) -> (Outcome, Buf) {
+    let Ok(first) = client.first(&mut buf, plan) else {
+        return (Outcome::Body { status: 400, error: DownstreamError::BadChunk }, buf);
     };
     let (start, end) = (buf.mark(), buf.mark_end());
     let streaming = !plan.body.is_done();
@@ -87,7 +108,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                 let status = unconnected(failure, &mut plan.exchange);
                 // What was to be sent is the answered request, not the next one.
                 buf.consume(first);
-                return local::upstream_fault(cx, down, buf, status, &plan).await;
+                return (Outcome::Upstream { status }, buf);
             }
         };
         up.wr.set_stall_timeout(cx.timeouts.get().body_idle);
@@ -95,14 +116,18 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
         buf = back;
         let (answered, sent) = if streaming && written.is_ok() {
             plan.exchange.request_body_consumed();
-            let (answered, sent, back) = Box::pin(both(cx, down, &mut up, buf, &mut plan, by)).await;
+            let (answered, sent, back) = Box::pin(both(cx, client, &mut up, buf, plan, by)).await;
             buf = back;
             (answered, sent)
         } else {
             // After a failed write the endpoint's answer, if it gave one, is still worth reading.
             plan.exchange.request_complete();
-            let watch = Watch::Peer(&down.rd, down.fd());
-            let answered = answer(cx, &mut up.rd, &mut down.wr, watch, &mut plan, by, &Progress::default()).await;
+            let Parts { upload, download, gone } = client.parts();
+            let (watch, later) = match gone {
+                None => (upload.watch(), Watch::None),
+                Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
+            };
+            let answered = answer(cx, &mut up.rd, download, (watch, later), plan, by, &Progress::default()).await;
             let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
             if written.is_err() {
                 // It has left some of the request there.
@@ -122,35 +147,24 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                     lease.put(up, header.as_deref());
                 }
                 local::count(cx, &plan.counted, status);
-                let after = match finish.downstream {
-                    exchange::After::Reuse if sent == Sent::Whole => After::KeepAlive,
-                    exchange::After::Close if sent == Sent::Whole => After::Close,
-                    _ => After::Linger,
-                };
-                return (after, buf);
+                return (Outcome::Whole { downstream: finish.downstream, sent: sent == Sent::Whole }, buf);
             }
             Answered::Tunnel(from_up) => {
                 lease.answered();
                 local::count(cx, &plan.counted, 101);
-                let moved = Moved::default();
-                let idle = cx.timeouts.get().stream_idle;
-                drop(plan);
-                let from_down = std::mem::replace(&mut buf, Buf::new(Class::Head));
-                Box::pin(relay::relay(down, &mut up, Some(from_down), Some(from_up), idle, &moved)).await;
-                cx.listener.moved(moved.up.get(), moved.down.get());
-                return (After::Close, buf);
+                return (Outcome::Tunnel { up, from_up, lease }, buf);
             }
             Answered::ClientGone { status } => {
                 cx.core.metrics.downstream_error(DownstreamError::Aborted);
                 local::count(cx, &plan.counted, status);
-                return (After::Close, buf);
+                return (Outcome::Gone, buf);
             }
             Answered::Broken { fault, status } => {
                 if !matches!(sent, Sent::Client(_)) {
                     metrics.error(upstream_error(fault));
                 }
                 local::count(cx, &plan.counted, status);
-                return cut(down, buf);
+                return (Outcome::Cut, buf);
             }
             Answered::Failed { fault } => {
                 if let Sent::Client(fault) = sent {
@@ -158,21 +172,19 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, mut buf: Buf, mut plan: 
                         ClientFault::Cut => {
                             cx.core.metrics.downstream_error(DownstreamError::BodyCut);
                             local::count(cx, &plan.counted, 0);
-                            return (After::Close, buf);
+                            return (Outcome::Gone, buf);
                         }
                         ClientFault::Late => (408, DownstreamError::BodyTimeout),
                         ClientFault::BadBody => (400, DownstreamError::BadChunk),
                         ClientFault::TooLarge => (413, DownstreamError::BodyTooLarge),
                     };
-                    return local::client_fault(cx, down, buf, status, error, &plan).await;
+                    return (Outcome::Body { status, error }, buf);
                 }
                 metrics.error(upstream_error(fault));
                 match plan.exchange.upstream_failed(fault, reused, more) {
                     FailurePlan::Retry => buf.set_window(start..end),
-                    FailurePlan::Answer { status } => {
-                        return local::upstream_fault(cx, down, buf, status, &plan).await;
-                    }
-                    FailurePlan::CutDownstream => return cut(down, buf),
+                    FailurePlan::Answer { status } => return (Outcome::Upstream { status }, buf),
+                    FailurePlan::CutDownstream => return (Outcome::Cut, buf),
                 }
             }
         }
@@ -199,12 +211,6 @@ fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
     }
 }
 
-/// Breaks the client's connection off, so that it cannot take what it has for a whole answer.
-fn cut(down: &Stream, buf: Buf) -> (After, Buf) {
-    down.reset();
-    (After::Close, buf)
-}
-
 /// What the upload tells the answer, and the answer the upload.
 #[derive(Default)]
 struct Progress {
@@ -214,26 +220,10 @@ struct Progress {
     wanted: Signal,
 }
 
-/// How much of the window leaves with the head: the body bytes that have arrived, unless they come in chunks or wait
-/// for the endpoint to ask for them.
-fn first_bytes(buf: &mut Buf, plan: &mut Plan) -> Result<usize, ringway_core::http1::body::BodyError> {
-    let head = plan.head;
-    if plan.chunked {
-        // Chunks leave one by one, but what has arrived of them is judged before anything goes upstream.
-        let mut arrived = buf.data()[head..].to_vec();
-        BodyDecoder::request(Framing::Chunked).decode(&mut arrived)?;
-    }
-    if plan.chunked || plan.expect_continue {
-        return Ok(head);
-    }
-    let decoded = plan.body.decode(&mut buf.data_mut()[head..])?;
-    Ok(head + decoded.consumed)
-}
-
 /// The request's body and the answer side by side.
-async fn both(
+async fn both<C: Client>(
     cx: &Cx,
-    down: &mut Stream,
+    client: &mut C,
     up: &mut Stream,
     buf: Buf,
     plan: &mut Plan,
@@ -245,16 +235,17 @@ async fn both(
     if !plan.expect_continue {
         progress.wanted.raise();
     }
-    let mut upload = Upload {
-        body: std::mem::replace(&mut plan.body, BodyDecoder::none()),
+    let mut body = RequestBody {
+        decoder: std::mem::replace(&mut plan.body, BodyDecoder::none()),
         chunked: plan.chunked,
-        limit: plan.body_limit,
         idle: cx.timeouts.get().body_idle,
     };
+    let limit = plan.body_limit;
     let up_fd = up.fd();
+    let Parts { upload, download, gone } = client.parts();
     let send = async {
         let (sent, buf) = match wanted(&progress, &call_off).await {
-            true => upload.send(&mut down.rd, &mut up.wr, buf, &call_off).await,
+            true => body.send(upload, &mut up.wr, buf, limit, &call_off).await,
             false => (Sent::CalledOff, buf),
         };
         sending.set(false);
@@ -266,7 +257,8 @@ async fn both(
         (sent, buf)
     };
     let receive = async {
-        let answered = answer(cx, &mut up.rd, &mut down.wr, Watch::None, plan, by, &progress).await;
+        let watch = gone.map_or(Watch::None, Watch::Signal);
+        let answered = answer(cx, &mut up.rd, download, (watch, watch), plan, by, &progress).await;
         if sending.get() {
             // What the endpoint has not read by now it does not want; a write that waits for it ends by this.
             call_off.raise();
@@ -276,7 +268,7 @@ async fn both(
     };
     let ((sent, buf), answered) = rt::join(pin!(send), pin!(receive)).await;
     // Whether it has come whole decides whether the client's connection can go on.
-    plan.body = upload.body;
+    plan.body = body.decoder;
     (answered, sent, buf)
 }
 
@@ -292,22 +284,35 @@ async fn wanted(progress: &Progress, call_off: &Signal) -> bool {
 }
 
 /// The rest of a request's body on its way.
-struct Upload {
-    body: BodyDecoder,
-    chunked: bool,
-    limit: u64,
-    idle: Duration,
+pub(super) struct RequestBody {
+    /// Finds the body's end where the client's bytes have to tell it.
+    pub(super) decoder: BodyDecoder,
+    /// It leaves in chunks.
+    pub(super) chunked: bool,
+    /// How long the client may pause.
+    pub(super) idle: Duration,
 }
 
-impl Upload {
-    async fn send(&mut self, from: &mut Reader, to: &mut Writer, mut buf: Buf, call_off: &Signal) -> (Sent, Buf) {
+impl RequestBody {
+    async fn send<U: Upload>(
+        &mut self,
+        from: &mut U,
+        to: &mut Writer,
+        mut buf: Buf,
+        limit: u64,
+        call_off: &Signal,
+    ) -> (Sent, Buf) {
         let mut total = 0;
         loop {
-            let Ok(piece) = next_piece(&mut buf, 0, &mut self.body, self.chunked) else {
-                return (Sent::Client(ClientFault::BadBody), buf);
+            let (pulled, back) = from.pull(self, buf, call_off).await;
+            buf = back;
+            let piece = match pulled {
+                Pulled::Piece(piece) => piece,
+                Pulled::CalledOff => return (Sent::CalledOff, buf),
+                Pulled::Fault(fault) => return (Sent::Client(fault), buf),
             };
             total += piece.payload as u64;
-            if total > self.limit {
+            if total > limit {
                 return (Sent::Client(ClientFault::TooLarge), buf);
             }
             if piece.len > 0 {
@@ -318,26 +323,17 @@ impl Upload {
                     return (sent, buf);
                 }
             }
+            from.consumed(piece.payload);
             buf.set_window(piece.rest);
             if piece.done {
                 return (Sent::Whole, buf);
-            }
-            buf = ready_to_read(buf);
-            let (filled, back) =
-                fill(from, buf, rt::tick_after(self.idle), Shutdown::Read, Watch::Signal(call_off)).await;
-            buf = back;
-            match filled {
-                Filled::Data => {}
-                Filled::End | Filled::Broken => return (Sent::Client(ClientFault::Cut), buf),
-                Filled::Late => return (Sent::Client(ClientFault::Late), buf),
-                Filled::CalledOff => return (Sent::CalledOff, buf),
             }
         }
     }
 }
 
 /// A buffer with room for the next bytes of a body: a large one if there is nothing to keep.
-fn ready_to_read(mut buf: Buf) -> Buf {
+pub(super) fn ready_to_read(mut buf: Buf) -> Buf {
     if buf.is_empty() {
         if buf.class() == Class::Body {
             buf.clear();
@@ -350,12 +346,12 @@ fn ready_to_read(mut buf: Buf) -> Buf {
     buf
 }
 
-/// Reads the answer and passes it on.
-async fn answer(
+/// Reads the answer and passes it on. The client is watched one way until the answer begins, and another from there on.
+async fn answer<D: Download>(
     cx: &Cx,
     up: &mut Reader,
-    down: &mut Writer,
-    watch: Watch<'_>,
+    down: &mut D,
+    (watch, later): (Watch<'_>, Watch<'_>),
     plan: &mut Plan,
     by: Tick,
     progress: &Progress,
@@ -402,36 +398,36 @@ async fn answer(
             Err(_) if head > 0 => return Answered::Failed { fault: UpstreamFault::BadBody },
             Err(_) => return Answered::Broken { fault: UpstreamFault::BadBody, status },
         };
-        head = 0;
-        if piece.len > 0 {
-            let (written, back) = down.write_all(buf, piece.len).await;
+        let new = std::mem::take(&mut head);
+        let done = piece.done;
+        if piece.len > 0 || done {
+            let (written, back) = down.piece(buf, new, piece, &body).await;
             buf = back;
             if written.is_err() {
                 return Answered::ClientGone { status };
             }
+        } else {
+            buf.set_window(piece.rest);
         }
-        buf.set_window(piece.rest);
-        if piece.done {
+        if done {
             return Answered::Whole { status, clean: buf.is_empty() };
         }
         buf = ready_to_read(buf);
-        let (filled, back) = fill(up, buf, by.min(rt::tick_after(idle)), Shutdown::Both, Watch::None).await;
+        let (filled, back) = fill(up, buf, by.min(rt::tick_after(idle)), Shutdown::Both, later).await;
         buf = back;
         let fault = match filled {
             Filled::Data => continue,
             Filled::End => match body.end_of_stream() {
                 Ok(()) => {
-                    if chunked {
-                        let written = local::last_chunk(down).await;
-                        if written.is_err() {
-                            return Answered::ClientGone { status };
-                        }
+                    if down.end(chunked).await.is_err() {
+                        return Answered::ClientGone { status };
                     }
                     return Answered::Whole { status, clean: false };
                 }
                 Err(_) => UpstreamFault::Eof,
             },
-            Filled::Broken | Filled::CalledOff => UpstreamFault::Reset,
+            Filled::CalledOff => return Answered::ClientGone { status },
+            Filled::Broken => UpstreamFault::Reset,
             Filled::Late => UpstreamFault::Timeout,
         };
         return Answered::Broken { fault, status };
@@ -455,7 +451,7 @@ enum Heads {
 }
 
 /// Passes interim heads on and prepares the final one.
-async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf, progress: &Progress) -> Heads {
+async fn heads<D: Download>(cx: &Cx, plan: &mut Plan, down: &mut D, mut buf: Buf, progress: &Progress) -> Heads {
     loop {
         if buf.is_empty() {
             return Heads::More(buf);
@@ -496,7 +492,7 @@ async fn heads(cx: &Cx, plan: &mut Plan, down: &mut Writer, mut buf: Buf, progre
             }
             HeadPlan::Interim { forward: false } => buf.consume(new),
             HeadPlan::Interim { forward: true } | HeadPlan::Tunnel => {
-                let (written, back) = down.write_all(buf, new).await;
+                let (written, back) = down.interim(buf, new).await;
                 buf = back;
                 if written.is_err() {
                     return Heads::ClientGone;

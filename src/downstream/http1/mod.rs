@@ -4,6 +4,7 @@
 //! a larger future is boxed that reads heads and runs exchanges for as long as they follow each other closely: one
 //! allocation per burst of requests, and about a kilobyte per idle connection.
 
+mod client;
 mod decide;
 mod echo;
 mod forward;
@@ -140,7 +141,7 @@ async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
                 after
             }
             Read::Request(Decision::Forward(plan)) => {
-                let (after, back) = forward::forward(cx, &mut stream, buf, plan).await;
+                let (after, back) = client::forward(cx, &mut stream, buf, plan).await;
                 buf = back;
                 after
             }
