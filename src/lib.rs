@@ -26,6 +26,7 @@ pub mod cli;
 pub mod control;
 pub mod doctor;
 pub mod downstream;
+pub mod http2;
 pub mod metrics;
 pub mod relay;
 pub mod rt;

@@ -91,6 +91,16 @@ fn only_the_seam_names_the_runtime() {
 }
 
 #[test]
+fn only_http2_names_its_codec() {
+    for (path, text) in rust_files("src") {
+        let room = path.starts_with("src/http2");
+        for name in ["h2::", "tokio::"] {
+            assert!(room || !code(&text).contains(name), "{} names {name}", path.display());
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_has_two_rooms() {
     for (path, text) in rust_files("src") {
         let room = path.starts_with("src/sys") || path.starts_with("src/buffer");

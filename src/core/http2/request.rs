@@ -32,9 +32,9 @@ pub struct FieldStorage<'b> {
 ///
 /// Cookies that came in pieces are put together (section 8.2.3). Connection-specific fields, white space around values,
 /// and anything that could not be a line of HTTP/1.1 make the request malformed.
-pub fn request<'b>(
+pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     pseudo: Pseudo<'b>,
-    fields: impl Iterator<Item = (&'b str, &'b [u8])> + Clone,
+    fields: impl Fn() -> I,
     storage: &'b mut FieldStorage<'b>,
     limits: &ClientLimits,
 ) -> Result<RequestHead<'b>, RequestError> {
@@ -51,7 +51,7 @@ pub fn request<'b>(
         return Err(RequestError::TargetTooLong);
     }
     let FieldStorage { fields: room, tags, cookie } = storage;
-    for (_, crumb) in fields.clone().filter(|(name, _)| *name == "cookie") {
+    for (_, crumb) in fields().filter(|(name, _)| *name == "cookie") {
         if !cookie.is_empty() {
             cookie.extend_from_slice(b"; ");
         }
@@ -61,7 +61,7 @@ pub fn request<'b>(
     let mut cookies = 0;
     let mut size = pseudo.method.len() + pseudo.path.len() + pseudo.authority.map_or(0, <[u8]>::len);
     let (mut length, mut host, mut expect, mut te_trailers, mut max_forwards) = (None, None, None, false, None);
-    for (name, value) in fields {
+    for (name, value) in fields() {
         size += name.len() + value.len() + OVERHEAD;
         if size > limits.head_bytes || room.len() >= limits.head_fields {
             return Err(RequestError::TooLarge);
@@ -161,7 +161,7 @@ mod tests {
 
     fn judge(pseudo: Pseudo<'_>, fields: &[(&str, &str)]) -> Result<(Framing, Vec<String>), RequestError> {
         let mut storage = FieldStorage::default();
-        let fields = fields.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let fields = || fields.iter().map(|(name, value)| (*name, value.as_bytes()));
         let head = request(pseudo, fields, &mut storage, &ClientLimits::default())?;
         let line = |(name, value): (&[u8], &[u8])| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))

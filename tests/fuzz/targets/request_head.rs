@@ -13,7 +13,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Some(head)) = parse_request(bytes, &mut storage, &limits) else { return };
     assert!(head.len <= bytes.len());
     let policy = ClientPolicy::default();
-    let context = RequestContext { client: "::1", scheme: "http", trusted: false, policy: &policy, request_id: "id", client_certificate: None };
+    let context = RequestContext {
+        client: "::1",
+        scheme: "http",
+        trusted: false,
+        policy: &policy,
+        request_id: "id",
+        client_certificate: None,
+    };
     let mut out = Vec::new();
     encode::request(&head, &Filters::default(), Matched::Prefix(""), &context, &mut out);
     let mut again = FieldStorage::new();

@@ -1,0 +1,155 @@
+//! Frames that cost their receiver and carry nothing: how many of them a client may send.
+//!
+//! The guard reads the frame headers that pass by, and nothing else of them. Every kind has an allowance that requests
+//! and data win back, and time, so that what works never meets it and what floods does within moments. Floods within
+//! one kind of frame that the codec has to see anyway (CONTINUATION, empty DATA, resets that a client provokes) are its
+//! business.
+
+/// What a client does too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flood {
+    /// Requests taken back (CVE-2023-44487).
+    Reset,
+    /// PING (CVE-2019-9512).
+    Ping,
+    /// SETTINGS (CVE-2019-9515).
+    Settings,
+    /// PRIORITY and frames of unknown types (CVE-2019-9513).
+    Idle,
+}
+
+/// Frames of one kind that may come at once.
+const BURST: u32 = 1000;
+
+/// Won back with every step of time.
+const PER_STEP: u32 = 10;
+
+/// Length of a frame header (RFC 9113 section 4.1).
+const HEADER: usize = 9;
+
+/// Length of the connection preface (section 3.4).
+const PREFACE: usize = 24;
+
+/// Watches the bytes of one client.
+#[derive(Debug)]
+pub struct Guard {
+    header: [u8; HEADER],
+    got: usize,
+    /// Bytes until the next frame header.
+    skip: usize,
+    step: u64,
+    left: [u32; 4],
+}
+
+impl Guard {
+    /// At the connection's first byte, which is the preface's.
+    pub fn new() -> Self {
+        Self { header: [0; HEADER], got: 0, skip: PREFACE, step: 0, left: [BURST; 4] }
+    }
+
+    /// Takes note of bytes; `step` counts time in twentieths of a second.
+    pub fn see(&mut self, mut bytes: &[u8], step: u64) -> Result<(), Flood> {
+        if step > self.step {
+            let won = u32::try_from(step - self.step).unwrap_or(BURST).saturating_mul(PER_STEP);
+            self.step = step;
+            self.win(won);
+        }
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let taken = (HEADER - self.got).min(bytes.len());
+            self.header[self.got..self.got + taken].copy_from_slice(&bytes[..taken]);
+            self.got += taken;
+            bytes = &bytes[taken..];
+            if self.got == HEADER {
+                self.got = 0;
+                let [high, middle, low, kind, ..] = self.header;
+                self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                self.frame(kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, kind: u8) -> Result<(), Flood> {
+        let flood = match kind {
+            // DATA that carries something.
+            0 if self.skip > 0 => {
+                self.win(2);
+                return Ok(());
+            }
+            3 => Flood::Reset,
+            4 => Flood::Settings,
+            6 => Flood::Ping,
+            // Empty DATA, HEADERS, PUSH_PROMISE, GOAWAY, WINDOW_UPDATE and CONTINUATION.
+            0 | 1 | 5 | 7 | 8 | 9 => return Ok(()),
+            _ => Flood::Idle,
+        };
+        let left = &mut self.left[flood as usize];
+        *left = left.checked_sub(1).ok_or(flood)?;
+        Ok(())
+    }
+
+    fn win(&mut self, frames: u32) {
+        for left in &mut self.left {
+            *left = left.saturating_add(frames).min(BURST);
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = vec![0, 0, u8::try_from(payload).unwrap(), kind, 0, 0, 0, 0, 1];
+        bytes.resize(HEADER + payload, 0xff);
+        bytes
+    }
+
+    fn preface() -> Guard {
+        let mut guard = Guard::new();
+        guard.see(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
+        guard
+    }
+
+    #[test]
+    fn floods_are_seen_however_their_bytes_come() {
+        for (kind, payload, flood) in [
+            (3, 4, Flood::Reset),
+            (4, 0, Flood::Settings),
+            (6, 8, Flood::Ping),
+            (2, 5, Flood::Idle),
+            (77, 0, Flood::Idle),
+        ] {
+            for piece in [1, 7, 9, 10_000] {
+                let mut guard = preface();
+                let bytes: Vec<u8> = (0..=BURST).flat_map(|_| frame(kind, payload)).collect();
+                let seen = bytes.chunks(piece).try_for_each(|piece| guard.see(piece, 0));
+                assert_eq!(seen, Err(flood), "{kind} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn work_and_time_win_the_allowance_back() {
+        let mut guard = preface();
+        for _ in 0..100_000 {
+            guard.see(&frame(6, 8), 0).unwrap();
+            guard.see(&frame(0, 1), 0).unwrap();
+        }
+        for step in 1..100_000 {
+            guard.see(&frame(3, 4).repeat(10), step).unwrap();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! A request of HTTP/2 that is taken can be written as one of HTTP/1.1, and its fields are lines there.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringway_core::http2::flood::Guard;
+use ringway_core::http2::request::{FieldStorage, Pseudo, request};
+use ringway_core::model::ClientLimits;
+
+fuzz_target!(|data: &[u8]| {
+    let mut guard = Guard::new();
+    let whole = guard.see(data, 0);
+    let mut guard = Guard::new();
+    assert_eq!(data.iter().try_for_each(|byte| guard.see(&[*byte], 0)), whole);
+
+    let mut parts = data.split(|byte| *byte == 0xff);
+    let mut next = || parts.next().unwrap_or_default();
+    let (method, authority, path) = (next(), next(), next());
+    let rest: Vec<&[u8]> = parts.collect();
+    let fields: Vec<(&str, &[u8])> =
+        rest.chunks_exact(2).filter_map(|pair| Some((std::str::from_utf8(pair[0]).ok()?, pair[1]))).collect();
+    let pseudo = Pseudo { method, authority: Some(authority), path, end_stream: data.len() % 2 == 0 };
+    let mut storage = FieldStorage::default();
+    let limits = ClientLimits::default();
+    let Ok(head) = request(pseudo, || fields.iter().copied(), &mut storage, &limits) else { return };
+    let control = |bytes: &[u8]| bytes.iter().any(|byte| *byte < 0x20 && *byte != b'\t' || *byte == 0x7f);
+    assert!(!control(head.method_token) && !control(head.authority) && !control(&head.path));
+    assert!(!head.query.is_some_and(control));
+    for (name, value) in head.fields() {
+        assert!(!name.contains(&b':') && !name.contains(&b' ') && !control(name) && !control(value));
+    }
+});
