@@ -112,6 +112,10 @@ reasons! {
         Write = "write",
         /// No endpoint is ready.
         NoEndpoint = "no_endpoint",
+        /// A limit of the backend is reached, and as many wait for a place as may.
+        Overflow = "overflow",
+        /// No place among the backend's became free in time.
+        PendingTimeout = "pending_timeout",
         /// A TLS handshake with an endpoint that failed.
         TlsHandshake = "tls_handshake",
         /// An endpoint's certificate that is not valid, or not for it.

@@ -226,6 +226,14 @@ fn backends(page: &mut Page, registry: &Registry) {
     for (backend, count) in in_flight {
         page.sample("ringway_upstream_in_flight", &[("backend", backend)], count);
     }
+    page.family("ringway_upstream_pending", "gauge", "Requests and connections that wait for a place at a backend.");
+    let mut pending: std::collections::BTreeMap<&str, u32> = std::collections::BTreeMap::new();
+    for ((backend, _), limiter) in &registry.limiters {
+        *pending.entry(backend).or_default() += limiter.waiting();
+    }
+    for (backend, count) in pending {
+        page.sample("ringway_upstream_pending", &[("backend", backend)], count);
+    }
     page.family("ringway_upstream_errors_total", "counter", "Failures on the way to a backend's endpoints.");
     for (backend, cores) in &all {
         for (index, error) in UpstreamError::ALL.iter().enumerate() {

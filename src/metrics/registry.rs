@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ringway_core::model::{Backend, Endpoint, Model, Protocol};
 
+use crate::upstream::Limiter;
+
 use super::{BackendMetrics, CoreMetrics, EndpointMetrics, ListenerMetrics, RouteMetrics};
 
 /// All counters, by label and core. Lives on the control thread.
@@ -16,6 +18,8 @@ pub struct Registry {
     pub(super) backends: Family<BackendMetrics>,
     pub(super) listeners: Family<ListenerMetrics>,
     pub(super) endpoints: Family<EndpointMetrics>,
+    /// By backend's name and policy.
+    pub(super) limiters: HashMap<(String, Option<String>), Arc<Limiter>>,
 }
 
 /// The counters of one kind: by label, one per core.
@@ -78,6 +82,8 @@ pub struct WorkerMetrics {
     pub backends: Vec<Arc<BackendMetrics>>,
     /// By `BackendId`, then by endpoint: the counters of all cores.
     pub endpoints: Vec<Vec<CoreCounters<EndpointMetrics>>>,
+    /// By `BackendId`, of those that have limits.
+    pub limiters: Vec<Option<Arc<Limiter>>>,
     /// By socket, then by listener on it.
     pub listeners: Vec<Vec<Arc<ListenerMetrics>>>,
 }
@@ -92,6 +98,7 @@ impl Registry {
             backends: Family::new(),
             listeners: Family::new(),
             endpoints: Family::new(),
+            limiters: HashMap::new(),
         }
     }
 
@@ -102,6 +109,7 @@ impl Registry {
             routes: Vec::new(),
             backends: Vec::new(),
             endpoints: Vec::new(),
+            limiters: Vec::new(),
             listeners: Vec::new(),
         }
     }
@@ -118,6 +126,13 @@ impl Registry {
             for (metrics, counter) in all.iter_mut().zip(self.backends.get(&backend.name, self.workers)) {
                 metrics.backends.push(Arc::clone(counter));
             }
+            let limits = &backend.settings.limits;
+            let limiter = (!limits.is_unlimited()).then(|| {
+                let limiter = self.limiters.entry((backend.name.clone(), backend.policy.clone())).or_default();
+                limiter.set(limits);
+                Arc::clone(limiter)
+            });
+            all.iter_mut().for_each(|metrics| metrics.limiters.push(limiter.clone()));
             let all_endpoints = all.iter_mut().map(|metrics| &mut metrics.endpoints);
             all_endpoints.for_each(|endpoints| endpoints.push(Vec::with_capacity(backend.endpoints.len())));
             for endpoint in &backend.endpoints {
@@ -147,6 +162,11 @@ impl Registry {
         self.routes.by_label.retain(|label, _| routes.contains(label.as_str()));
         let backends: std::collections::HashSet<&str> = model.backends.iter().map(|b| b.name.as_str()).collect();
         self.backends.by_label.retain(|label, _| backends.contains(label.as_str()));
+        self.limiters.retain(|(name, policy), _| {
+            model.backends.iter().any(|backend| {
+                backend.name == *name && backend.policy == *policy && !backend.settings.limits.is_unlimited()
+            })
+        });
         let endpoints: std::collections::HashSet<String> = model
             .backends
             .iter()

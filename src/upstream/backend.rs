@@ -8,8 +8,8 @@ use std::time::Instant;
 use ringway_core::balance::{Load, Maglev, Random, WeightedRoundRobin, hash, least_request, peak_ewma, slow_start};
 use ringway_core::model::{EndpointAddress, LoadBalancer};
 
-use super::Endpoint;
-use crate::rt::{self, Tick};
+use super::{Endpoint, Gate, Kind, Permit};
+use crate::rt::{self, Stream, Tick};
 
 /// A backend's endpoints and the state of its load balancer on this core.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Balanced {
     endpoints: Vec<Rc<Endpoint>>,
     /// While some endpoint is new.
     slow_start: Option<SlowStart>,
+    /// In front of it, where it has limits.
+    gate: Option<Rc<Gate>>,
     random: Cell<u64>,
 }
 
@@ -46,12 +48,29 @@ pub struct Lease {
     endpoint: Rc<Endpoint>,
     /// When, where latencies count and this one's is not known yet.
     since: Option<Instant>,
+    /// Its place among the backend's requests, and its connection's, where there are limits.
+    pub(super) request: Option<Permit>,
+    pub(super) connection: Option<Permit>,
 }
 
 impl Lease {
     fn new(endpoint: &Rc<Endpoint>, timed: bool) -> Self {
         endpoint.counters.own.in_flight.inc();
-        Self { endpoint: Rc::clone(endpoint), since: timed.then(Instant::now) }
+        Self { endpoint: Rc::clone(endpoint), since: timed.then(Instant::now), request: None, connection: None }
+    }
+
+    /// Keeps the connection, whose last exchange ended cleanly, for the next one.
+    pub fn keep(mut self, stream: Stream, header: Option<&[u8]>) {
+        let place = self.connection.take();
+        let gate = place.as_ref().map(Permit::gate);
+        if gate.as_ref().is_some_and(|gate| gate.others_wait(Kind::Connection)) {
+            // Nobody here needs it, somebody elsewhere its place.
+            return;
+        }
+        self.endpoint.put(stream, header, place);
+        if let Some(gate) = gate {
+            gate.wake(Kind::Connection);
+        }
     }
 
     /// The endpoint has done what its latency is measured by: the connection is there. For requests it is their end,
@@ -108,6 +127,7 @@ impl Balanced {
         slow_start: Option<std::time::Duration>,
         endpoints: Vec<Rc<Endpoint>>,
         weights: Vec<u32>,
+        gate: Option<Rc<Gate>>,
         random: u64,
     ) -> Self {
         let start = u32::try_from(random >> 32).expect("32 bits are left");
@@ -124,7 +144,7 @@ impl Balanced {
             let last = endpoints.iter().filter_map(|endpoint| endpoint.arrived).max().unwrap_or_default();
             SlowStart { window, over: last + window }
         });
-        Self { policy, weights: weights.into(), endpoints, slow_start, random: Cell::new(random) }
+        Self { policy, weights: weights.into(), endpoints, slow_start, gate, random: Cell::new(random) }
     }
 
     /// Gives a request or connection to an endpoint that has not been tried; `None` when there is none. `key` is the
@@ -218,6 +238,18 @@ impl Balanced {
     /// Where the first endpoint is: all of a backend's are of one kind.
     pub fn first_address(&self) -> Option<&EndpointAddress> {
         self.endpoints.first().map(|endpoint| &endpoint.address)
+    }
+
+    /// In front of it, where it has limits.
+    pub fn gate(&self) -> Option<&Rc<Gate>> {
+        self.gate.as_ref()
+    }
+
+    /// Gives up connections that nobody uses, where another core waits for their places.
+    pub fn make_room(&self) {
+        if self.gate.as_ref().is_some_and(|gate| gate.others_wait(Kind::Connection)) {
+            self.endpoints.iter().for_each(|endpoint| endpoint.clear());
+        }
     }
 
     /// Its endpoints.

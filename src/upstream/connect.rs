@@ -2,12 +2,13 @@
 //! implementation for requests and for TCP connections.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringway_core::balance::Maglev;
 use ringway_core::model::EndpointAddress;
 
-use super::{Balanced, Endpoint, Lease, Pooled, Tried};
+use super::{Balanced, Gate, Kind, Lease, Permit, Pooled, Tried};
 use rustix::net::Shutdown;
 
 use crate::buffer::{Buf, Class};
@@ -44,6 +45,10 @@ pub enum ConnectError {
     TlsHandshake,
     /// The endpoint's certificate is not valid, or not for it.
     TlsCertificate,
+    /// The backend's limits are reached, and so is that of those who may wait.
+    Overflow,
+    /// The backend's limits were reached for as long as one may wait.
+    PendingTimeout,
 }
 
 /// What became of all attempts.
@@ -93,16 +98,30 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
     let mut tried = Tried::default();
     let mut attempts = 0;
     let mut last = ConnectError::NoEndpoint;
+    let mut place = match dial.backend.gate() {
+        None => None,
+        Some(gate) => match gate.enter(Kind::Request, dial.by, || false).await {
+            Ok(place) => place,
+            Err(error) => {
+                dial.metrics.error(error.into());
+                return Err(ConnectFailure { error, attempts });
+            }
+        },
+    };
     while attempts < dial.attempts {
-        let Some(lease) = dial.backend.pick(dial.key, dial.table, &tried) else { break };
+        let Some(mut lease) = dial.backend.pick(dial.key, dial.table, &tried) else { break };
         attempts += 1;
         dial.metrics.requests.inc();
-        match to_endpoint(&lease, &dial).await {
-            Ok((stream, reused)) => return Ok(Connected { lease, stream, reused }),
+        match to_endpoint(&mut lease, &dial).await {
+            Ok((stream, reused)) => {
+                lease.request = place.take();
+                return Ok(Connected { lease, stream, reused });
+            }
             Err(error) => last = error,
         }
         dial.metrics.error(last.into());
-        if last == ConnectError::NoResources || rt::now() >= dial.by {
+        let is_ours = matches!(last, ConnectError::NoResources | ConnectError::Overflow | ConnectError::PendingTimeout);
+        if is_ours || rt::now() >= dial.by {
             break;
         }
         tried.add(&lease);
@@ -122,17 +141,29 @@ impl From<ConnectError> for UpstreamError {
             ConnectError::NoResources => Self::NoResources,
             ConnectError::TlsHandshake => Self::TlsHandshake,
             ConnectError::TlsCertificate => Self::TlsCertificate,
+            ConnectError::Overflow => Self::Overflow,
+            ConnectError::PendingTimeout => Self::PendingTimeout,
         }
     }
 }
 
 /// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
-async fn to_endpoint(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<(Stream, bool), ConnectError> {
+async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Stream, bool), ConnectError> {
     let Dial { header, reuse, by: deadline, .. } = *dial;
-    if reuse != Reuse::Never
-        && let Some(Pooled(stream)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, header)
-    {
-        return Ok((stream, true));
+    let endpoint = Rc::clone(lease);
+    loop {
+        if reuse != Reuse::Never
+            && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, header)
+        {
+            lease.connection = place;
+            return Ok((stream, true));
+        }
+        let Some(gate) = dial.backend.gate() else { break };
+        let kept = || reuse != Reuse::Never && endpoint.has_kept(header);
+        if let Some(place) = connection_place(gate, dial.backend, deadline, kept).await? {
+            lease.connection = Some(place);
+            break;
+        }
     }
     let stream = match &endpoint.address {
         EndpointAddress::Tcp(address) => rt::connect_tcp(*address, endpoint.connect_by().min(deadline)).await,
@@ -147,6 +178,23 @@ async fn to_endpoint(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<(Stream, bo
         secure(&mut stream, tls, rt::tick_after(HANDSHAKE).min(deadline)).await?;
     }
     Ok((stream, false))
+}
+
+/// A place for a new connection; `None` where a kept one has come back in the meantime.
+async fn connection_place(
+    gate: &Rc<Gate>,
+    backend: &Balanced,
+    by: Tick,
+    kept: impl Fn() -> bool,
+) -> Result<Option<Permit>, ConnectError> {
+    if let Some(place) = gate.try_enter(Kind::Connection) {
+        return Ok(Some(place));
+    }
+    // Connections of this core that nobody uses are in the way of one that is needed.
+    if !kept() {
+        backend.endpoints().iter().for_each(|endpoint| endpoint.clear());
+    }
+    gate.enter(Kind::Connection, by, kept).await
 }
 
 /// Sends a header ahead of everything else.

@@ -2,8 +2,10 @@
 
 mod backend;
 mod connect;
+mod limits;
 mod pool;
 
 pub use backend::{Balanced, Lease, Tried};
 pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Reuse, connect};
+pub use limits::{Gate, Kind, Limiter, Permit};
 pub use pool::{Endpoint, Pooled};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ringway_core::balance::PeakEwma;
 use ringway_core::model::{ConnectionSettings, EndpointAddress};
 
+use super::Permit;
 use crate::metrics::{CoreCounters, EndpointMetrics};
 use crate::rt::{self, Stream, Tick};
 use crate::tls::ClientTls;
@@ -34,11 +35,13 @@ struct Idle {
     since: Tick,
     /// The PROXY header that it began with: it is its client's.
     header: Option<Box<[u8]>>,
+    /// Its place among the backend's connections, where they are limited.
+    place: Option<Permit>,
 }
 
 /// A kept connection.
 #[derive(Debug)]
-pub struct Pooled(pub Stream);
+pub struct Pooled(pub Stream, pub Option<Permit>);
 
 impl Endpoint {
     /// Without connections.
@@ -77,17 +80,22 @@ impl Endpoint {
             };
             let fresh = rt::now() <= idle.since + 1;
             if (fresh && !look) || idle.stream.is_quiet() {
-                return Some(Pooled(idle.stream));
+                return Some(Pooled(idle.stream, idle.place));
             }
         }
     }
 
     /// Keeps a connection whose last exchange ended cleanly.
-    pub fn put(&self, stream: Stream, header: Option<&[u8]>) {
+    pub fn put(&self, stream: Stream, header: Option<&[u8]>, place: Option<Permit>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.max_idle {
-            idle.push(Idle { stream, since: rt::now(), header: header.map(Box::from) });
+            idle.push(Idle { stream, since: rt::now(), header: header.map(Box::from), place });
         }
+    }
+
+    /// Whether a connection is kept that began with this PROXY header.
+    pub fn has_kept(&self, header: Option<&[u8]>) -> bool {
+        self.idle.borrow().iter().any(|kept| header.is_none() || kept.header.as_deref() == header)
     }
 
     /// Drops connections that are too old or that the other side has ended.
@@ -111,7 +119,8 @@ impl Endpoint {
 
     /// Drops all of them: descriptors have run out.
     pub fn clear(&self) {
-        self.idle.borrow_mut().clear();
+        // Given up outside of the borrow: a place that becomes free may wake somebody who looks here.
+        drop(self.idle.take());
     }
 
     /// Until when a connect that starts now may take.

@@ -14,7 +14,7 @@ use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
 use crate::rt::{self, Tick};
 use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
 use crate::tls::{ClientTls, ServerTls};
-use crate::upstream::{Balanced, Dial, Endpoint, Reuse};
+use crate::upstream::{Balanced, Dial, Endpoint, Gate, Limiter, Reuse};
 
 /// A generation on one core.
 #[derive(Debug)]
@@ -69,8 +69,13 @@ impl Generation {
     /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
     pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
         let kept = Kept::of(old);
-        let counters = shared.backends.iter().zip(&shared.tls).zip(&metrics.endpoints);
-        let backends = counters.map(|((backend, tls), counters)| kept.backend(core, backend, tls, counters)).collect();
+        let counters = shared.backends.iter().zip(&shared.tls).zip(&metrics.endpoints).zip(&metrics.limiters);
+        let backends = counters
+            .map(|(((backend, tls), counters), limiter)| {
+                let gate = limiter.as_ref().map(|limiter| old.gate(limiter));
+                kept.backend(core, backend, tls, counters, gate)
+            })
+            .collect();
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
@@ -94,6 +99,12 @@ impl Generation {
         }
         let tls = shared.sockets.iter().map(|socket| server_tls(&socket.kind)).collect();
         Self { shared, metrics, by_id, splits, tls, backends }
+    }
+
+    /// The gate in front of these limits, with those who wait at it; a new one where there is none.
+    fn gate(&self, limiter: &Arc<Limiter>) -> Rc<Gate> {
+        let known = self.backends.iter().filter_map(Balanced::gate).find(|gate| gate.is_for(limiter));
+        known.map_or_else(|| Rc::new(Gate::new(Arc::clone(limiter))), Rc::clone)
     }
 
     /// The socket with this number, if this generation has it.
@@ -183,6 +194,7 @@ impl<'o> Kept<'o> {
         backend: &Backend,
         tls: &Option<ClientTls>,
         counters: &[CoreCounters<EndpointMetrics>],
+        gate: Option<Rc<Gate>>,
     ) -> Balanced {
         let before = self.0.get(backend.name.as_str());
         let settings = &backend.settings;
@@ -201,7 +213,14 @@ impl<'o> Kept<'o> {
         };
         let endpoints = backend.endpoints.iter().zip(counters).map(endpoint).collect();
         let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();
-        Balanced::new(&settings.balancing.policy, settings.balancing.slow_start, endpoints, weights, core.random())
+        Balanced::new(
+            &settings.balancing.policy,
+            settings.balancing.slow_start,
+            endpoints,
+            weights,
+            gate,
+            core.random(),
+        )
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) async fn run(core: Rc<Core>) {
         let generation = core.generation();
         let mut pooled = 0;
         for backend in generation.backends() {
+            backend.make_room();
             for endpoint in backend.endpoints() {
                 endpoint.sweep();
                 pooled += endpoint.idle();

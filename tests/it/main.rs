@@ -15,6 +15,7 @@
 mod support;
 
 mod admin;
+mod backend_limits;
 mod bad_input;
 mod balance;
 mod config;

@@ -144,7 +144,7 @@ pub(super) async fn forward<C: Client>(cx: &Cx, client: &mut C, mut buf: Buf, pl
                 plan.exchange.response_complete();
                 let finish = plan.exchange.finish();
                 if clean && sent == Sent::Whole && finish.upstream == exchange::After::Reuse {
-                    lease.put(up, header.as_deref());
+                    lease.keep(up, header.as_deref());
                 }
                 local::count(cx, &plan.counted, status);
                 return (Outcome::Whole { downstream: finish.downstream, sent: sent == Sent::Whole }, buf);
@@ -195,7 +195,7 @@ pub(super) async fn forward<C: Client>(cx: &Cx, client: &mut C, mut buf: Buf, pl
 /// How a request is answered for which there is no connection. Nothing of it has been sent.
 fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
     let fault = match failure.error {
-        ConnectError::NoEndpoint => return 503,
+        ConnectError::NoEndpoint | ConnectError::Overflow | ConnectError::PendingTimeout => return 503,
         ConnectError::Refused => UpstreamFault::ConnectRefused,
         ConnectError::Timeout => UpstreamFault::ConnectTimeout,
         ConnectError::NoResources => UpstreamFault::NoResources,
