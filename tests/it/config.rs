@@ -29,6 +29,14 @@ fn every_error_of_every_file_is_reported_at_once() {
 }
 
 #[test]
+fn the_example_of_balancing_is_accepted_without_a_warning() {
+    let directory = Directory::new();
+    directory.write("a.yaml", include_str!("../../examples/balancing.yaml"));
+    let (code, _, error) = command(&["check", "--strict", "--config", "a.yaml"], &directory.0);
+    assert_eq!(code, 0, "{error}");
+}
+
+#[test]
 fn warnings_are_errors_when_strict() {
     let directory = Directory::new();
     directory.write(
