@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use monoio::net::TcpStream;
 use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
@@ -44,7 +45,7 @@ pub(super) fn client_config(plan: &Plan) -> Result<Option<Arc<ClientConfig>>> {
     if roots.is_empty() {
         return Err(Failure::new(format!("{} holds no certificate", path.display())));
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(algorithms()))
         .with_safe_default_protocol_versions()
         .context(|| "TLS".to_owned())?
         .with_root_certificates(roots)
@@ -55,6 +56,15 @@ pub(super) fn client_config(plan: &Plan) -> Result<Option<Arc<ClientConfig>>> {
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(config)))
+}
+
+/// One curve and one cipher, which all contenders have: what is compared is the proxies, not their preferences.
+fn algorithms() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 impl Stream {
