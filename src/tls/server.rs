@@ -60,6 +60,7 @@ impl ServerTls {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(Certificates::new(settings)?));
         config.alpn_protocols = settings.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        config.ignore_client_order = true;
         // Resumption is by tickets alone: a table of sessions would be shared by all cores, or useless on most.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(Ticketer { context: context(settings.client_auth.as_deref()) });
@@ -89,12 +90,23 @@ fn context(auth: Option<&ClientAuth>) -> Context {
 /// The library's algorithms, narrowed to what is asked for.
 pub(super) fn provider(parameters: &TlsParameters) -> Result<CryptoProvider, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
-    if !parameters.cipher_suites.is_empty() {
-        // TLS 1.3's suites are not a choice that configurations make; they stay.
-        provider.cipher_suites.retain(|suite| {
-            matches!(suite, SupportedCipherSuite::Tls13(_))
-                || parameters.cipher_suites.iter().any(|name| suite.suite().as_str() == Some(name))
+    if parameters.cipher_suites.is_empty() {
+        // The cheapest first: all of them are out of reach.
+        provider.cipher_suites.sort_by_key(|suite| {
+            let name = suite.suite().as_str().unwrap_or("");
+            (name.contains("CHACHA20"), name.contains("AES_256"))
         });
+    } else {
+        // TLS 1.3's suites are not a choice that configurations make; they stay. The others are in the order given.
+        let place = |suite: &SupportedCipherSuite| match suite {
+            SupportedCipherSuite::Tls13(_) => Some(0),
+            SupportedCipherSuite::Tls12(_) => {
+                let at = parameters.cipher_suites.iter().position(|name| suite.suite().as_str() == Some(name));
+                at.map(|at| at + 1)
+            }
+        };
+        provider.cipher_suites.retain(|suite| place(suite).is_some());
+        provider.cipher_suites.sort_by_key(place);
     }
     if !parameters.groups.is_empty() {
         let known = aws_lc_rs::ALL_KX_GROUPS;
