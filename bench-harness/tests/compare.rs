@@ -420,3 +420,35 @@ fn a_target_that_refuses_makes_a_run_fail() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was answered: connect to"));
 }
+
+/// The shipped configuration of a real peer, TLS, and sessions that are resumed.
+#[test]
+fn a_real_peer_over_tls() {
+    let place = stage("tls");
+    let shipped = format!("{}/contenders", env!("CARGO_MANIFEST_DIR"));
+    place.write(
+        "tls.toml",
+        "title = 'T'\nwhy = 'W'\nprotocol = 'http1'\nrounds = 1\nseconds = 0.3\nwarmup = 0.1\n\
+         load = { connections = 4 }\n[[case]]\nname = 'kept'\ntls = 'full'\n[[case]]\nname = 'resumed'\ntls = 'resumed'\n\
+         load = { connection_per_request = true }\n",
+    );
+    let output = Command::new(HARNESS)
+        .args(["compare", "--scenario", "tls.toml", "--contender", "nginx", "--out", "out", "--contenders", &shipped])
+        .current_dir(&place.0)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let text = std::fs::read_to_string(place.0.join("out/tls.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (case, resumes) in [(0, false), (1, true)] {
+        let contenders = result["cases"][case]["contenders"].as_array().unwrap();
+        let nginx = contenders.iter().find(|each| each["name"] == "nginx").unwrap();
+        assert!(nginx["skipped"].is_null(), "{nginx}");
+        let round = &nginx["rounds"][0];
+        assert_eq!(round["faults"].as_object().unwrap().len(), 0, "{round}");
+        assert!(round["requests"].as_u64().unwrap() > 0 && round["handshakes"].as_u64().unwrap() > 0, "{round}");
+        assert_eq!(round["resumed"].as_u64().unwrap() > 0, resumes, "{round}");
+    }
+    nothing_runs(&place);
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::markdown::{LEGEND, bottleneck, faults, mib, number, primary_title, throughput_title};
+use super::markdown::{LEGEND, bottleneck, faults, mib, number, primary_title, remarks, throughput_title};
 use super::svg::{self, class, escape};
 use crate::result::{Bottleneck, CaseResult, ContenderResult, Figure, Results, Unit};
 use crate::stats::{Ratio, Verdict};
@@ -138,10 +138,12 @@ fn section(case: &CaseResult) -> String {
     }
     out.push_str("</tr></thead><tbody>");
     out.extend(case.contenders.iter().map(|contender| row(case, contender)));
+    let remarks: Vec<String> = case.contenders.iter().filter_map(remarks).collect();
+    let remarks = if remarks.is_empty() { String::new() } else { escape(&format!("{}. ", remarks.join("; "))) };
     let rate = case.rate.map_or_else(String::new, |rate| format!("{} requests/s offered. ", number(rate)));
     write!(
         out,
-        "</tbody></table></div><p class=\"muted\">{rate}Rounds of {} s. Load: <code>{}</code></p></section>",
+        "</tbody></table></div><p class=\"muted\">{remarks}{rate}Rounds of {} s. Load: <code>{}</code></p></section>",
         case.seconds,
         escape(&case.load)
     )

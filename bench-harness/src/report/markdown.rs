@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::result::{Bottleneck, CaseResult, ContenderResult, Figure, Results, Unit};
+use crate::result::{Bottleneck, CaseResult, ContenderResult, Figure, Results, Round, Unit};
 use crate::stats::{Ratio, Spread, Verdict};
 
 /// A number with as many digits as mean something.
@@ -81,6 +81,21 @@ pub(super) fn faults(contender: &ContenderResult) -> String {
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
+/// What else has to be known of a contender's rounds: sessions resumed, events that happened.
+pub(super) fn remarks(contender: &ContenderResult) -> Option<String> {
+    let sum = |of: fn(&Round) -> u64| contender.rounds.iter().map(of).sum::<u64>();
+    let (handshakes, resumed, events) =
+        (sum(|round| round.handshakes), sum(|round| round.resumed), sum(|round| round.events));
+    let mut parts = Vec::new();
+    if handshakes > 0 {
+        parts.push(format!("{} of {} TLS handshakes resumed", number(resumed as f64), number(handshakes as f64)));
+    }
+    if events > 0 {
+        parts.push(format!("{events} reloads"));
+    }
+    (!parts.is_empty()).then(|| format!("{}: {}", contender.title, parts.join(", ")))
+}
+
 pub(super) fn bottleneck(contender: &ContenderResult) -> String {
     let (proxy, load) = (contender.middle(|round| round.proxy_busy), contender.middle(|round| round.load_busy));
     let side = match contender.bottleneck() {
@@ -141,6 +156,10 @@ pub(crate) fn case(case: &CaseResult) -> String {
             faults(contender),
             bottleneck(contender),
         ));
+    }
+    let remarks: Vec<String> = case.contenders.iter().filter_map(remarks).collect();
+    if !remarks.is_empty() {
+        line(&format!("\n{}.", remarks.join("; ")));
     }
     for contender in case.contenders.iter().filter(|contender| contender.took_part()) {
         let Some(elder) = case.elder(contender) else { continue };
