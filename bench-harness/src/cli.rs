@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Result;
-use crate::{compare, load, origin, process, report};
+use crate::{compare, load, origin, process, report, splice};
 
 /// Load generator, origin, and interleaved comparison of proxies.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Hold(compare::Hold),
     /// Write HTML and Markdown from saved results, or compare two results.
     Report(report::Options),
+    /// Relay TCP by a bare loop of epoll and splice: the reference for bulk.
+    SpliceRelay(splice::Options),
     /// Become another program, pinned and ended with its parent.
     #[command(hide = true)]
     Exec(process::Exec),
@@ -38,6 +40,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Compare(options) => compare::command(&options),
         Command::Hold(options) => compare::hold(&options),
         Command::Report(options) => report::command(&options),
+        Command::SpliceRelay(options) => splice::command(&options),
         Command::Exec(exec) => exec.run(),
     }
 }

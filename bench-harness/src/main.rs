@@ -17,6 +17,7 @@ mod report;
 mod result;
 mod rt;
 mod scenario;
+mod splice;
 mod stats;
 mod sys;
 
