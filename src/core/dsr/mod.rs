@@ -9,6 +9,7 @@
 
 pub mod abi;
 mod reference;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 

@@ -189,6 +189,11 @@ impl Checker {
         self.outcome(now, false)
     }
 
+    /// The probe under way could not be made, for a reason that says nothing about the target's health.
+    pub fn skip(&mut self, now: Duration) {
+        self.phase = Phase::Waiting { until: now + self.check.fast_interval };
+    }
+
     fn outcome(&mut self, now: Duration, success: bool) -> Option<Changed> {
         let Phase::Probing { .. } = self.phase else { return None };
         let mut changed = None;

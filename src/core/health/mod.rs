@@ -1,5 +1,8 @@
-//! Whether something that cannot be asked directly can be used: active checks.
+//! Whether something can be used, found out by asking it: when to ask ([`Checker`]), and a question that needs no socket
+//! ([`Conversation`]).
 
 mod active;
+mod conversation;
 
 pub use active::{ActiveCheck, Changed, Checker, Probe, ProbeError};
+pub use conversation::{Conversation, Next, Outgoing, judge_answer};
