@@ -190,7 +190,9 @@ impl Map {
         object_info(fd.as_fd(), &mut info)?;
         let same = info.kind == spec.kind as u32 && info.key == spec.key && info.value == spec.value;
         let spec = MapSpec { entries: info.entries, ..spec };
-        Ok((same && info.flags == spec.flags).then_some(Self { fd, spec }))
+        // The kernel adds flags of its own to some kinds.
+        let flags = info.flags & (NO_PREALLOC | MMAPABLE);
+        Ok((same && flags == spec.flags).then_some(Self { fd, spec }))
     }
 
     fn element(&self, key: &[u8], value: u64) -> Element {

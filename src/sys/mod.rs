@@ -6,6 +6,7 @@
 pub mod bpf;
 mod datagram;
 pub mod netlink;
+pub mod packet;
 mod pipe;
 mod socket;
 

@@ -70,6 +70,8 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
     /// It was asked for and did not answer.
     pub failed: bool,
+    /// Somebody has set it by hand.
+    pub permanent: bool,
 }
 
 /// What has changed.
@@ -358,6 +360,7 @@ fn neighbour(body: &[u8]) -> Option<Neighbour> {
     // Reachable, stale, delay, probe, without ARP, permanent.
     const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
     const FAILED: u16 = 0x20;
+    const PERMANENT: u16 = 0x80;
     let header = body.first_chunk::<12>()?;
     let state = u16::from_ne_bytes([header[8], header[9]]);
     let (mut ip, mut mac) = (None, None);
@@ -373,6 +376,7 @@ fn neighbour(body: &[u8]) -> Option<Neighbour> {
         ip: ip?,
         mac: mac.filter(|_| state & USABLE != 0),
         failed: state & FAILED != 0,
+        permanent: state & PERMANENT != 0,
     })
 }
 

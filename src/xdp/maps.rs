@@ -124,6 +124,36 @@ impl Maps {
         Ok(Self { vips, tables, servers, flows, stats, vip_stats, server_stats, outgoing, table_memory, server_memory })
     }
 
+    /// Gives the tables or the flows another size: new maps with what was in the old ones. Programs that were loaded
+    /// before go on with the old ones.
+    pub fn resize(&mut self, sizes: Sizes) -> io::Result<()> {
+        let had = self.sizes();
+        let [_, tables, _, flows, ..] = specs(sizes);
+        if sizes.tables != had.tables {
+            let larger = Map::create(tables)?;
+            let memory = larger.mmap()?;
+            for (to, from) in memory.words().iter().zip(self.table_memory.words()) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            self.tables = Handle(larger);
+            self.table_memory = memory;
+        }
+        if sizes.flows != had.flows {
+            let other = Handle(Map::create(flows)?);
+            let mut failed = None;
+            self.scan_flows(|key, value| {
+                if let Err(error) = other.0.update(&key.0, &value.encode()) {
+                    failed = Some(error);
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.flows = other;
+        }
+        Ok(())
+    }
+
     fn all(&self) -> [&Handle; 8] {
         [
             &self.vips,

@@ -1,0 +1,982 @@
+//! The desired state, made so: services, servers, tables, programs at interfaces, the guard rule.
+//!
+//! Everything that forwards is in the kernel and pinned: it goes on when this process ends, and the next one finds it
+//! by its pins, takes it over, and changes what is different. [`Engine::apply`] may be called with the same services
+//! any number of times.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ringway_core::dsr::abi::{Counter, SOURCE_IP, STATELESS, ServerValue, VERSION, VipValue};
+use ringway_core::dsr::{FlowKey, Hashing, Transport, VipKey, pick};
+use ringway_core::model::{DsrMode, DsrService};
+
+use crate::sys::bpf::{self, Link, XdpMode};
+use crate::sys::netlink::{Change, Interface, Neighbour, Netlink};
+
+use super::guard::{self, Guard};
+use super::maps::{MAX_INTERFACES, MAX_SERVERS, MAX_VIPS, Maps, ServerStats, Sizes, VipStats};
+use super::program;
+use super::tables::{self, Members, Place, Tables};
+
+/// Where things are pinned unless told otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/sys/fs/bpf/ringway";
+/// Tables that there is room for at first: 2 MiB.
+const FIRST_TABLES: u32 = 64;
+/// How long servers that were not known before are waited for.
+const FIRST_ANSWERS: Duration = Duration::from_millis(300);
+/// Everything is compared with the kernel's state this often.
+const RECONCILE: Duration = Duration::from_secs(10);
+
+/// Why direct server return does not work as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A system call.
+    #[error("{what}: {error}{}", hint(error))]
+    System {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        error: io::Error,
+    },
+    /// A program was not taken.
+    #[error(transparent)]
+    Load(#[from] bpf::LoadError),
+    /// Something that is configured is not there.
+    #[error("{0}")]
+    Missing(String),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; direct server return needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; `ringway doctor dsr` says more"
+        }
+        _ => "",
+    }
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> EngineError {
+    let what = what.into();
+    move |error| EngineError::System { what, error }
+}
+
+/// Why a server gets no new flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// It does.
+    Up,
+    /// Its weight is 0, or it has been taken out.
+    Draining,
+    /// Its MAC address is not known.
+    Unreachable,
+    /// Its checks fail.
+    Unhealthy,
+}
+
+impl ServerState {
+    /// As in metrics and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// A service's server as it is.
+#[derive(Debug, Clone)]
+pub struct ServerView {
+    /// Its address.
+    pub ip: IpAddr,
+    /// As configured.
+    pub weight: u32,
+    /// What it gets.
+    pub state: ServerState,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// What was sent to it, for all services.
+    pub stats: ServerStats,
+}
+
+/// A service as it is.
+#[derive(Debug, Clone)]
+pub struct ServiceView {
+    /// As configured.
+    pub service: DsrService,
+    /// What was counted.
+    pub stats: VipStats,
+    /// Its servers, those that drain included.
+    pub servers: Vec<ServerView>,
+    /// All of its servers are unhealthy, and so all are used.
+    pub panic: bool,
+}
+
+/// A program at an interface.
+#[derive(Debug)]
+struct Port {
+    index: u32,
+    mac: [u8; 6],
+    mode: Option<XdpMode>,
+    link: Link,
+}
+
+/// A service that is in the maps.
+#[derive(Debug)]
+struct Live {
+    config: DsrService,
+    value: VipValue,
+    unhealthy: HashSet<IpAddr>,
+    panic: bool,
+}
+
+/// A server that is in the maps.
+#[derive(Debug, Clone)]
+struct Known {
+    number: u16,
+    value: ServerValue,
+}
+
+/// Flows of a server that are cut when the time has come.
+#[derive(Debug, Clone)]
+struct Drain {
+    /// Of this service only.
+    vip: Option<VipKey>,
+    ip: IpAddr,
+    at: Instant,
+}
+
+/// Direct server return in this network namespace.
+#[derive(Debug)]
+pub struct Engine {
+    directory: PathBuf,
+    maps: Maps,
+    netlink: Netlink,
+    watch: Netlink,
+    ports: BTreeMap<String, Port>,
+    wanted_ports: BTreeMap<String, DsrMode>,
+    services: BTreeMap<VipKey, Live>,
+    servers: HashMap<IpAddr, Known>,
+    interfaces: HashMap<u32, Interface>,
+    addresses: Vec<(u32, IpAddr, u8)>,
+    tables: Tables,
+    drains: Vec<Drain>,
+    guard: Guard,
+    guard_error: Option<String>,
+    next_reconcile: Instant,
+    adopted: bool,
+}
+
+impl Engine {
+    /// Takes over what is pinned in the directory, or starts with nothing.
+    pub fn open(directory: &Path) -> Result<Self, EngineError> {
+        prepare_directory(directory)?;
+        let maps_directory = directory.join(format!("v{VERSION}"));
+        let open = Maps::open(&maps_directory).map_err(system("cannot open the pinned maps"))?;
+        let adopted = open.is_some();
+        let maps = match open {
+            Some(maps) => maps,
+            None => {
+                let maps =
+                    Maps::create(Sizes { tables: FIRST_TABLES, flows: 1 }).map_err(system("cannot make maps"))?;
+                std::fs::create_dir_all(&maps_directory).map_err(system("cannot make the directory of the pins"))?;
+                maps
+            }
+        };
+        let found = maps.vips().map_err(system("cannot read the services"))?;
+        let tables = Tables::new(maps.sizes().tables, found.values().map(|value| value.table));
+        let servers: HashMap<IpAddr, Known> = maps
+            .servers()
+            .into_iter()
+            .filter_map(|(ip, number)| Some((ip, Known { number, value: maps.server(number)? })))
+            .collect();
+        let services = found.into_iter().filter_map(|(key, value)| {
+            let (vip, transport) = key.parts()?;
+            Some((key, Live { config: placeholder(vip, transport), value, unhealthy: HashSet::new(), panic: false }))
+        });
+        let mut engine = Self {
+            directory: directory.to_owned(),
+            services: services.collect(),
+            maps,
+            netlink: Netlink::open().map_err(system("cannot open netlink"))?,
+            watch: Netlink::watch().map_err(system("cannot watch neighbours"))?,
+            ports: BTreeMap::new(),
+            wanted_ports: BTreeMap::new(),
+            servers,
+            interfaces: HashMap::new(),
+            addresses: Vec::new(),
+            tables,
+            drains: Vec::new(),
+            guard: Guard::default(),
+            guard_error: None,
+            next_reconcile: Instant::now() + RECONCILE,
+            adopted,
+        };
+        engine.read_interfaces()?;
+        Ok(engine)
+    }
+
+    /// Whether what an earlier process left was taken over.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Where changes of the network are announced.
+    pub fn watch_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
+    /// The interface with this name.
+    pub fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.values().find(|each| each.name == name)
+    }
+
+    fn read_interfaces(&mut self) -> Result<(), EngineError> {
+        let all = self.netlink.interfaces().map_err(system("cannot list the interfaces"))?;
+        self.interfaces = all.into_iter().map(|each| (each.index, each)).collect();
+        self.addresses = self.netlink.addresses().map_err(system("cannot list the addresses"))?;
+        Ok(())
+    }
+
+    /// Makes the desired state so. What fails leaves the rest as it was or as it shall be, and can be tried again.
+    pub fn apply(&mut self, desired: &[DsrService], now: Instant) -> Result<(), EngineError> {
+        if desired.len() > MAX_VIPS as usize {
+            return Err(EngineError::Missing(format!("more than {MAX_VIPS} services with direct server return")));
+        }
+        let ips: BTreeSet<IpAddr> = desired.iter().flat_map(|each| &each.servers).map(|server| server.ip).collect();
+        if ips.len() > MAX_SERVERS as usize / 2 {
+            return Err(EngineError::Missing(format!("more than {} servers", MAX_SERVERS / 2)));
+        }
+        self.read_interfaces()?;
+        let mut wanted: BTreeMap<String, DsrMode> = BTreeMap::new();
+        for service in desired {
+            wanted.insert(service.interface.clone(), service.mode);
+        }
+        if wanted.len() > MAX_INTERFACES as usize {
+            return Err(EngineError::Missing(format!("more than {MAX_INTERFACES} interfaces")));
+        }
+        for name in wanted.keys() {
+            let Some(found) = self.interface(name) else {
+                return Err(EngineError::Missing(format!("there is no interface {name}")));
+            };
+            if found.mac.is_none() {
+                return Err(EngineError::Missing(format!("interface {name} has no MAC address")));
+            }
+        }
+        let flows = desired.iter().map(|each| each.max_flows).max().unwrap_or(1);
+        self.resize(Sizes { flows, ..self.maps.sizes() })?;
+        self.add_servers(&ips)?;
+        self.wanted_ports = wanted;
+        let keys: HashSet<VipKey> = desired.iter().map(|each| VipKey::new(each.vip, each.transport)).collect();
+        for service in desired {
+            self.put_service(service, now)?;
+        }
+        self.guard(desired.iter().map(|each| (each.vip, each.transport)).collect());
+        self.attach()?;
+        let gone: Vec<VipKey> = self.services.keys().filter(|key| !keys.contains(key)).copied().collect();
+        for key in gone {
+            self.remove_service(key, now)?;
+        }
+        self.free_servers(now);
+        self.save()
+    }
+
+    fn guard(&mut self, vips: BTreeSet<(SocketAddr, Transport)>) {
+        self.guard_error = self.guard.apply(vips).err().map(|error| error.to_string());
+        if let Some(error) = &self.guard_error {
+            tracing::warn!(%error, "no guard rule: what the program does not forward is answered by resets");
+        }
+    }
+
+    /// Pins what is not pinned, and removes pins of other versions.
+    fn save(&self) -> Result<(), EngineError> {
+        let own = format!("v{VERSION}");
+        self.maps.pin(&self.directory.join(&own)).map_err(system("cannot pin the maps"))?;
+        let entries = std::fs::read_dir(&self.directory).map_err(system("cannot list the pins"))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('v') && name != own && entry.path().is_dir() {
+                remove_directory(&entry.path()).map_err(system("cannot remove pins of another version"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, sizes: Sizes) -> Result<(), EngineError> {
+        if sizes == self.maps.sizes() {
+            return Ok(());
+        }
+        self.maps.resize(sizes).map_err(system("cannot make larger maps"))?;
+        self.tables.grow(sizes.tables);
+        self.reload_programs()?;
+        self.save()
+    }
+
+    fn reload_programs(&self) -> Result<(), EngineError> {
+        for (name, port) in &self.ports {
+            let program = bpf::load_xdp(&program::emit(&self.maps, port.mac), "ringway_dsr")?;
+            port.link.update(program.as_fd()).map_err(system(format!("cannot change the program of {name}")))?;
+        }
+        Ok(())
+    }
+
+    // Servers.
+
+    fn add_servers(&mut self, ips: &BTreeSet<IpAddr>) -> Result<(), EngineError> {
+        let neighbours = self.resolve(ips)?;
+        let mut taken: HashSet<u16> = self.servers.values().map(|known| known.number).collect();
+        for ip in ips {
+            let route = self.netlink.route(*ip).map_err(system(format!("server {ip} cannot be reached")))?;
+            if route.local || route.gateway {
+                let why = if route.local { "is an address of this machine" } else { "is behind a router" };
+                tracing::warn!(server = %ip, "server {why}: frames cannot be sent to it");
+            }
+            let entry = neighbours.iter().find(|each| each.ip == *ip && each.ifindex == route.ifindex);
+            let mac = entry.and_then(|each| each.mac).filter(|_| !route.gateway && !route.local);
+            let source = self.interfaces.get(&route.ifindex).and_then(|each| each.mac).unwrap_or_default();
+            let old = self.servers.get(ip);
+            let number = match old {
+                Some(known) => known.number,
+                None => {
+                    let max = u16::try_from(MAX_SERVERS).expect("fits");
+                    let number = (0..max).find(|number| !taken.contains(number));
+                    let number = number.ok_or_else(|| EngineError::Missing("no room for another server".into()))?;
+                    taken.insert(number);
+                    self.maps.reset_server_stats(number).map_err(system("cannot reset counters"))?;
+                    number
+                }
+            };
+            // What was known stays known until something else is.
+            let last = old.map(|known| (known.value.mac, known.value.reachable));
+            let (mac, reachable) = match (mac, last) {
+                (Some(mac), _) => (mac, true),
+                (None, Some(last)) => last,
+                (None, None) => ([0; 6], false),
+            };
+            let value = ServerValue { mac, reachable, source, ifindex: route.ifindex, ip: *ip };
+            if old.is_none_or(|known| known.value != value) {
+                self.maps.set_server(number, Some(&value));
+            }
+            self.maps.allow_outgoing(route.ifindex).map_err(system("cannot allow an interface"))?;
+            self.servers.insert(*ip, Known { number, value });
+        }
+        Ok(())
+    }
+
+    /// Asks for the MAC addresses of servers. For those that were not known before it waits a little: a table that is
+    /// filled once is better than one per answer.
+    fn resolve(&mut self, ips: &BTreeSet<IpAddr>) -> Result<Vec<Neighbour>, EngineError> {
+        let known = self.netlink.neighbours().map_err(system("cannot list the neighbours"))?;
+        // The kernel would take what was set by hand for something to be asked for.
+        let by_hand: HashSet<IpAddr> = known.iter().filter(|each| each.permanent).map(|each| each.ip).collect();
+        for ip in ips.difference(&by_hand.into_iter().collect()) {
+            let route = self.netlink.route(*ip).map_err(system(format!("server {ip} cannot be reached")))?;
+            if let Err(error) = self.netlink.manage_neighbour(route.ifindex, *ip) {
+                tracing::warn!(server = %ip, %error, "its MAC address is not kept fresh");
+            }
+        }
+        let fresh: Vec<&IpAddr> = ips.iter().filter(|ip| !self.servers.contains_key(ip)).collect();
+        let end = Instant::now() + FIRST_ANSWERS;
+        loop {
+            let found = self.netlink.neighbours().map_err(system("cannot list the neighbours"))?;
+            let known = |ip: &IpAddr| found.iter().any(|each| each.ip == *ip && each.mac.is_some());
+            if fresh.iter().all(|ip| known(ip)) || Instant::now() >= end {
+                return Ok(found);
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Frees the places of servers that nobody refers to and whose flows have ended.
+    fn free_servers(&mut self, now: Instant) {
+        let mut used: HashSet<IpAddr> =
+            self.services.values().flat_map(|live| &live.config.servers).map(|server| server.ip).collect();
+        used.extend(self.drains.iter().map(|drain| drain.ip));
+        // An adopted server that nobody wants any more drains for all services.
+        let orphans: Vec<IpAddr> = self.servers.keys().filter(|ip| !used.contains(ip)).copied().collect();
+        for ip in orphans {
+            if self.adopted {
+                self.drains.push(Drain { vip: None, ip, at: now + Duration::from_secs(300) });
+            } else if let Some(known) = self.servers.remove(&ip) {
+                self.maps.set_server(known.number, None);
+            }
+        }
+        // Only what was found at the start can be an orphan with flows.
+        self.adopted = false;
+    }
+
+    /// Writes what has changed about a neighbour; whether it can be reached or not any more.
+    fn neighbour(&mut self, change: &Neighbour) -> bool {
+        let Some(known) = self.servers.get_mut(&change.ip) else { return false };
+        if known.value.ifindex != change.ifindex {
+            return false;
+        }
+        let mut value = known.value;
+        match change.mac {
+            Some(mac) => {
+                value.mac = mac;
+                value.reachable = true;
+            }
+            // While it is asked again, what is known is used on.
+            None if change.failed => value.reachable = false,
+            None => {}
+        }
+        if value == known.value {
+            return false;
+        }
+        if value.reachable != known.value.reachable {
+            tracing::info!(server = %change.ip, reachable = value.reachable, "server");
+        }
+        let changed = value.reachable != known.value.reachable;
+        known.value = value;
+        self.maps.set_server(known.number, Some(&value));
+        changed
+    }
+
+    // Services.
+
+    fn put_service(&mut self, service: &DsrService, now: Instant) -> Result<(), EngineError> {
+        let key = VipKey::new(service.vip, service.transport);
+        let old: Vec<IpAddr> = self.services.get(&key).map_or_else(Vec::new, |live| {
+            live.config.servers.iter().filter(|server| server.weight > 0).map(|server| server.ip).collect()
+        });
+        if !self.services.contains_key(&key) {
+            let used: HashSet<u32> = self.services.values().map(|live| live.value.stats).collect();
+            let stats = (0..MAX_VIPS).find(|index| !used.contains(index));
+            let stats = stats.ok_or_else(|| EngineError::Missing("no room for another service".into()))?;
+            self.maps.reset_vip_stats(stats).map_err(system("cannot reset counters"))?;
+            let value = VipValue { table: u32::MAX, stats, flags: 0, cap: 0 };
+            let live = Live { config: service.clone(), value, unhealthy: HashSet::new(), panic: false };
+            self.services.insert(key, live);
+        }
+        let live = self.services.get_mut(&key).expect("inserted above");
+        // One that was taken over: nobody knows when its drains began.
+        let taken_over = live.config.name.is_empty();
+        live.config = service.clone();
+        let ips: HashSet<IpAddr> = service.servers.iter().map(|server| server.ip).collect();
+        live.unhealthy.retain(|ip| ips.contains(ip) && service.health.is_some());
+        // Servers that get nothing new from now on, and those that do again.
+        let draining = service.servers.iter().filter(|server| taken_over && server.weight == 0);
+        for ip in old.into_iter().chain(draining.map(|server| server.ip)) {
+            if service.servers.iter().all(|server| server.ip != ip || server.weight == 0)
+                && !self.drains.iter().any(|drain| drain.vip == Some(key) && drain.ip == ip)
+            {
+                self.drains.push(Drain { vip: Some(key), ip, at: now + service.drain });
+            }
+        }
+        let active: HashSet<IpAddr> =
+            service.servers.iter().filter(|server| server.weight > 0).map(|server| server.ip).collect();
+        self.drains.retain(|drain| !active.contains(&drain.ip) || drain.vip.is_some_and(|vip| vip != key));
+        self.refresh(key, now)
+    }
+
+    fn remove_service(&mut self, key: VipKey, now: Instant) -> Result<(), EngineError> {
+        self.maps.remove_vip(key).map_err(system("cannot remove a service"))?;
+        if let Some(live) = self.services.remove(&key) {
+            self.tables.release(live.value.table, now);
+        }
+        self.drains.retain(|drain| drain.vip != Some(key));
+        Ok(())
+    }
+
+    /// What each server of a service gets.
+    fn state(&self, live: &Live, ip: IpAddr, weight: u32) -> ServerState {
+        let reachable = self.servers.get(&ip).is_some_and(|known| known.value.reachable);
+        match (weight, reachable, live.unhealthy.contains(&ip)) {
+            (0, _, _) => ServerState::Draining,
+            (_, false, _) => ServerState::Unreachable,
+            (_, _, true) => ServerState::Unhealthy,
+            _ => ServerState::Up,
+        }
+    }
+
+    /// Gives a service the table that its servers' states ask for. Without a change it keeps the one that it has.
+    fn refresh(&mut self, key: VipKey, now: Instant) -> Result<(), EngineError> {
+        let live = &self.services[&key];
+        let members = |wanted: &[ServerState]| -> Members {
+            let servers = live.config.servers.iter();
+            let good = servers.filter(|server| wanted.contains(&self.state(live, server.ip, server.weight)));
+            good.map(|server| (server.ip.to_string(), (self.servers[&server.ip].number, server.weight))).collect()
+        };
+        let mut chosen = members(&[ServerState::Up]);
+        // When every check fails, the checks are the likelier culprit.
+        let panic = chosen.is_empty() && !live.unhealthy.is_empty();
+        if panic {
+            chosen = members(&[ServerState::Up, ServerState::Unhealthy]);
+        }
+        let config = &live.config;
+        let processors = u32::try_from(bpf::processors()).unwrap_or(1);
+        let mut flags = 0;
+        flags |= if config.stateless { STATELESS } else { 0 };
+        flags |= if config.hashing == Hashing::SourceIp { SOURCE_IP } else { 0 };
+        let cap = config.new_flows_per_second.div_ceil(processors);
+        let old = live.value;
+        let table = match self.tables.take(&chosen, now) {
+            Place::Shared(table) => table,
+            Place::Fresh(table) => {
+                self.maps.set_table(table, &tables::fill(&chosen));
+                table
+            }
+            Place::Full => {
+                let sizes = self.maps.sizes();
+                self.resize(Sizes { tables: sizes.tables * 2, ..sizes })?;
+                return self.refresh(key, now);
+            }
+        };
+        let value = VipValue { table, flags, cap, ..old };
+        if value != old {
+            self.maps.set_vip(key, value).map_err(system("cannot set a service"))?;
+        }
+        // A new service has none yet; one that keeps its table has taken it a second time just now.
+        self.tables.release(old.table, now);
+        let live = self.services.get_mut(&key).expect("looked at above");
+        live.value = value;
+        if panic != live.panic {
+            live.panic = panic;
+            let service = &live.config.name;
+            if panic {
+                tracing::warn!(service, "no server is healthy: all that are reachable are used");
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_where(&mut self, ips: &HashSet<IpAddr>, now: Instant) -> Result<(), EngineError> {
+        let concerned =
+            self.services.iter().filter(|(_, live)| live.config.servers.iter().any(|each| ips.contains(&each.ip)));
+        let keys: Vec<VipKey> = concerned.map(|(key, _)| *key).collect();
+        keys.into_iter().try_for_each(|key| self.refresh(key, now))
+    }
+
+    /// What the checks of a service's server say.
+    pub fn set_health(&mut self, key: VipKey, ip: IpAddr, healthy: bool, now: Instant) -> Result<(), EngineError> {
+        let Some(live) = self.services.get_mut(&key) else { return Ok(()) };
+        let changed = if healthy { live.unhealthy.remove(&ip) } else { live.unhealthy.insert(ip) };
+        if changed { self.refresh(key, now) } else { Ok(()) }
+    }
+
+    // Interfaces.
+
+    fn attach(&mut self) -> Result<(), EngineError> {
+        let gone: Vec<String> =
+            self.ports.keys().filter(|name| !self.wanted_ports.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(port) = self.ports.remove(&name) {
+                detach(&port.link, &self.link_path(&name))?;
+            }
+        }
+        for (name, mode) in self.wanted_ports.clone() {
+            self.attach_to(&name, mode)?;
+        }
+        // Links that an earlier process left at interfaces that are not wanted any more.
+        for (name, path) in self.pinned_links()? {
+            if !self.wanted_ports.contains_key(&name) {
+                let link = Link::open(&path).map_err(system(format!("cannot open {}", path.display())))?;
+                detach(&link, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link_path(&self, interface: &str) -> PathBuf {
+        self.directory.join(format!("link-{}", interface.replace('.', "_")))
+    }
+
+    fn pinned_links(&self) -> Result<Vec<(String, PathBuf)>, EngineError> {
+        let entries = std::fs::read_dir(&self.directory).map_err(system("cannot list the pins"))?;
+        let known = |path: &Path| self.wanted_ports.keys().find(|name| self.link_path(name) == path).cloned();
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let name = name.strip_prefix("link-")?.to_owned();
+                Some((known(&entry.path()).unwrap_or(name), entry.path()))
+            })
+            .collect())
+    }
+
+    fn attach_to(&mut self, name: &str, mode: DsrMode) -> Result<(), EngineError> {
+        let Some(interface) = self.interface(name).cloned() else {
+            // It may come back; the guard rule holds meanwhile.
+            if self.ports.remove(name).is_some() {
+                tracing::error!(interface = name, "interface has gone");
+            }
+            return Ok(());
+        };
+        let Some(mac) = interface.mac else { return Ok(()) };
+        let allowed: &[XdpMode] = match mode {
+            DsrMode::Native => &[XdpMode::Native],
+            DsrMode::Generic => &[XdpMode::Generic],
+            // A veth transmits natively only to a peer that has a program too, and loses frames silently otherwise.
+            DsrMode::Auto if interface.kind.as_deref() == Some("veth") => &[XdpMode::Generic],
+            DsrMode::Auto => &[XdpMode::Native, XdpMode::Generic],
+        };
+        if let Some(port) = self.ports.get(name)
+            && port.index == interface.index
+            && port.mac == mac
+            && port.mode.is_some_and(|mode| allowed.contains(&mode))
+            && port.link.ifindex().is_ok_and(|index| index == port.index)
+        {
+            return Ok(());
+        }
+        let program = bpf::load_xdp(&program::emit(&self.maps, mac), "ringway_dsr")?;
+        let path = self.link_path(name);
+        let pinned = self.ports.remove(name).map(|port| port.link).or_else(|| Link::open(&path).ok());
+        if let Some(link) = pinned {
+            let here = link.ifindex().is_ok_and(|index| index == interface.index);
+            let mode = interface.xdp.filter(|mode| allowed.contains(mode));
+            if here && mode.is_some() && link.update(program.as_fd()).is_ok() {
+                tracing::info!(interface = name, mode = ?mode, "program taken over and replaced");
+                self.ports.insert(name.to_owned(), Port { index: interface.index, mac, mode, link });
+                return Ok(());
+            }
+            detach(&link, &path)?;
+        }
+        let mut refused = None;
+        for mode in allowed {
+            match Link::attach(program.as_fd(), interface.index, *mode) {
+                Ok(link) => {
+                    bpf::pin(link.as_fd(), &path).map_err(system(format!("cannot pin the link of {name}")))?;
+                    tracing::info!(interface = name, mode = ?mode, "program attached");
+                    if let Some(error) = refused {
+                        tracing::warn!(interface = name, %error, "no native XDP here: the program runs in the stack");
+                    }
+                    let port = Port { index: interface.index, mac, mode: Some(*mode), link };
+                    self.ports.insert(name.to_owned(), port);
+                    return Ok(());
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        let error = refused.expect("at least one mode was tried");
+        let what = match error.raw_os_error() {
+            Some(libc::EBUSY) => format!("another XDP program is at {name} (`ip link show {name}` shows it)"),
+            _ => format!("cannot attach to {name}"),
+        };
+        Err(EngineError::System { what, error })
+    }
+
+    // What happens by itself.
+
+    /// When [`Engine::tick`] has something to do.
+    pub fn deadline(&self) -> Instant {
+        let drains = self.drains.iter().map(|drain| drain.at).min();
+        drains.map_or(self.next_reconcile, |at| at.min(self.next_reconcile))
+    }
+
+    /// Changes of the network, drains that are due, and now and then a look at everything.
+    pub fn tick(&mut self, now: Instant) -> Result<(), EngineError> {
+        let mut again = now >= self.next_reconcile;
+        let mut changed = HashSet::new();
+        for change in self.watch.changes().map_err(system("cannot read changes of the network"))? {
+            match change {
+                Change::Neighbour(neighbour) => {
+                    if self.neighbour(&neighbour) {
+                        changed.insert(neighbour.ip);
+                    }
+                }
+                Change::Interface(interface) => {
+                    let known = self.interfaces.get(&interface.index);
+                    again |= known.is_none_or(|known| (known.mac, &known.name) != (interface.mac, &interface.name));
+                }
+                Change::InterfaceGone(_) | Change::Lost => again = true,
+            }
+        }
+        if again {
+            self.next_reconcile = now + RECONCILE;
+            self.read_interfaces()?;
+            self.attach()?;
+            let ips: BTreeSet<IpAddr> =
+                self.services.values().flat_map(|live| &live.config.servers).map(|server| server.ip).collect();
+            self.add_servers(&ips)?;
+            let keys: Vec<VipKey> = self.services.keys().copied().collect();
+            keys.into_iter().try_for_each(|key| self.refresh(key, now))?;
+        } else if !changed.is_empty() {
+            self.refresh_where(&changed, now)?;
+        }
+        self.end_drains(now)
+    }
+
+    fn end_drains(&mut self, now: Instant) -> Result<(), EngineError> {
+        let (due, later) = std::mem::take(&mut self.drains).into_iter().partition(|drain| drain.at <= now);
+        self.drains = later;
+        let due: Vec<Drain> = due;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let cut: HashSet<(Option<VipKey>, u32)> =
+            due.iter().filter_map(|drain| Some((drain.vip, u32::from(self.servers.get(&drain.ip)?.number)))).collect();
+        let mut flows = Vec::new();
+        let visit = |key: FlowKey, value: ringway_core::dsr::abi::FlowValue| {
+            if cut.contains(&(Some(key.vip()), value.server)) || cut.contains(&(None, value.server)) {
+                flows.push(key);
+            }
+        };
+        self.maps.scan_flows(visit).map_err(system("cannot read the flows"))?;
+        for key in &flows {
+            self.maps.remove_flow(*key).map_err(system("cannot remove a flow"))?;
+        }
+        for drain in &due {
+            tracing::info!(server = %drain.ip, "drain reached its deadline");
+        }
+        if !flows.is_empty() {
+            tracing::warn!(flows = flows.len(), "flows of drained servers were cut");
+        }
+        self.free_servers(now);
+        Ok(())
+    }
+
+    /// How a frame gets to a server; `None`: its MAC address is not known. An error: this machine has no address on its
+    /// network.
+    pub(super) fn way(&self, ip: IpAddr) -> io::Result<Option<Way>> {
+        let known = self.servers.get(&ip).filter(|known| known.value.reachable);
+        let Some(Known { value, .. }) = known else { return Ok(None) };
+        let vips: HashSet<IpAddr> = self.services.values().map(|live| live.config.vip.ip()).collect();
+        // The address with the longest prefix that both are in, but not a VIP: answers would go to the servers.
+        let own = self.addresses.iter().filter(|(ifindex, own, prefix)| {
+            *ifindex == value.ifindex && !vips.contains(own) && same_network(*own, ip, *prefix)
+        });
+        let own = own.max_by_key(|(_, _, prefix)| *prefix).map(|(_, own, _)| *own);
+        let source = own.ok_or_else(|| io::Error::other("this machine has no address on its network"))?;
+        Ok(Some(Way { ifindex: value.ifindex, source, source_mac: value.source, mac: value.mac }))
+    }
+
+    // What is seen from outside.
+
+    /// All services.
+    pub fn services(&self) -> Result<Vec<ServiceView>, EngineError> {
+        let mut all = Vec::new();
+        for (key, live) in &self.services {
+            let mut servers = Vec::new();
+            let listed = live.config.servers.iter().map(|server| (server.ip, server.weight));
+            let leaving = self.drains.iter().filter(|drain| drain.vip == Some(*key)).map(|drain| (drain.ip, 0));
+            for (ip, weight) in listed.chain(leaving) {
+                let Some(known) = self.servers.get(&ip) else { continue };
+                if servers.iter().any(|view: &ServerView| view.ip == ip) {
+                    continue;
+                }
+                servers.push(ServerView {
+                    ip,
+                    weight,
+                    state: self.state(live, ip, weight),
+                    mac: known.value.reachable.then_some(known.value.mac),
+                    stats: self.maps.server_stats(known.number).map_err(system("cannot read counters"))?,
+                });
+            }
+            let stats = self.maps.vip_stats(live.value.stats).map_err(system("cannot read counters"))?;
+            all.push(ServiceView { service: live.config.clone(), stats, servers, panic: live.panic });
+        }
+        Ok(all)
+    }
+
+    /// The program's counters.
+    pub fn counters(&self) -> Result<[u64; Counter::ALL.len()], EngineError> {
+        self.maps.counters().map_err(system("cannot read counters"))
+    }
+
+    /// Where programs are, with how they run.
+    pub fn attached(&self) -> impl Iterator<Item = (&str, Option<XdpMode>)> {
+        self.ports.iter().map(|(name, port)| (name.as_str(), port.mode))
+    }
+
+    /// Why there is no guard rule.
+    pub fn guard_error(&self) -> Option<&str> {
+        self.guard_error.as_deref()
+    }
+
+    /// Whether there is a guard rule.
+    pub fn is_guarded(&self) -> bool {
+        self.guard.is_set() && self.guard_error.is_none()
+    }
+
+    /// Tables that were filled since the start, and tables in use.
+    pub fn tables(&self) -> (u64, usize) {
+        (self.tables.built, self.tables.used())
+    }
+
+    /// Remembered flows: client, VIP, protocol, server, and how long ago each was last seen.
+    pub fn flows(&self) -> Result<Vec<FlowView>, EngineError> {
+        let by_number: HashMap<u32, IpAddr> =
+            self.servers.iter().map(|(ip, known)| (u32::from(known.number), *ip)).collect();
+        let now = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+        let mut found = Vec::new();
+        self.maps
+            .scan_flows(|key, value| {
+                if let Some((vip, transport)) = key.vip().parts() {
+                    found.push(FlowView {
+                        client: key.client(),
+                        vip,
+                        transport,
+                        server: by_number.get(&value.server).copied(),
+                        idle: Duration::from_nanos(now.saturating_sub(value.seen)),
+                    });
+                }
+            })
+            .map_err(system("cannot read the flows"))?;
+        Ok(found)
+    }
+
+    /// How many flows are remembered, and how many could be.
+    pub fn flow_count(&self) -> Result<(usize, u32), EngineError> {
+        let mut count = 0;
+        self.maps.scan_flows(|_, _| count += 1).map_err(system("cannot read the flows"))?;
+        Ok((count, self.maps.sizes().flows))
+    }
+
+    /// Which server a flow goes to, and whether because it is remembered. The outer `None`: there is no such service.
+    #[allow(clippy::option_option, reason = "no service, and no server, are two answers")]
+    pub fn explain(
+        &self,
+        client: SocketAddr,
+        vip: SocketAddr,
+        transport: Transport,
+    ) -> Result<Option<Option<(IpAddr, bool)>>, EngineError> {
+        let key = FlowKey::new(client, vip, transport);
+        let Some(live) = self.services.get(&key.vip()) else { return Ok(None) };
+        let of = |number: u32| self.servers.iter().find(|(_, known)| u32::from(known.number) == number);
+        if !live.config.stateless
+            && let Some(flow) = self.maps.flow(key).map_err(system("cannot read a flow"))?
+            && let Some((ip, known)) = of(flow.server)
+            && known.value.reachable
+        {
+            return Ok(Some(Some((*ip, true))));
+        }
+        let slot = self.maps.table(live.value.table)[pick(&key, live.config.hashing)];
+        Ok(Some(of(slot.into()).map(|(ip, _)| (*ip, false))))
+    }
+
+    /// Ends forwarding: programs, pins and the guard rule go.
+    pub fn detach(self) -> Result<(), EngineError> {
+        drop(self.ports);
+        detach_all(&self.directory)
+    }
+}
+
+/// How a frame gets to a server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) ifindex: u32,
+    pub(super) source: IpAddr,
+    pub(super) source_mac: [u8; 6],
+    pub(super) mac: [u8; 6],
+}
+
+/// Whether two addresses have these many first bits in common.
+fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            (a.to_bits() ^ b.to_bits()).checked_shr(32 - u32::from(prefix.min(32))).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            (a.to_bits() ^ b.to_bits()).checked_shr(128 - u32::from(prefix.min(128))).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+/// A remembered flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowView {
+    /// The client.
+    pub client: SocketAddr,
+    /// What it talks to.
+    pub vip: SocketAddr,
+    /// By which protocol.
+    pub transport: Transport,
+    /// Its server; none: that has gone.
+    pub server: Option<IpAddr>,
+    /// Since the last frame.
+    pub idle: Duration,
+}
+
+/// Ends what processes before may have left: programs, pins and the guard rule.
+pub fn detach_all(directory: &Path) -> Result<(), EngineError> {
+    match std::fs::read_dir(directory) {
+        Ok(entries) => {
+            for entry in entries.flatten() {
+                let path = entry.path();
+                if entry.file_name().to_string_lossy().starts_with("link-") {
+                    let link = Link::open(&path).map_err(system(format!("cannot open {}", path.display())))?;
+                    detach(&link, &path)?;
+                }
+            }
+            remove_directory(directory).map_err(system("cannot remove the pins"))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(EngineError::System { what: "cannot list the pins".into(), error }),
+    }
+    guard::remove().map_err(system("cannot remove the guard rule"))
+}
+
+fn detach(link: &Link, path: &Path) -> Result<(), EngineError> {
+    match link.detach() {
+        // The interface has gone, and the program with it.
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => {
+            return Err(EngineError::System { what: "cannot detach a program".into(), error });
+        }
+        _ => {}
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(EngineError::System { what: format!("cannot remove {}", path.display()), error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_directory(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { remove_directory(&path)? } else { std::fs::remove_file(path)? }
+    }
+    std::fs::remove_dir(directory)
+}
+
+/// The directory of the pins, in a bpffs, which is mounted at its usual place if it is not there yet.
+fn prepare_directory(directory: &Path) -> Result<(), EngineError> {
+    const BPF_MAGIC: u64 = 0xcafe_4a11;
+    let usual = Path::new("/sys/fs/bpf");
+    let is_bpffs = |path: &Path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type.cast_unsigned() == BPF_MAGIC);
+    if directory.starts_with(usual) && !is_bpffs(usual) {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("bpf", usual, "bpf", flags, None)
+            .map_err(io::Error::from)
+            .map_err(system("cannot mount bpffs (`mount -t bpf bpf /sys/fs/bpf` does)"))?;
+    }
+    std::fs::create_dir_all(directory).map_err(system(format!("cannot make {}", directory.display())))?;
+    if !is_bpffs(directory) {
+        let message = format!("{} is not in a bpffs: `mount -t bpf bpf {0}` makes it one", directory.display());
+        return Err(EngineError::Missing(message));
+    }
+    Ok(())
+}
+
+/// A service that was found in the maps, until it is known what it shall be.
+fn placeholder(vip: SocketAddr, transport: Transport) -> DsrService {
+    DsrService {
+        name: String::new(),
+        vip,
+        transport,
+        interface: String::new(),
+        mode: DsrMode::Auto,
+        hashing: Hashing::FiveTuple,
+        stateless: false,
+        max_flows: 1,
+        new_flows_per_second: 0,
+        drain: Duration::ZERO,
+        health: None,
+        servers: Vec::new(),
+    }
+}
+
+/// The clock that flows are stamped with.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
