@@ -1,10 +1,12 @@
 //! The command line, as it is given; defaults that need to look at the machine are `server`'s.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::admin::Address;
+use crate::xdp::engine::DEFAULT_DIRECTORY;
 
 /// An edge proxy and load balancer, configured by the Kubernetes Gateway API.
 #[derive(Debug, Parser)]
@@ -28,8 +30,13 @@ pub enum Command {
     Reload(AdminArgs),
     /// Make the running process finish what it is doing and end.
     Drain(AdminArgs),
-    /// Look at this machine: kernel, io_uring, limits, ports.
-    Doctor(ConfigArgs),
+    /// Look at this machine: kernel, io_uring, limits, ports; `doctor dsr`: what direct server return needs.
+    Doctor(DoctorArgs),
+    /// Direct server return: what is forwarded, the flows, an end to it.
+    #[command(subcommand)]
+    Dsr(DsrCommand),
+    /// Say where a connection or request goes, and why. Served: tcp://IP:PORT and udp://IP:PORT with --from.
+    Explain(ExplainArgs),
 }
 
 /// Where configuration is.
@@ -70,12 +77,74 @@ pub struct RunArgs {
     /// it can decrypt all traffic.
     #[arg(long, value_name = "FILE")]
     pub tls_key_log: Option<PathBuf>,
+    /// Where direct server return pins what goes on forwarding without this process; in a bpffs.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_DIRECTORY)]
+    pub bpf_dir: PathBuf,
     /// The form of the log, which goes to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
     /// The least severe level that is logged.
     #[arg(long, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
+}
+
+/// `ringway doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Only this.
+    #[arg(value_enum)]
+    pub topic: Option<DoctorTopic>,
+    /// With `dsr`: look at this machine as a server behind the virtual address IP:PORT.
+    #[arg(long, value_name = "VIP:PORT")]
+    pub server: Option<SocketAddr>,
+    /// Where configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// What `ringway doctor` can look at alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorTopic {
+    /// Direct server return.
+    Dsr,
+}
+
+/// `ringway dsr`.
+#[derive(Debug, Subcommand)]
+pub enum DsrCommand {
+    /// Services, servers, flows, and what became of frames.
+    Status(StatusArgs),
+    /// The flows that are remembered.
+    Flows(StatusArgs),
+    /// End forwarding: remove programs, what is pinned and the guard rule, whether or not a process runs.
+    Detach(DetachArgs),
+}
+
+/// `ringway dsr detach`.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Where things are pinned, if no process answers.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_DIRECTORY)]
+    pub bpf_dir: PathBuf,
+}
+
+/// `ringway explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Where configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Ask the process at this address too: what is remembered, which servers are up.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// The client.
+    #[arg(long, value_name = "IP:PORT")]
+    pub from: Option<SocketAddr>,
+    /// What it connects to.
+    pub url: String,
 }
 
 /// `ringway check`.

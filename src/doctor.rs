@@ -1,5 +1,7 @@
 //! `ringway doctor`: whether this machine has what serving needs.
 
+pub mod dsr;
+
 use std::fs;
 
 use ringway_core::model::{Model, Protocol, Socket};

@@ -4,6 +4,7 @@
 //! data     worker -> downstream (tcp | http1) -> core::route -> core::balance -> upstream -> relay
 //! control  control::provider -> yaml -> resources -> graph -> translate -> core::model -> snapshot -> worker
 //!                                                     +----> status
+//! xdp      core::model -> xdp::engine -> maps <- the program that the kernel runs (direct server return)
 //! admin    metrics (per core, read only) -> metrics::prometheus -> admin
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod control;
 pub mod doctor;
 pub mod downstream;
+pub mod explain;
 pub mod http2;
 pub mod metrics;
 pub mod relay;

@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ringway::admin::{self, Address, Answer};
-use ringway::cli::{AdminArgs, CheckArgs, Cli, Command, ConfigArgs, RunArgs, StatusArgs};
+use ringway::cli::{
+    AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DoctorArgs, DoctorTopic, DsrCommand, ExplainArgs,
+    RunArgs, StatusArgs,
+};
 use ringway::control::provider::SystemResolver;
 use ringway::control::read::ProcessEnvironment;
 use ringway::control::{self, effective};
 use ringway::server::{self, Options, RunError};
-use ringway::{doctor, sys, term};
+use ringway::{doctor, explain as explanation, sys, term, xdp};
 
 // Per-thread heaps: a worker's blocks are freed where they were made.
 #[global_allocator]
@@ -17,6 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Failed at work.
 const FAILED: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 2;
 /// Bad configuration (EX_USAGE).
 const BAD_CONFIG: u8 = 64;
 
@@ -30,6 +35,10 @@ fn main() -> ExitCode {
         Command::Reload(args) => tell(&args, "/reload"),
         Command::Drain(args) => tell(&args, "/drain"),
         Command::Doctor(args) => examine(&args),
+        Command::Dsr(DsrCommand::Status(args)) => dsr_status(&args),
+        Command::Dsr(DsrCommand::Flows(args)) => dsr_flows(&args),
+        Command::Dsr(DsrCommand::Detach(args)) => dsr_detach(&args),
+        Command::Explain(args) => explain(&args),
     }
 }
 
@@ -42,6 +51,7 @@ fn run(args: RunArgs) -> ExitCode {
         pin: !args.no_pin,
         driver: args.driver,
         admin: args.admin,
+        bpf_directory: args.bpf_dir,
         tls_ticket_keys: args.tls_ticket_keys,
         tls_key_log: args.tls_key_log,
     };
@@ -98,12 +108,88 @@ fn ask(args: &AdminArgs, method: &str, path: &str) -> Result<Answer, String> {
     Err(errors.join("; "))
 }
 
+/// Asks for JSON.
+fn ask_json(args: &AdminArgs, path: &str) -> Result<serde_json::Value, String> {
+    let answer = ask(args, "GET", path)?;
+    if answer.status != 200 {
+        return Err(answer.body.trim_end().to_owned());
+    }
+    serde_json::from_str(&answer.body).map_err(|error| format!("not JSON: {error}"))
+}
+
 fn status(args: &StatusArgs) -> ExitCode {
-    let answer = ask(&args.admin, "GET", "/status")
-        .and_then(|answer| serde_json::from_str(&answer.body).map_err(|error| format!("not a status: {error}")));
-    match answer {
+    show(ask_json(&args.admin, "/status"), args, term::status_table)
+}
+
+fn dsr_status(args: &StatusArgs) -> ExitCode {
+    let found = ask_json(&args.admin, "/status").map(|mut status| status["ringway"]["dsr"].take());
+    show(found, args, term::dsr_table)
+}
+
+fn dsr_flows(args: &StatusArgs) -> ExitCode {
+    show(ask_json(&args.admin, "/dsr/flows"), args, term::flows_table)
+}
+
+fn dsr_detach(args: &DetachArgs) -> ExitCode {
+    if let Ok(answer) = ask(&args.admin, "POST", "/dsr/detach") {
+        return told(&answer);
+    }
+    match xdp::engine::detach_all(&args.bpf_dir) {
+        Ok(()) => {
+            term::print("detached: nothing is forwarded (no process answers)\n");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            term::print_error(&error.to_string());
+            FAILED.into()
+        }
+    }
+}
+
+fn explain(args: &ExplainArgs) -> ExitCode {
+    let subject = match explanation::Subject::parse(&args.url) {
+        Ok(subject) => subject,
+        Err(error) => {
+            term::print_error(&error);
+            return USAGE.into();
+        }
+    };
+    let loaded = load(&args.config, false);
+    let Some(accepted) = &loaded.accepted else {
+        term::print_diagnostics(&loaded);
+        return BAD_CONFIG.into();
+    };
+    // Without a process that answers, the files alone say where new flows go.
+    let running = ask_json(&args.admin, "/status").ok().map(|mut status| {
+        let mut dsr = status["ringway"]["dsr"].take();
+        if !dsr.is_null()
+            && let Ok(mut flows) = ask_json(&args.admin, "/dsr/flows")
+        {
+            dsr["flowList"] = flows["flows"].take();
+        }
+        dsr
+    });
+    let explanation::Subject::Stream(transport, address) = subject;
+    match explanation::stream(&accepted.model, transport, address, args.from, running.as_ref()) {
+        Ok(text) => {
+            term::print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            term::print_error(&error);
+            FAILED.into()
+        }
+    }
+}
+
+fn show(
+    found: Result<serde_json::Value, String>,
+    args: &StatusArgs,
+    table: fn(&serde_json::Value) -> String,
+) -> ExitCode {
+    match found {
         Ok(value) => {
-            term::print_value(&value, args.output, term::status_table);
+            term::print_value(&value, args.output, table);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -115,14 +201,7 @@ fn status(args: &StatusArgs) -> ExitCode {
 
 fn tell(args: &AdminArgs, path: &str) -> ExitCode {
     match ask(args, "POST", path) {
-        Ok(answer) if answer.status == 200 => {
-            term::print(&answer.body);
-            ExitCode::SUCCESS
-        }
-        Ok(answer) => {
-            term::print_error(answer.body.trim_end());
-            FAILED.into()
-        }
+        Ok(answer) => told(&answer),
         Err(error) => {
             term::print_error(&error);
             FAILED.into()
@@ -130,13 +209,35 @@ fn tell(args: &AdminArgs, path: &str) -> ExitCode {
     }
 }
 
-fn examine(args: &ConfigArgs) -> ExitCode {
-    let loaded = load(args, false);
-    let findings = doctor::examine(loaded.accepted.as_ref().map(|accepted| &accepted.model));
+fn told(answer: &Answer) -> ExitCode {
+    if answer.status == 200 {
+        term::print(&answer.body);
+        return ExitCode::SUCCESS;
+    }
+    term::print_error(answer.body.trim_end());
+    FAILED.into()
+}
+
+fn examine(args: &DoctorArgs) -> ExitCode {
+    if let Some(vip) = args.server {
+        return report(&doctor::dsr::server(vip));
+    }
+    let loaded = load(&args.config, false);
+    let model = loaded.accepted.as_ref().map(|accepted| &accepted.model);
+    if args.topic == Some(DoctorTopic::Dsr) {
+        return report(&doctor::dsr::balancer(model));
+    }
+    let findings = doctor::examine(model);
     term::print(&doctor::render(&findings));
     if loaded.accepted.is_none() {
         term::print_error("the configuration has errors; `ringway check` shows them");
     }
     let bad = findings.iter().any(|each| each.level == doctor::Level::Bad) || loaded.accepted.is_none();
+    if bad { FAILED.into() } else { ExitCode::SUCCESS }
+}
+
+fn report(findings: &[doctor::Finding]) -> ExitCode {
+    term::print(&doctor::render(findings));
+    let bad = findings.iter().any(|each| each.level == doctor::Level::Bad);
     if bad { FAILED.into() } else { ExitCode::SUCCESS }
 }

@@ -3,6 +3,7 @@
 //! It loads, binds, starts one thread per worker, and then waits for whatever comes: signals, changed files, admin
 //! requests, names to be looked up again. Workers get each generation in one message and answer when they serve it.
 
+mod dsr;
 mod generation;
 mod tickets;
 mod watch;
@@ -29,6 +30,7 @@ use crate::metrics;
 use crate::rt::{self, Driver};
 use crate::sys;
 
+use dsr::Forwarding;
 use generation::{ApplyError, Generations};
 use tickets::Tickets;
 use workers::Workers;
@@ -55,6 +57,8 @@ pub struct Options {
     pub driver: DriverChoice,
     /// Admin addresses; none: the default.
     pub admin: Vec<Address>,
+    /// Where direct server return pins what outlives the process.
+    pub bpf_directory: PathBuf,
     /// Keys of session tickets; none: random ones.
     pub tls_ticket_keys: Option<PathBuf>,
     /// Where secrets of TLS connections are written; none: nowhere.
@@ -128,6 +132,8 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let prepared = generations.prepare(accepted).map_err(|error| RunError::Failed(error.to_string()))?;
     let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
     workers.ticket_keys(&tickets.ring());
+    let mut forwarding = Forwarding::new(options.bpf_directory);
+    forwarding.apply(prepared.model()).map_err(|error| RunError::Failed(format!("direct server return: {error}")))?;
     generations.apply(prepared, &workers).map_err(|error| RunError::Failed(error.to_string()))?;
     let admin = start_admin(&options.admin, &events)?;
     let mut watcher = watch::files(provider.paths(), events);
@@ -144,6 +150,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         tickets,
         driver,
         generations,
+        forwarding,
         workers,
         draining: false,
         config_errors: 0,
@@ -166,6 +173,7 @@ struct Server {
     tickets: Tickets,
     driver: Driver,
     generations: Generations,
+    forwarding: Forwarding,
     workers: Workers,
     draining: bool,
     config_errors: usize,
@@ -310,7 +318,10 @@ impl Server {
             return Ok("unchanged".to_owned());
         }
         let applied = match self.generations.prepare(accepted) {
-            Ok(prepared) => self.generations.apply(prepared, &self.workers),
+            Ok(prepared) => match self.forwarding.apply(prepared.model()) {
+                Ok(()) => self.generations.apply(prepared, &self.workers),
+                Err(error) => Err(ApplyError::Dsr(error)),
+            },
             Err(error) => Err(error),
         };
         match applied {
@@ -336,6 +347,8 @@ impl Server {
             Ask::Metrics => self.metrics(),
             Ask::Status => Reply::json(200, &self.status()),
             Ask::Config => Reply::json(200, &effective::effective(self.generations.model())),
+            Ask::DsrFlows => self.forwarding.flows(),
+            Ask::DsrDetach => self.forwarding.detach(),
             Ask::Reload => match self.reload(Why::Asked) {
                 Ok(done) => Reply::text(200, done + "\n"),
                 Err(errors) => Reply::text(409, errors + "\n"),
@@ -357,7 +370,10 @@ impl Server {
             routes: &self.generations.current().routes,
             certificates: &certificates(self.generations.model()),
         };
-        let body = metrics::render(self.generations.registry(), &latencies, &info);
+        let mut body = metrics::render(self.generations.registry(), &latencies, &info);
+        if let Some(samples) = self.forwarding.samples() {
+            body.push_str(&metrics::render_dsr(&samples));
+        }
         Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
     }
 
@@ -379,6 +395,7 @@ impl Server {
             "configErrors": self.config_errors,
             "draining": self.draining,
             "sockets": sockets,
+            "dsr": self.forwarding.json(),
         });
         status
     }

@@ -158,5 +158,80 @@ pub fn status_table(status: &Value) -> String {
         let text = |name: &str| socket[name].as_str().unwrap_or("?").to_owned();
         out.push_str(&format!("  {:7} {}\n", text("protocol"), text("address")));
     }
+    if own["dsr"].is_object() {
+        out.push_str(&dsr_table(&own["dsr"]));
+    }
     out + &conditions_table(status)
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What direct server return is doing.
+pub fn dsr_table(dsr: &Value) -> String {
+    if dsr.is_null() {
+        return "no direct server return here\n".to_owned();
+    }
+    if let Some(error) = dsr["error"].as_str() {
+        return format!("direct server return: {error}\n");
+    }
+    let interfaces: Vec<String> = items(&dsr["interfaces"])
+        .iter()
+        .map(|each| format!("{} ({})", text(&each["name"]), text(&each["mode"])))
+        .collect();
+    let mut out = format!(
+        "direct server return at {} · {} of {} flows · {} tables\n",
+        if interfaces.is_empty() { "no interface".to_owned() } else { interfaces.join(", ") },
+        dsr["flows"],
+        dsr["maxFlows"],
+        dsr["tables"]
+    );
+    if let Some(error) = dsr["guardError"].as_str() {
+        out.push_str(&format!("  NO GUARD RULE: {error}\n"));
+    }
+    for service in items(&dsr["services"]) {
+        out.push_str(&format!(
+            "  {:4} {}  {}  {} frames, {} bytes, {} new flows{}\n",
+            text(&service["protocol"]),
+            text(&service["address"]),
+            text(&service["listener"]),
+            service["frames"],
+            service["bytes"],
+            service["newFlows"],
+            if service["noServerIsHealthy"] == true { "  NO SERVER IS HEALTHY: all are used" } else { "" },
+        ));
+        for server in items(&service["servers"]) {
+            let failure = server["lastFailure"].as_str().map(|why| format!("  {why}")).unwrap_or_default();
+            out.push_str(&format!(
+                "       {:11} {}  weight {}  {}{failure}\n",
+                text(&server["state"]),
+                text(&server["address"]),
+                server["weight"],
+                server["mac"].as_str().unwrap_or("no MAC address"),
+            ));
+        }
+    }
+    if let Some(frames) = dsr["frames"].as_object() {
+        let counts: Vec<String> =
+            frames.iter().filter(|each| *each.1 != 0).map(|(name, count)| format!("{name} {count}")).collect();
+        out.push_str(&format!("  frames: {}\n", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }));
+    }
+    out
+}
+
+/// The flows that are remembered, a line each.
+pub fn flows_table(flows: &Value) -> String {
+    let mut out = String::new();
+    for flow in items(&flows["flows"]) {
+        out.push_str(&format!(
+            "{:4} {} -> {}  server {}  idle {} s\n",
+            text(&flow["protocol"]),
+            text(&flow["client"]),
+            text(&flow["vip"]),
+            flow["server"].as_str().unwrap_or("gone"),
+            flow["idleSeconds"]
+        ));
+    }
+    out
 }

@@ -32,6 +32,10 @@ pub enum Ask {
     Status,
     /// `GET /config`.
     Config,
+    /// `GET /dsr/flows`.
+    DsrFlows,
+    /// `POST /dsr/detach`.
+    DsrDetach,
     /// `POST /reload`.
     Reload,
     /// `POST /drain`.
@@ -212,12 +216,18 @@ fn route<F: Fn(Ask, Sender<Reply>)>(head: &Head, may_change: bool, send: &F) -> 
         ("GET", "/config") => Ask::Config,
         ("POST", "/reload") if may_change => Ask::Reload,
         ("POST", "/drain") if may_change => Ask::Drain,
-        ("POST", "/reload" | "/drain") => return Some(Reply::text(403, "only over the Unix socket\n")),
-        (_, "/healthz" | "/readyz" | "/metrics" | "/status" | "/config" | "/reload" | "/drain") => {
+        ("GET", "/dsr/flows") => Ask::DsrFlows,
+        ("POST", "/dsr/detach") if may_change => Ask::DsrDetach,
+        ("POST", "/reload" | "/drain" | "/dsr/detach") => return Some(Reply::text(403, "only over the Unix socket\n")),
+        (
+            _,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/config" | "/reload" | "/drain" | "/dsr/flows"
+            | "/dsr/detach",
+        ) => {
             return Some(Reply::text(405, "method not allowed\n"));
         }
         _ => {
-            let paths = "GET /healthz /readyz /metrics /status /config, POST /reload /drain\n";
+            let paths = "GET /healthz /readyz /metrics /status /config /dsr/flows, POST /reload /drain /dsr/detach\n";
             return Some(Reply::text(404, paths));
         }
     };

@@ -4,8 +4,10 @@ mod tls;
 
 use std::time::Duration;
 
+use ringway_core::dsr::Hashing;
+use ringway_core::health::Probe;
 use ringway_core::model::{
-    Action, Backend, BackendSettings, ClientPolicy, HashKey, HeaderModifier, HttpListener, HttpMatch, HttpRoute,
+    Action, Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HeaderModifier, HttpListener, HttpMatch, HttpRoute,
     HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader, Redirect,
     RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
 };
@@ -13,9 +15,47 @@ use serde_json::{Map, Value, json};
 
 /// The whole model.
 pub fn effective(model: &Model) -> Value {
-    json!({
+    let mut out = json!({
         "sockets": model.sockets.iter().map(|each| socket(model, each)).collect::<Vec<_>>(),
         "backends": model.backends.iter().map(backend).collect::<Vec<_>>(),
+    });
+    if !model.dsr.is_empty() {
+        out["dsr"] = model.dsr.iter().map(dsr).collect();
+    }
+    out
+}
+
+fn dsr(service: &DsrService) -> Value {
+    let servers: Vec<Value> =
+        service.servers.iter().map(|each| json!({ "address": each.ip.to_string(), "weight": each.weight })).collect();
+    let health = service.health.as_ref().map(|check| {
+        let (kind, path) = match &check.probe {
+            Probe::Tcp => ("TCP", None),
+            Probe::Http { path, .. } => ("HTTP", Some(path)),
+        };
+        json!({
+            "type": kind,
+            "path": path,
+            "port": check.port.unwrap_or_else(|| service.vip.port()),
+            "interval": duration(check.interval),
+            "timeout": duration(check.timeout),
+            "healthyThreshold": check.rise,
+            "unhealthyThreshold": check.fall,
+        })
+    });
+    json!({
+        "listener": service.name,
+        "address": service.vip.to_string(),
+        "protocol": service.transport.as_str(),
+        "interface": service.interface,
+        "xdp": service.mode.as_str(),
+        "hash": if service.hashing == Hashing::SourceIp { "SourceIP" } else { "FiveTuple" },
+        "stateless": service.stateless,
+        "maxEntries": service.max_flows,
+        "newFlowsPerSecond": service.new_flows_per_second,
+        "drainTimeout": duration(service.drain),
+        "healthCheck": health,
+        "servers": servers,
     })
 }
 

@@ -73,6 +73,10 @@ impl Resolve for Counting<'_> {
         self.asked = true;
         self.inner.resolve(hostname)
     }
+
+    fn on_link(&mut self, interface: &str, ip: std::net::IpAddr) -> graph::OnLink {
+        self.inner.on_link(interface, ip)
+    }
 }
 
 /// Loads what a provider has read. With `strict`, warnings are errors.

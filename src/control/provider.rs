@@ -6,7 +6,9 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use super::graph::Resolve;
+use crate::sys::netlink::Netlink;
+
+use super::graph::{OnLink, Resolve};
 
 /// A file larger than this is no configuration.
 const MAX_BYTES: u64 = 64 << 20;
@@ -111,6 +113,21 @@ impl Resolve for SystemResolver {
                 addresses
             }
             Err(_) => self.known.get(hostname).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn on_link(&mut self, interface: &str, ip: IpAddr) -> OnLink {
+        let Ok(mut netlink) = Netlink::open() else { return OnLink::Unknown };
+        match netlink.interfaces() {
+            Ok(all) if all.iter().all(|each| each.name != interface) => return OnLink::NoInterface,
+            Ok(_) => {}
+            Err(_) => return OnLink::Unknown,
+        }
+        match netlink.route(ip) {
+            Ok(route) if route.local => OnLink::Local,
+            Ok(route) if route.gateway => OnLink::Router,
+            Ok(_) => OnLink::Yes,
+            Err(_) => OnLink::Router,
         }
     }
 }

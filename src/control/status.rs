@@ -44,6 +44,7 @@ pub fn status(graph: &Graph<'_>) -> Value {
     items.extend(policies(&graph.client_policies));
     items.extend(graph.backend_tls.iter().map(|state| backend_tls(graph, state)));
     items.extend(policies(&graph.backend_policies));
+    items.extend(policies(&graph.l4_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
             continue;
         }
         for (index, listener) in gateway.listeners.iter().enumerate() {
-            let Some(serves) = listener.serves.filter(|_| listener.is_served()) else { continue };
+            let Some(serves) = listener.serves.filter(|_| listener.is_served() && !listener.dsr) else { continue };
             let name = gateway.listener_name(index);
             for bind in gateway.binds(index) {
                 let at = *by_bind.entry((bind, Speaks::of(serves))).or_insert_with(|| {
@@ -57,7 +57,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
         backends: backends.finish(),
-        dsr: Vec::new(),
+        dsr: graph.dsr.clone(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! Counters are found by their labels when a generation is built ([`Registry::bind`]), never on the data path. They
 //! live as long as a generation has their labels, so a reload does not reset them.
 
+mod dsr;
 mod latency;
 mod names;
 mod prometheus;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tls::Version;
 
+pub use dsr::{DsrSamples, DsrServiceSample, render_dsr};
 pub use latency::{Latencies, LatencySnapshot, merge};
 pub use names::{AcceptError, DownstreamError, UpstreamError};
 pub use prometheus::{Info, render};

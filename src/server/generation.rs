@@ -30,6 +30,9 @@ pub(super) enum ApplyError {
     /// It cannot be bound.
     #[error("cannot listen on {address}: {error}{hint}")]
     Bind { address: SocketAddr, error: io::Error, hint: &'static str },
+    /// Direct server return.
+    #[error("direct server return: {0}")]
+    Dsr(String),
     /// A worker does not answer.
     #[error("worker {0} did not answer")]
     Worker(usize),
@@ -42,6 +45,13 @@ pub(super) struct Prepared {
     snapshot: Arc<Snapshot>,
     /// New sockets, one per worker.
     listeners: Vec<Vec<(SocketId, OwnedFd)>>,
+}
+
+impl Prepared {
+    /// What will be served.
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
 }
 
 /// The generation being served and what outlives it.

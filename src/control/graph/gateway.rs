@@ -73,6 +73,8 @@ pub struct ListenerState<'r> {
     pub kinds: Vec<&'static str>,
     /// Routes that have.
     pub attached_routes: usize,
+    /// Its traffic is forwarded by direct server return: no socket is bound.
+    pub dsr: bool,
 }
 
 impl ListenerState<'_> {
@@ -247,6 +249,7 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
         client_auth: None,
         kinds,
         attached_routes: 0,
+        dsr: false,
     }
 }
 

@@ -7,6 +7,7 @@
 mod attach;
 mod backend_ref;
 pub mod backend_tls;
+mod dsr;
 mod gateway;
 mod gateway_tls;
 mod grant;
@@ -14,13 +15,15 @@ mod http_rule;
 pub mod policy;
 mod secret;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use ringway_core::model::{Action, Backend, HostPattern, HttpRule, RouteId, Target, WeightedTarget};
+use ringway_core::model::{Action, Backend, DsrService, HostPattern, HttpRule, RouteId, Target, WeightedTarget};
 
 use super::read::Environment;
 use super::resources::Resources;
 use super::resources::backend_policy::BackendPolicySpec;
+use super::resources::l4_forwarding::L4ForwardingPolicySpec;
 use super::resources::meta::Meta;
 use super::resources::refs::ParentRef;
 use super::resources::ringway::ClientPolicySpec;
@@ -36,6 +39,26 @@ use secret::Secrets;
 pub trait Resolve {
     /// Its addresses, in a stable order.
     fn resolve(&mut self, hostname: &str) -> Vec<IpAddr>;
+
+    /// Whether frames can be sent to an address without a router between.
+    fn on_link(&mut self, _interface: &str, _ip: IpAddr) -> OnLink {
+        OnLink::Unknown
+    }
+}
+
+/// How far an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLink {
+    /// It is a neighbour.
+    Yes,
+    /// There is a router between.
+    Router,
+    /// It is this machine's own.
+    Local,
+    /// There is no such interface here.
+    NoInterface,
+    /// It cannot be told.
+    Unknown,
 }
 
 /// A condition that is not met.
@@ -190,6 +213,10 @@ pub struct Graph<'r> {
     pub backend_tls: Vec<BackendTlsState<'r>>,
     /// ClientPolicies and what they are attached to.
     pub client_policies: Policies<'r, ClientPolicySpec>,
+    /// L4ForwardingPolicies and what they are attached to.
+    pub l4_policies: Policies<'r, L4ForwardingPolicySpec>,
+    /// Services that are forwarded by direct server return.
+    pub dsr: Vec<DsrService>,
     /// Warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -295,6 +322,16 @@ impl<'r> Graph<'r> {
             &secrets,
             &mut report,
         );
+        let mut l4_policies = targets.attach(&resources.l4_policies, &mut report);
+        let mut context = dsr::Context {
+            gateways: &mut gateways,
+            routes: &routes,
+            backends: &backends,
+            resolver,
+            on_link: HashMap::new(),
+            report: &mut report,
+        };
+        let dsr = dsr::services(&mut l4_policies, &mut context);
         Self {
             resources,
             gateways,
@@ -303,6 +340,8 @@ impl<'r> Graph<'r> {
             backend_policies,
             backend_tls,
             client_policies,
+            l4_policies,
+            dsr,
             diagnostics: report.diagnostics,
         }
     }

@@ -6,6 +6,7 @@ pub mod core;
 pub mod filter;
 pub mod gateway;
 pub mod http_route;
+pub mod l4_forwarding;
 pub mod l4_route;
 pub mod meta;
 pub mod policy;
@@ -52,13 +53,14 @@ pub struct Resources {
     pub certificates: Vec<Resource<ringway::CertificateSpec>>,
     pub client_policies: Vec<Resource<ringway::ClientPolicySpec>>,
     pub backend_policies: Vec<Resource<backend_policy::BackendPolicySpec>>,
+    pub l4_policies: Vec<Resource<l4_forwarding::L4ForwardingPolicySpec>>,
     seen: HashMap<(String, String, String), Span>,
 }
 
 /// Kinds of the groups that are known and come with later work.
-const LATER: [&str; 3] = ["ListenerSet", "GRPCRoute", "L4ForwardingPolicy"];
+const LATER: [&str; 2] = ["ListenerSet", "GRPCRoute"];
 
-const KINDS: [(&str, &str, &[&str]); 17] = [
+const KINDS: [(&str, &str, &[&str]); 18] = [
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
@@ -76,6 +78,7 @@ const KINDS: [(&str, &str, &[&str]); 17] = [
     (refs::RINGWAY_GROUP, "Certificate", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "ClientPolicy", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "BackendPolicy", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "L4ForwardingPolicy", &["v1alpha1"]),
 ];
 
 impl Resources {
@@ -129,6 +132,9 @@ impl Resources {
             (refs::RINGWAY_GROUP, "ClientPolicy") => self.put(kind, document, cx, spec, |all| &mut all.client_policies),
             (refs::RINGWAY_GROUP, "BackendPolicy") => {
                 self.put(kind, document, cx, spec, |all| &mut all.backend_policies);
+            }
+            (refs::RINGWAY_GROUP, "L4ForwardingPolicy") => {
+                self.put(kind, document, cx, spec, |all| &mut all.l4_policies);
             }
             (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
             (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),
