@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use ringway::control::graph::Resolve;
+use ringway::control::graph::{OnLink, Resolve};
 use ringway::control::provider::Input;
 use ringway::control::read::Environment;
 use ringway::control::{effective, load};
@@ -38,6 +38,14 @@ impl Resolve for FixedResolver {
         match hostname {
             "two.example" => vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
             _ => Vec::new(),
+        }
+    }
+
+    fn on_link(&mut self, interface: &str, ip: IpAddr) -> OnLink {
+        match (interface, ip.to_string().as_str()) {
+            ("missing0", _) => OnLink::NoInterface,
+            (_, "198.51.100.1") => OnLink::Router,
+            _ => OnLink::Yes,
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ringway_core::dsr::Hashing;
 use ringway_core::health::Probe;
 use ringway_core::model::{
-    Action, Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HeaderModifier, HttpListener, HttpMatch, HttpRoute,
-    HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader, Redirect,
-    RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+    Action, Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HeaderModifier, HttpListener, HttpMatch,
+    HttpRoute, HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader,
+    Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 

@@ -12,6 +12,9 @@
     reason = "tests"
 )]
 
+mod forwarding;
 mod frames;
+mod more;
+mod net;
 mod program;
 mod support;
