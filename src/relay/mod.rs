@@ -173,7 +173,7 @@ enum Copied {
 }
 
 /// Bytes that have to come in reads that fill at least half of their buffer, one after the other, before a direction
-/// counts as bulk.
+/// counts as bulk: two full buffers, so that an answer of some 100 KiB never takes a pipe.
 const BULK_AFTER: usize = 128 << 10;
 
 async fn copy(

@@ -10,8 +10,8 @@ use std::ops::{Deref, DerefMut};
 use crate::rt::{self, Tick};
 use crate::sys::{Pipe, PipeError};
 
-/// Size asked for. Measured on bulk streams, CPU per byte against 1 MiB: 256 KiB 1.1, 64 KiB 1.6 (as much as copying);
-/// pipes count pages, and a page holds what one fragment of a packet brought, often far less than 4 KiB.
+/// Size asked for. Measured on bulk streams, CPU per byte against 1 MiB: 256 KiB 1.1, 64 KiB 1.4 to 1.5
+/// (`perf/README.md`, L4).
 const SIZE: usize = 1 << 20;
 
 /// Smallest size that is worth it.

@@ -16,7 +16,8 @@ use crate::sys;
 /// Most bytes of one move.
 const MOVE: usize = 1 << 20;
 
-/// The pause after a move.
+/// The pause after a move. Measured over one connection, CPU per byte against no pause: 100 us 0.85, 200 us 0.98,
+/// 400 us 1.4 (`perf/README.md`, L4).
 const GATHER: Duration = Duration::from_micros(100);
 
 /// A move of fewer bytes than this would have been cheaper as a copy.

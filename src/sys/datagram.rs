@@ -157,8 +157,8 @@ impl Datagrams {
         Ok(received)
     }
 
-    /// Receives one from a connected socket; `false` when there is none. What many flows have one each of is cheaper
-    /// this way than by [`Datagrams::receive`].
+    /// Receives one from a connected socket; `false` when there is none. It is one call without the
+    /// headers of [`Datagrams::receive`], for flows that have one each.
     pub fn receive_one(&mut self, socket: RawFd, of: Path) -> io::Result<bool> {
         let start = self.slots.len() * DATAGRAM;
         let room = &mut self.bytes[start..start + DATAGRAM];
