@@ -359,7 +359,9 @@ mod tests {
                         let text = std::fs::read_to_string(contender.directory.join(file)).unwrap();
                         contender.render(&setting, &text, file).unwrap()
                     });
-                    let text: String = files.collect();
+                    let arguments = contender.description.arguments.iter();
+                    let arguments = arguments.map(|each| contender.render(&setting, each, "arguments").unwrap());
+                    let text: String = files.chain(arguments).collect();
                     assert!(text.contains("18123") && text.contains("18456"), "{name} {mode}: {text}");
                     assert_eq!(text.contains("/c/"), tls, "{name} {mode}: {text}");
                     rendered += 1;
