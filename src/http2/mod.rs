@@ -1,6 +1,6 @@
 //! HTTP/2 connections: the only module that knows which codec speaks it.
 //!
-//! The codec is the `h2` crate. It brings the traits of an I/O library, not a runtime: [`transport`] moves its bytes by
+//! The codec is the `h2` crate. It brings the traits of an I/O library, not a runtime: `transport` moves its bytes by
 //! our streams. What the rest sees is a [`Server`] that yields [`Request`]s, whose heads are lines and whose bodies are
 //! bytes with credit: a peer is given credit for what has gone on to the other side, and only that, so a side that does
 //! not read stops the one that sends.
