@@ -14,6 +14,10 @@ use crate::stats::{Goal, Ratio, Spread, median};
 /// The version of this form. A reader refuses others.
 const FORMAT: u32 = 1;
 
+/// A measurement counts as disturbed when others had more than this share of its cores. The kernel's own threads, the
+/// harness and the clock ticks by which cores are accounted stay below it.
+const FOREIGN: f64 = 0.10;
+
 /// A core counts as saturated from this share on.
 const SATURATED: f64 = 0.90;
 
@@ -124,6 +128,9 @@ pub(crate) struct Round {
     pub(crate) proxy_busy: f64,
     pub(crate) load_busy: f64,
     pub(crate) steal: f64,
+    /// Share of all these cores' time that went to processes that are no part of the measurement.
+    #[serde(default)]
+    pub(crate) foreign: f64,
     /// CPU seconds of load generator and origin.
     pub(crate) load_cpu: f64,
     pub(crate) origin_cpu: f64,
@@ -209,6 +216,8 @@ pub(crate) enum Bottleneck {
     LoadSide,
     /// Neither: the scenario fixes the rate, or has too few requests in flight.
     Neither,
+    /// Others were using the machine: throughput and latency say nothing, and CPU figures less than they could.
+    Disturbed,
 }
 
 /// A contender's figure beside the best of the others.
@@ -218,7 +227,7 @@ pub(crate) struct Comparison {
     pub(crate) figure: Figure,
     /// The best of the other proxies in this figure. Builds and modes of the same program are no peers.
     pub(crate) peer: String,
-    /// None where the load side was the bottleneck of either.
+    /// None where the load side was the bottleneck of either, or others used the machine.
     pub(crate) ratio: Option<Ratio>,
 }
 
@@ -242,13 +251,20 @@ impl ContenderResult {
 
     pub(crate) fn bottleneck(&self) -> Bottleneck {
         let (proxy, load) = (self.middle(|round| round.proxy_busy), self.middle(|round| round.load_busy));
-        if !self.direct && proxy >= SATURATED {
+        if self.middle(|round| round.foreign) > FOREIGN {
+            Bottleneck::Disturbed
+        } else if !self.direct && proxy >= SATURATED {
             Bottleneck::Proxy
         } else if load >= SATURATED {
             Bottleneck::LoadSide
         } else {
             Bottleneck::Neither
         }
+    }
+
+    /// Whether throughput and latency say nothing about the contender.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        matches!(self.bottleneck(), Bottleneck::LoadSide | Bottleneck::Disturbed)
     }
 
     pub(crate) fn faults(&self) -> BTreeMap<Fault, u64> {
@@ -302,8 +318,7 @@ impl CaseResult {
 
     /// One contender's figure divided by another's, round by round.
     pub(crate) fn ratio(&self, ours: &ContenderResult, peer: &ContenderResult, figure: Figure) -> Option<Ratio> {
-        let spoilt = figure.depends_on_load_side()
-            && [ours, peer].iter().any(|contender| contender.bottleneck() == Bottleneck::LoadSide);
+        let spoilt = figure.depends_on_load_side() && [ours, peer].iter().any(|contender| contender.is_spoilt());
         if spoilt {
             return None;
         }
@@ -347,5 +362,69 @@ impl Results {
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).context(|| "cannot write JSON".to_owned())?;
         std::fs::write(path, text + "\n").context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contender(name: &str, cpu: f64, round: &Round) -> ContenderResult {
+        let rounds = (0..6).map(|_| Round { cpu, ..round.clone() }).collect();
+        ContenderResult { name: name.to_owned(), family: name.to_owned(), rounds, ..ContenderResult::default() }
+    }
+
+    fn case(contenders: Vec<ContenderResult>) -> CaseResult {
+        CaseResult {
+            name: "a".to_owned(),
+            title: "A".to_owned(),
+            protocol: Protocol::Http1,
+            unit: Unit::Request,
+            connections: 1,
+            seconds: 1.0,
+            rate: None,
+            load: String::new(),
+            contenders,
+            comparisons: Vec::new(),
+        }
+    }
+
+    fn round() -> Round {
+        Round { seconds: 1.0, requests: 1000, p50: 10.0, proxy_busy: 0.99, load_busy: 0.8, ..Round::default() }
+    }
+
+    #[test]
+    fn a_saturated_load_side_names_no_winner_but_cpu_stays_valid() {
+        let starved = Round { proxy_busy: 0.6, load_busy: 1.0, ..round() };
+        let case = case(vec![contender("a", 0.5, &starved), contender("b", 0.8, &round())]);
+        let compared = case.compare();
+        let find = |figure| compared.iter().find(|each| each.contender == "a" && each.figure == figure).unwrap();
+        assert!(find(Figure::Throughput).ratio.is_none());
+        assert!(find(Figure::P50).ratio.is_none());
+        assert_eq!(find(Figure::Cpu).ratio.unwrap().verdict, crate::stats::Verdict::Better);
+    }
+
+    #[test]
+    fn others_on_the_machine_spoil_throughput_and_latency() {
+        let disturbed = Round { foreign: 0.3, ..round() };
+        let case = case(vec![contender("a", 0.5, &disturbed), contender("b", 0.8, &round())]);
+        assert_eq!(case.contenders[0].bottleneck(), Bottleneck::Disturbed);
+        assert!(case.compare().iter().all(|each| each.figure != Figure::Throughput || each.ratio.is_none()));
+        assert_eq!(case.contenders[1].bottleneck(), Bottleneck::Proxy);
+    }
+
+    #[test]
+    fn direct_and_builds_of_the_same_program_are_no_peers() {
+        let mut direct = contender("direct", 0.0, &round());
+        direct.direct = true;
+        let mut new = contender("new", 0.4, &round());
+        new.family = "a".to_owned();
+        let case = case(vec![direct, contender("a", 0.5, &round()), new, contender("b", 0.8, &round())]);
+        let compared = case.compare();
+        assert!(compared.iter().all(|each| each.peer != "direct" && each.contender != "direct"));
+        let peer = |name: &str| &compared.iter().find(|each| each.contender == name).unwrap().peer;
+        assert_eq!((peer("a").as_str(), peer("new").as_str(), peer("b").as_str()), ("b", "b", "new"));
+        assert_eq!(case.elder(&case.contenders[2]).map(|elder| elder.name.as_str()), Some("a"));
+        assert!(case.elder(&case.contenders[1]).is_none());
     }
 }

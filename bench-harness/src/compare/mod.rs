@@ -337,7 +337,7 @@ fn run_case(scenario: &Scenario, case: &Case, line: &Line, place: &Place) -> Res
                 stage.dismiss(&name);
                 continue;
             }
-            let figures = summarize(&outcome, at.saturating_duration_since(began), events, place);
+            let figures = summarize(&outcome, at.saturating_duration_since(began), events, place, case.load.idle);
             say(&describe(&label, round, case, &name, &figures, result.unit));
             latencies.entry(name).or_default().merge(&outcome.latencies());
             contender.rounds.push(figures);
@@ -372,7 +372,7 @@ fn describe(label: &str, round: usize, case: &Case, name: &str, figures: &Round,
     format!("{label} round {}/{} {name}:{parts}{faults}", round + 1, case.rounds)
 }
 
-fn summarize(outcome: &Outcome, at: Duration, events: u64, place: &Place) -> Round {
+fn summarize(outcome: &Outcome, at: Duration, events: u64, place: &Place, all_at_once: bool) -> Round {
     let busy = |cores: &[usize]| {
         let of: Vec<_> = outcome.cores.iter().filter(|core| cores.contains(&core.core)).collect();
         of.iter().map(|core| core.busy).sum::<f64>() / of.len().max(1) as f64
@@ -381,6 +381,13 @@ fn summarize(outcome: &Outcome, at: Duration, events: u64, place: &Place) -> Rou
     let origin = outcome.watched.get("origin").copied().unwrap_or_default();
     let quantiles = outcome.latencies().quantiles();
     let growth = i64::try_from(proxy.after.anonymous).unwrap_or(0) - i64::try_from(proxy.before.anonymous).unwrap_or(0);
+    // What cores did beyond the processes that were measured.
+    let cores = place.proxy_cores.len() + place.load_cores.len();
+    let busy_seconds = (busy(&place.proxy_cores) * place.proxy_cores.len() as f64
+        + busy(&place.load_cores) * place.load_cores.len() as f64)
+        * outcome.seconds;
+    let own = proxy.cpu.total + origin.cpu.total + outcome.load.total;
+    let foreign = (busy_seconds - own).max(0.0) / (cores as f64 * outcome.seconds.max(1e-3));
     Round {
         at: at.as_secs_f64(),
         seconds: outcome.seconds,
@@ -400,6 +407,8 @@ fn summarize(outcome: &Outcome, at: Duration, events: u64, place: &Place) -> Rou
         growth,
         proxy_busy: busy(&place.proxy_cores),
         load_busy: busy(&place.load_cores),
+        // Those that idle at the same time would count as each other's.
+        foreign: if all_at_once { 0.0 } else { foreign },
         steal: outcome.cores.iter().map(|core| core.steal).fold(0.0, f64::max),
         load_cpu: outcome.load.total,
         origin_cpu: origin.cpu.total,

@@ -39,13 +39,13 @@ fn row(case: &CaseResult, contender: &ContenderResult) -> String {
     if contender.rounds.is_empty() {
         return String::new();
     }
-    let spoilt = contender.bottleneck() == Bottleneck::LoadSide;
+    let spoilt = contender.is_spoilt();
     let cell = |figure: Figure| {
         let text = contender.spread(figure, case).map_or_else(|| "–".to_owned(), |spread| number(spread.median));
         let marked = spoilt && text != "–";
         format!(
             "<td{}>{text}</td>",
-            if marked { " class=\"spoilt\" title=\"the load side was the bottleneck\"" } else { "" }
+            if marked { " class=\"spoilt\" title=\"says nothing about the proxy: see the last column\"" } else { "" }
         )
     };
     let primary = contender.spread(case.primary(), case).map_or_else(
@@ -115,8 +115,11 @@ fn section(case: &CaseResult) -> String {
     out.push_str(&finding(case));
     out.push_str("<ul class=\"legend\">");
     for contender in case.contenders.iter().filter(|contender| contender.took_part()) {
-        let spoilt = contender.bottleneck() == Bottleneck::LoadSide;
-        let mark = if spoilt { " <span class=\"muted\">(load side was the bottleneck)</span>" } else { "" };
+        let mark = match contender.bottleneck() {
+            Bottleneck::LoadSide => " <span class=\"muted\">(load side was the bottleneck)</span>",
+            Bottleneck::Disturbed => " <span class=\"muted\">(others used the machine)</span>",
+            _ => "",
+        };
         let item = (class(case, contender), escape(&contender.title));
         write!(out, "<li><span class=\"key {}\"></span>{}{mark}</li>", item.0, item.1).expect("a string takes all");
     }

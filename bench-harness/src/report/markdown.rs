@@ -102,6 +102,7 @@ pub(super) fn bottleneck(contender: &ContenderResult) -> String {
         Bottleneck::Proxy => "proxy",
         Bottleneck::LoadSide => "load side",
         Bottleneck::Neither => "neither",
+        Bottleneck::Disturbed => "DISTURBED BY OTHERS",
     };
     format!("{side} ({:.0} %/{:.0} %)", proxy * 100.0, load * 100.0)
 }
@@ -136,7 +137,7 @@ pub(crate) fn case(case: &CaseResult) -> String {
             continue;
         }
         // What the load side spoilt is shown in brackets.
-        let spoilt = contender.bottleneck() == Bottleneck::LoadSide;
+        let spoilt = contender.is_spoilt();
         let cell = |figure: Figure| {
             let text = contender.spread(figure, case).map_or_else(|| "–".to_owned(), |spread| number(spread.median));
             if spoilt && text != "–" { format!("[{text}]") } else { text }
@@ -173,7 +174,7 @@ pub(crate) fn case(case: &CaseResult) -> String {
 /// What every table needs to be read rightly.
 pub(super) const LEGEND: &str = "Median of the rounds (smallest–largest). Ratios are medians of the rounds' own \
 ratios; better or worse only where their 95 % interval lies on one side of 1. [In brackets]: the load side was the \
-bottleneck, so throughput and latency say nothing about the proxy; CPU stays valid.";
+bottleneck, or other processes used the machine, so throughput and latency say nothing about the proxy.";
 
 /// A whole scenario.
 pub(crate) fn document(results: &Results) -> String {

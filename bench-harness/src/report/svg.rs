@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::markdown::number;
-use crate::result::{Bottleneck, CaseResult, ContenderResult, Figure, Unit};
+use crate::result::{CaseResult, ContenderResult, Figure, Unit};
 
 /// Units of the drawing; the page scales it.
 const WIDTH: f64 = 460.0;
@@ -174,7 +174,7 @@ pub(super) fn curves(case: &CaseResult) -> Option<String> {
     }
     for (contender, points) in &lines {
         let path: Vec<String> = points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
-        let spoilt = contender.bottleneck() == Bottleneck::LoadSide;
+        let spoilt = contender.is_spoilt();
         out.add(format_args!(
             "<polyline class=\"curve {}{}\" points=\"{}\"><title>{}</title></polyline>",
             class(case, contender),
