@@ -4,6 +4,10 @@
 //! by its pins, takes it over, and changes what is different. [`Engine::apply`] may be called with the same services
 //! any number of times.
 
+mod pins;
+mod ports;
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +15,21 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ringway_core::dsr::abi::{Counter, SOURCE_IP, STATELESS, ServerValue, VERSION, VipValue};
-use ringway_core::dsr::{FlowKey, Hashing, Transport, VipKey, pick};
+use ringway_core::dsr::abi::{FlowValue, SOURCE_IP, STATELESS, ServerValue, VERSION, VipValue};
+use ringway_core::dsr::{FlowKey, Hashing, Transport, VipKey};
 use ringway_core::model::{DsrMode, DsrService};
 
-use crate::sys::bpf::{self, Link, XdpMode};
+use crate::sys::bpf;
 use crate::sys::netlink::{Change, Interface, Neighbour, Netlink};
 
-use super::guard::{self, Guard};
-use super::maps::{MAX_INTERFACES, MAX_SERVERS, MAX_VIPS, Maps, ServerStats, Sizes, VipStats};
+pub use pins::detach_all;
+pub use view::{FlowView, ServerState, ServerView, ServiceView};
+
+use pins::{prepare_directory, remove_directory};
+use ports::Port;
+
+use super::guard::Guard;
+use super::maps::{MAX_INTERFACES, MAX_SERVERS, MAX_VIPS, Maps, Sizes};
 use super::program;
 use super::tables::{self, Members, Place, Tables};
 
@@ -63,68 +73,6 @@ fn hint(error: &io::Error) -> &'static str {
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> EngineError {
     let what = what.into();
     move |error| EngineError::System { what, error }
-}
-
-/// Why a server gets no new flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerState {
-    /// It does.
-    Up,
-    /// Its weight is 0, or it has been taken out.
-    Draining,
-    /// Its MAC address is not known.
-    Unreachable,
-    /// Its checks fail.
-    Unhealthy,
-}
-
-impl ServerState {
-    /// As in metrics and status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Draining => "draining",
-            Self::Unreachable => "unreachable",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-/// A service's server as it is.
-#[derive(Debug, Clone)]
-pub struct ServerView {
-    /// Its address.
-    pub ip: IpAddr,
-    /// As configured.
-    pub weight: u32,
-    /// What it gets.
-    pub state: ServerState,
-    /// Its MAC address.
-    pub mac: Option<[u8; 6]>,
-    /// What was sent to it, for all services.
-    pub stats: ServerStats,
-}
-
-/// A service as it is.
-#[derive(Debug, Clone)]
-pub struct ServiceView {
-    /// As configured.
-    pub service: DsrService,
-    /// What was counted.
-    pub stats: VipStats,
-    /// Its servers, those that drain included.
-    pub servers: Vec<ServerView>,
-    /// All of its servers are unhealthy, and so all are used.
-    pub panic: bool,
-}
-
-/// A program at an interface.
-#[derive(Debug)]
-struct Port {
-    index: u32,
-    mac: [u8; 6],
-    mode: Option<XdpMode>,
-    link: Link,
 }
 
 /// A service that is in the maps.
@@ -561,107 +509,6 @@ impl Engine {
         if changed { self.refresh(key, now) } else { Ok(()) }
     }
 
-    // Interfaces.
-
-    fn attach(&mut self) -> Result<(), EngineError> {
-        let gone: Vec<String> =
-            self.ports.keys().filter(|name| !self.wanted_ports.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(port) = self.ports.remove(&name) {
-                detach(&port.link, &self.link_path(&name))?;
-            }
-        }
-        for (name, mode) in self.wanted_ports.clone() {
-            self.attach_to(&name, mode)?;
-        }
-        // Links that an earlier process left at interfaces that are not wanted any more.
-        for (name, path) in self.pinned_links()? {
-            if !self.wanted_ports.contains_key(&name) {
-                let link = Link::open(&path).map_err(system(format!("cannot open {}", path.display())))?;
-                detach(&link, &path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn link_path(&self, interface: &str) -> PathBuf {
-        self.directory.join(format!("link-{}", interface.replace('.', "_")))
-    }
-
-    fn pinned_links(&self) -> Result<Vec<(String, PathBuf)>, EngineError> {
-        let entries = std::fs::read_dir(&self.directory).map_err(system("cannot list the pins"))?;
-        let known = |path: &Path| self.wanted_ports.keys().find(|name| self.link_path(name) == path).cloned();
-        Ok(entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let name = name.strip_prefix("link-")?.to_owned();
-                Some((known(&entry.path()).unwrap_or(name), entry.path()))
-            })
-            .collect())
-    }
-
-    fn attach_to(&mut self, name: &str, mode: DsrMode) -> Result<(), EngineError> {
-        let Some(interface) = self.interface(name).cloned() else {
-            // It may come back; the guard rule holds meanwhile.
-            if self.ports.remove(name).is_some() {
-                tracing::error!(interface = name, "interface has gone");
-            }
-            return Ok(());
-        };
-        let Some(mac) = interface.mac else { return Ok(()) };
-        let allowed: &[XdpMode] = match mode {
-            DsrMode::Native => &[XdpMode::Native],
-            DsrMode::Generic => &[XdpMode::Generic],
-            // A veth transmits natively only to a peer that has a program too, and loses frames silently otherwise.
-            DsrMode::Auto if interface.kind.as_deref() == Some("veth") => &[XdpMode::Generic],
-            DsrMode::Auto => &[XdpMode::Native, XdpMode::Generic],
-        };
-        if let Some(port) = self.ports.get(name)
-            && port.index == interface.index
-            && port.mac == mac
-            && port.mode.is_some_and(|mode| allowed.contains(&mode))
-            && port.link.ifindex().is_ok_and(|index| index == port.index)
-        {
-            return Ok(());
-        }
-        let program = bpf::load_xdp(&program::emit(&self.maps, mac), "ringway_dsr")?;
-        let path = self.link_path(name);
-        let pinned = self.ports.remove(name).map(|port| port.link).or_else(|| Link::open(&path).ok());
-        if let Some(link) = pinned {
-            let here = link.ifindex().is_ok_and(|index| index == interface.index);
-            let mode = interface.xdp.filter(|mode| allowed.contains(mode));
-            if here && mode.is_some() && link.update(program.as_fd()).is_ok() {
-                tracing::info!(interface = name, mode = ?mode, "program taken over and replaced");
-                self.ports.insert(name.to_owned(), Port { index: interface.index, mac, mode, link });
-                return Ok(());
-            }
-            detach(&link, &path)?;
-        }
-        let mut refused = None;
-        for mode in allowed {
-            match Link::attach(program.as_fd(), interface.index, *mode) {
-                Ok(link) => {
-                    bpf::pin(link.as_fd(), &path).map_err(system(format!("cannot pin the link of {name}")))?;
-                    tracing::info!(interface = name, mode = ?mode, "program attached");
-                    if let Some(error) = refused {
-                        tracing::warn!(interface = name, %error, "no native XDP here: the program runs in the stack");
-                    }
-                    let port = Port { index: interface.index, mac, mode: Some(*mode), link };
-                    self.ports.insert(name.to_owned(), port);
-                    return Ok(());
-                }
-                Err(error) => refused = Some(error),
-            }
-        }
-        let error = refused.expect("at least one mode was tried");
-        let what = match error.raw_os_error() {
-            Some(libc::EBUSY) => format!("another XDP program is at {name} (`ip link show {name}` shows it)"),
-            _ => format!("cannot attach to {name}"),
-        };
-        Err(EngineError::System { what, error })
-    }
-
     // What happens by itself.
 
     /// When [`Engine::tick`] has something to do.
@@ -713,7 +560,7 @@ impl Engine {
         let cut: HashSet<(Option<VipKey>, u32)> =
             due.iter().filter_map(|drain| Some((drain.vip, u32::from(self.servers.get(&drain.ip)?.number)))).collect();
         let mut flows = Vec::new();
-        let visit = |key: FlowKey, value: ringway_core::dsr::abi::FlowValue| {
+        let visit = |key: FlowKey, value: FlowValue| {
             if cut.contains(&(Some(key.vip()), value.server)) || cut.contains(&(None, value.server)) {
                 flows.push(key);
             }
@@ -747,110 +594,6 @@ impl Engine {
         Ok(Some(Way { ifindex: value.ifindex, source, source_mac: value.source, mac: value.mac }))
     }
 
-    // What is seen from outside.
-
-    /// All services.
-    pub fn services(&self) -> Result<Vec<ServiceView>, EngineError> {
-        let mut all = Vec::new();
-        for (key, live) in &self.services {
-            let mut servers = Vec::new();
-            let listed = live.config.servers.iter().map(|server| (server.ip, server.weight));
-            let leaving = self.drains.iter().filter(|drain| drain.vip == Some(*key)).map(|drain| (drain.ip, 0));
-            for (ip, weight) in listed.chain(leaving) {
-                let Some(known) = self.servers.get(&ip) else { continue };
-                if servers.iter().any(|view: &ServerView| view.ip == ip) {
-                    continue;
-                }
-                servers.push(ServerView {
-                    ip,
-                    weight,
-                    state: self.state(live, ip, weight),
-                    mac: known.value.reachable.then_some(known.value.mac),
-                    stats: self.maps.server_stats(known.number).map_err(system("cannot read counters"))?,
-                });
-            }
-            let stats = self.maps.vip_stats(live.value.stats).map_err(system("cannot read counters"))?;
-            all.push(ServiceView { service: live.config.clone(), stats, servers, panic: live.panic });
-        }
-        Ok(all)
-    }
-
-    /// The program's counters.
-    pub fn counters(&self) -> Result<[u64; Counter::ALL.len()], EngineError> {
-        self.maps.counters().map_err(system("cannot read counters"))
-    }
-
-    /// Where programs are, with how they run.
-    pub fn attached(&self) -> impl Iterator<Item = (&str, Option<XdpMode>)> {
-        self.ports.iter().map(|(name, port)| (name.as_str(), port.mode))
-    }
-
-    /// Why there is no guard rule.
-    pub fn guard_error(&self) -> Option<&str> {
-        self.guard_error.as_deref()
-    }
-
-    /// Whether there is a guard rule.
-    pub fn is_guarded(&self) -> bool {
-        self.guard.is_set() && self.guard_error.is_none()
-    }
-
-    /// Tables that were filled since the start, and tables in use.
-    pub fn tables(&self) -> (u64, usize) {
-        (self.tables.built, self.tables.used())
-    }
-
-    /// Remembered flows: client, VIP, protocol, server, and how long ago each was last seen.
-    pub fn flows(&self) -> Result<Vec<FlowView>, EngineError> {
-        let by_number: HashMap<u32, IpAddr> =
-            self.servers.iter().map(|(ip, known)| (u32::from(known.number), *ip)).collect();
-        let now = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
-        let mut found = Vec::new();
-        self.maps
-            .scan_flows(|key, value| {
-                if let Some((vip, transport)) = key.vip().parts() {
-                    found.push(FlowView {
-                        client: key.client(),
-                        vip,
-                        transport,
-                        server: by_number.get(&value.server).copied(),
-                        idle: Duration::from_nanos(now.saturating_sub(value.seen)),
-                    });
-                }
-            })
-            .map_err(system("cannot read the flows"))?;
-        Ok(found)
-    }
-
-    /// How many flows are remembered, and how many could be.
-    pub fn flow_count(&self) -> Result<(usize, u32), EngineError> {
-        let mut count = 0;
-        self.maps.scan_flows(|_, _| count += 1).map_err(system("cannot read the flows"))?;
-        Ok((count, self.maps.sizes().flows))
-    }
-
-    /// Which server a flow goes to, and whether because it is remembered. The outer `None`: there is no such service.
-    #[allow(clippy::option_option, reason = "no service, and no server, are two answers")]
-    pub fn explain(
-        &self,
-        client: SocketAddr,
-        vip: SocketAddr,
-        transport: Transport,
-    ) -> Result<Option<Option<(IpAddr, bool)>>, EngineError> {
-        let key = FlowKey::new(client, vip, transport);
-        let Some(live) = self.services.get(&key.vip()) else { return Ok(None) };
-        let of = |number: u32| self.servers.iter().find(|(_, known)| u32::from(known.number) == number);
-        if !live.config.stateless
-            && let Some(flow) = self.maps.flow(key).map_err(system("cannot read a flow"))?
-            && let Some((ip, known)) = of(flow.server)
-            && known.value.reachable
-        {
-            return Ok(Some(Some((*ip, true))));
-        }
-        let slot = self.maps.table(live.value.table)[pick(&key, live.config.hashing)];
-        Ok(Some(of(slot.into()).map(|(ip, _)| (*ip, false))))
-    }
-
     /// Ends forwarding: programs, pins and the guard rule go.
     pub fn detach(self) -> Result<(), EngineError> {
         drop(self.ports);
@@ -880,83 +623,6 @@ fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     }
 }
 
-/// A remembered flow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlowView {
-    /// The client.
-    pub client: SocketAddr,
-    /// What it talks to.
-    pub vip: SocketAddr,
-    /// By which protocol.
-    pub transport: Transport,
-    /// Its server; none: that has gone.
-    pub server: Option<IpAddr>,
-    /// Since the last frame.
-    pub idle: Duration,
-}
-
-/// Ends what processes before may have left: programs, pins and the guard rule.
-pub fn detach_all(directory: &Path) -> Result<(), EngineError> {
-    match std::fs::read_dir(directory) {
-        Ok(entries) => {
-            for entry in entries.flatten() {
-                let path = entry.path();
-                if entry.file_name().to_string_lossy().starts_with("link-") {
-                    let link = Link::open(&path).map_err(system(format!("cannot open {}", path.display())))?;
-                    detach(&link, &path)?;
-                }
-            }
-            remove_directory(directory).map_err(system("cannot remove the pins"))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(EngineError::System { what: "cannot list the pins".into(), error }),
-    }
-    guard::remove().map_err(system("cannot remove the guard rule"))
-}
-
-fn detach(link: &Link, path: &Path) -> Result<(), EngineError> {
-    match link.detach() {
-        // The interface has gone, and the program with it.
-        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => {
-            return Err(EngineError::System { what: "cannot detach a program".into(), error });
-        }
-        _ => {}
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(EngineError::System { what: format!("cannot remove {}", path.display()), error })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_directory(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() { remove_directory(&path)? } else { std::fs::remove_file(path)? }
-    }
-    std::fs::remove_dir(directory)
-}
-
-/// The directory of the pins, in a bpffs, which is mounted at its usual place if it is not there yet.
-fn prepare_directory(directory: &Path) -> Result<(), EngineError> {
-    const BPF_MAGIC: u64 = 0xcafe_4a11;
-    let usual = Path::new("/sys/fs/bpf");
-    let is_bpffs = |path: &Path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type.cast_unsigned() == BPF_MAGIC);
-    if directory.starts_with(usual) && !is_bpffs(usual) {
-        let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount("bpf", usual, "bpf", flags, None)
-            .map_err(io::Error::from)
-            .map_err(system("cannot mount bpffs (`mount -t bpf bpf /sys/fs/bpf` does)"))?;
-    }
-    std::fs::create_dir_all(directory).map_err(system(format!("cannot make {}", directory.display())))?;
-    if !is_bpffs(directory) {
-        let message = format!("{} is not in a bpffs: `mount -t bpf bpf {0}` makes it one", directory.display());
-        return Err(EngineError::Missing(message));
-    }
-    Ok(())
-}
-
 /// A service that was found in the maps, until it is known what it shall be.
 fn placeholder(vip: SocketAddr, transport: Transport) -> DsrService {
     DsrService {
@@ -973,10 +639,4 @@ fn placeholder(vip: SocketAddr, transport: Transport) -> DsrService {
         health: None,
         servers: Vec::new(),
     }
-}
-
-/// The clock that flows are stamped with.
-fn monotonic() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
