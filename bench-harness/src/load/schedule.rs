@@ -62,6 +62,11 @@ impl Schedule {
         waited
     }
 
+    /// The intended start of the request that has waited longest, once nothing more is to become due.
+    pub(crate) fn next_waiting(&mut self) -> Option<u64> {
+        self.waiting.pop_front()
+    }
+
     /// What was due and never started.
     pub(crate) fn abandon(&mut self) -> impl Iterator<Item = u64> {
         std::mem::take(&mut self.waiting).into_iter()
@@ -170,6 +175,9 @@ mod tests {
         late.advance(2 * MS, |connection, intended| given.push((connection, intended)));
         assert_eq!(given, [(7, 0)]);
         assert_eq!(late.release(7), Some(MS));
-        assert_eq!(late.abandon().collect::<Vec<_>>(), [2 * MS]);
+        late.advance(3 * MS, |_, _| panic!("no connection is free"));
+        assert_eq!(late.next_waiting(), Some(2 * MS));
+        assert_eq!(late.abandon().collect::<Vec<_>>(), [3 * MS]);
+        assert_eq!(late.next_waiting(), None);
     }
 }
