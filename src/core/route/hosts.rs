@@ -1,7 +1,6 @@
 //! Look-ups by host, from precise names over wildcards to everything.
 
-use std::collections::HashMap;
-
+use super::HashMap;
 use crate::model::HostPattern;
 
 /// Values by host pattern, looked up from the specific to the general.
@@ -15,8 +14,7 @@ pub struct HostMap<T> {
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        // The standard hasher is keyed at random: hosts come from the network.
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
+        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
     }
 }
 

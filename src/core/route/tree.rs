@@ -1,6 +1,6 @@
 //! Path prefixes as a tree of path elements.
 
-use std::collections::HashMap;
+use super::HashMap;
 
 /// Values by prefix.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<T> Default for PathTree<T> {
 impl<T> Node<T> {
     fn new(prefix: String) -> Self {
         // The standard hasher is keyed at random: paths come from the network.
-        Self { prefix, children: HashMap::new(), values: Vec::new(), above: None }
+        Self { prefix, children: HashMap::default(), values: Vec::new(), above: None }
     }
 }
 
