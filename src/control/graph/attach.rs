@@ -4,7 +4,6 @@ use ringway_core::model::HostPattern;
 
 use crate::control::read::Table;
 use crate::control::resources::http_route::HttpRouteSpec;
-use crate::control::resources::l4_route::{TcpRouteSpec, UdpRouteSpec};
 use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::{FromNamespaces, GATEWAY_GROUP, ParentRef};
 use crate::control::resources::tls::TlsRouteSpec;
@@ -19,20 +18,8 @@ pub(super) fn http(
     resources: &Resources,
     report: &mut Report,
 ) -> Vec<ParentState> {
-    let hostnames: Vec<HostPattern> = route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()).collect();
-    let common = |listener: &ListenerState<'_>| intersection(&listener.spec.host(), &hostnames);
+    let common = by_host(route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()));
     parents("HTTPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
-}
-
-/// Attaches a TCPRoute, which has no hostnames.
-pub(super) fn tcp(
-    route: &Resource<TcpRouteSpec>,
-    gateways: &mut [GatewayState<'_>],
-    resources: &Resources,
-    report: &mut Report,
-) -> Vec<ParentState> {
-    let common = |_: &ListenerState<'_>| vec![HostPattern::Any];
-    parents("TCPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
 }
 
 /// Attaches a TLSRoute.
@@ -42,20 +29,26 @@ pub(super) fn tls(
     resources: &Resources,
     report: &mut Report,
 ) -> Vec<ParentState> {
-    let hostnames: Vec<HostPattern> = route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()).collect();
-    let common = |listener: &ListenerState<'_>| intersection(&listener.spec.host(), &hostnames);
+    let common = by_host(route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()));
     parents("TLSRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
 }
 
-/// Attaches a UDPRoute, which has none either.
-pub(super) fn udp(
-    route: &Resource<UdpRouteSpec>,
+/// Attaches a route of a kind that has no hostnames.
+pub(super) fn stream(
+    kind: &'static str,
+    meta: &Meta,
+    refs: &[ParentRef],
     gateways: &mut [GatewayState<'_>],
     resources: &Resources,
     report: &mut Report,
 ) -> Vec<ParentState> {
-    let common = |_: &ListenerState<'_>| vec![HostPattern::Any];
-    parents("UDPRoute", &route.meta, &route.spec.parent_refs, gateways, resources, report, common)
+    parents(kind, meta, refs, gateways, resources, report, |_| vec![HostPattern::Any])
+}
+
+/// What listeners have in common with a route's hostnames.
+fn by_host(hostnames: impl Iterator<Item = HostPattern>) -> impl Fn(&ListenerState<'_>) -> Vec<HostPattern> {
+    let hostnames: Vec<HostPattern> = hostnames.collect();
+    move |listener| intersection(&listener.spec.host(), &hostnames)
 }
 
 /// What a listener and a route without or with hostnames have in common.

@@ -279,7 +279,8 @@ impl<'r> Graph<'r> {
         for index in by_age(&resources.tcp_routes) {
             let route = &resources.tcp_routes[index];
             let id = next_id(&routes);
-            let parents = attach::tcp(route, &mut gateways, resources, &mut report);
+            let parents =
+                attach::stream("TCPRoute", &route.meta, &route.spec.parent_refs, &mut gateways, resources, &mut report);
             let refs = &route.spec.rules[0].backend_refs;
             let (split, unresolved) = backends.split("TCPRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
@@ -295,7 +296,8 @@ impl<'r> Graph<'r> {
         for index in by_age(&resources.udp_routes) {
             let route = &resources.udp_routes[index];
             let id = next_id(&routes);
-            let parents = attach::udp(route, &mut gateways, resources, &mut report);
+            let parents =
+                attach::stream("UDPRoute", &route.meta, &route.spec.parent_refs, &mut gateways, resources, &mut report);
             let refs = &route.spec.rules[0].backend_refs;
             let (split, unresolved) = backends.split("UDPRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
