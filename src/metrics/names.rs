@@ -88,6 +88,20 @@ reasons! {
         FlowEvicted = "flow_evicted",
         /// An answer's datagram that could not be sent.
         DatagramDropped = "datagram_dropped",
+        /// An HTTP/2 connection whose client broke the protocol.
+        H2Protocol = "h2_protocol",
+        /// An HTTP/2 connection of too many small or empty frames, CONTINUATION frames, or streams that had to be reset.
+        H2Flood = "h2_flood",
+        /// Too many requests taken back on an HTTP/2 connection.
+        H2ResetFlood = "h2_reset_flood",
+        /// Too many PING frames.
+        H2PingFlood = "h2_ping_flood",
+        /// Too many SETTINGS frames.
+        H2SettingsFlood = "h2_settings_flood",
+        /// Too many PRIORITY or unknown frames.
+        H2FrameFlood = "h2_frame_flood",
+        /// A client that gave no credit for an answer's body.
+        H2Stalled = "h2_stalled",
     }
 }
 

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::task::Waker;
 
 use rustix::net::Shutdown;
 
@@ -20,11 +21,13 @@ pub enum ConnState {
     Busy,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Entry {
     fd: RawFd,
     socket: SocketId,
     state: ConnState,
+    /// Whom to wake when it is to end: a connection that ends by itself.
+    waker: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ pub struct ConnGuard {
 impl Registry {
     /// Enters a connection. The guard has to be dropped before the connection is closed.
     pub fn enter(&self, fd: RawFd, socket: SocketId) -> ConnGuard {
-        let entry = Entry { fd, socket, state: ConnState::Busy };
+        let entry = Entry { fd, socket, state: ConnState::Busy, waker: None };
         let mut slots = self.slots.borrow_mut();
         slots.count += 1;
         let index = match slots.free.pop() {
@@ -76,13 +79,29 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Ends the idle connections of some sockets.
+    /// Ends the idle connections of some sockets, and wakes those that end by themselves.
     pub fn retire(&self, of: impl Fn(SocketId) -> bool) {
         for entry in self.slots.borrow().entries.iter().flatten() {
-            if entry.state == ConnState::Idle && of(entry.socket) {
+            if !of(entry.socket) {
+                continue;
+            }
+            if let Some(waker) = &entry.waker {
+                waker.wake_by_ref();
+            } else if entry.state == ConnState::Idle {
                 sys::cut(entry.fd, Shutdown::Both);
             }
         }
+    }
+
+    /// Wakes the connections that end by themselves: a drain has begun.
+    pub fn nudge(&self) {
+        self.slots
+            .borrow()
+            .entries
+            .iter()
+            .flatten()
+            .filter_map(|entry| entry.waker.as_ref())
+            .for_each(Waker::wake_by_ref);
     }
 
     /// Breaks off every connection; how many there were.
@@ -100,6 +119,13 @@ impl ConnGuard {
     pub fn set(&self, state: ConnState) {
         if let Some(entry) = &mut self.slots.borrow_mut().entries[self.index as usize] {
             entry.state = state;
+        }
+    }
+
+    /// Has a task woken instead of the connection cut when it is to end: it sees why, and says goodbye.
+    pub fn wake_by(&self, waker: &Waker) {
+        if let Some(entry) = &mut self.slots.borrow_mut().entries[self.index as usize] {
+            entry.waker = Some(waker.clone());
         }
     }
 

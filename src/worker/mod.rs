@@ -183,6 +183,7 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
             }
             Message::Drain(limit) => {
                 core.draining.set(true);
+                core.conns.nudge();
                 for stop in accepting.values() {
                     stop.raise();
                 }

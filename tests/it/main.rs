@@ -21,6 +21,8 @@ mod balance;
 mod config;
 mod forwarding;
 mod http1;
+mod http2;
+mod http2_input;
 mod lifecycle;
 mod limits;
 mod proxy_protocol;

@@ -43,7 +43,7 @@ fn https_in_both_versions() {
         (&[&TLS12, &TLS13][..], ProtocolVersion::TLSv1_3, "1.3"),
     ] {
         let versions: &'static [_] = versions.to_vec().leak();
-        let options = ClientOptions { versions: Some(versions), alpn: &["h2", "http/1.1"], ..Default::default() };
+        let options = ClientOptions { versions: Some(versions), alpn: &["http/1.1"], ..Default::default() };
         let mut client = Connector::with(&authority, options).client(&proxy.address, "site.example");
         assert_eq!(client.version(), expected);
         client.send("GET /a HTTP/1.1\r\nHost: site.example\r\nX-Forwarded-Proto: http\r\n\r\n");

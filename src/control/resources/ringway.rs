@@ -277,8 +277,8 @@ object! {
             }
         }
         for protocol in this.alpn_protocols.iter().flat_map(|list| &**list) {
-            if protocol.value != "http/1.1" {
-                cx.error(protocol.span, "only http/1.1 is served");
+            if !["h2", "http/1.1"].contains(&protocol.value.as_str()) {
+                cx.error(protocol.span, "only h2 and http/1.1 are served");
             }
         }
     }

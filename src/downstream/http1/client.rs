@@ -17,7 +17,7 @@ use crate::relay::{self, Moved};
 use crate::rt::{self, Reader, Signal, Stream, Writer};
 
 /// A client that has made a request.
-pub(super) trait Client {
+pub(super) trait Requester {
     /// Where its body comes from.
     type Upload: Upload;
     /// Where its answer goes.
@@ -72,7 +72,7 @@ pub(super) trait Download {
     async fn end(&mut self, chunked: bool) -> io::Result<()>;
 }
 
-impl Client for Stream {
+impl Requester for Stream {
     type Upload = Reader;
     type Download = Writer;
 

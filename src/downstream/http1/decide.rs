@@ -5,22 +5,23 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ringway_core::balance::key::{self, KeyedRequest};
-use ringway_core::http::Method;
+use ringway_core::http::{Method, Version};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
-use ringway_core::http1::request::{self, Framing, RequestHead};
+use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
+use ringway_core::http2;
 use ringway_core::model::{Action, BackendId, ClientPolicy, EndpointAddress, RouteId, Target};
 use ringway_core::route::{FieldLookup, Found, RequestKey};
 
 use super::piece::{self, TooLarge};
 use super::{Cx, echo};
-use crate::buffer::Buf;
+use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
 use crate::upstream::Reuse;
-use crate::worker::Generation;
+use crate::worker::{Generation, HttpSocket, Socket};
 
 /// What is done about a request.
 pub(super) enum Decision {
@@ -67,6 +68,8 @@ pub(super) struct Plan {
     pub(super) body: BodyDecoder,
     /// The body leaves in chunks.
     pub(super) chunked: bool,
+    /// How long it is, where that was said.
+    pub(super) length: Option<u64>,
     /// Length of the head at the front of the window.
     pub(super) head: usize,
     /// Until when the whole exchange may take.
@@ -110,8 +113,7 @@ pub(super) fn decide(cx: &Cx, buf: &mut Buf) -> Decision {
     decision
 }
 
-/// The decision, and the length of the head that was decided about. The head of a request that is forwarded is left in
-/// the core's scratch space.
+/// The decision, and the length of the head that was decided about.
 fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     let core = &cx.core;
     let generation = core.generation();
@@ -128,10 +130,55 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         Ok(None) => return (Decision::More, 0),
         Err(error) => return (refuse(cx, error.status(), error.into()), 0),
     };
+    (weigh(cx, &generation, socket, http, &head), head.len)
+}
+
+/// Decides about a request of HTTP/2. The head of one that is forwarded stands in the buffer.
+pub(super) fn decide_stream(cx: &Cx, head: &crate::http2::Head) -> Result<(Decision, Buf), RequestError> {
+    let generation = cx.core.generation();
+    let mut buf = Buf::new(Class::Head);
+    let Some((socket, http)) = generation.socket(cx.socket).and_then(|socket| Some((socket, socket.http()?))) else {
+        return Ok((refuse(cx, 503, DownstreamError::NoListener), buf));
+    };
+    let policy = &socket.shared.client;
+    cx.timeouts.set(policy.timeouts);
+    cx.limits.set(policy.limits);
+    let mut storage = http2::request::FieldStorage::default();
+    let head = match http2::request::request(head.pseudo(), || head.fields(), &mut storage, &policy.limits) {
+        Ok(head) => head,
+        Err(error) => {
+            cx.core.metrics.downstream_error(error.into());
+            return Err(error);
+        }
+    };
+    let decision = weigh(cx, &generation, socket, http, &head);
+    if matches!(decision, Decision::Forward(_)) {
+        let scratch = cx.core.scratch.borrow();
+        if !buf.push(&scratch) {
+            buf = Buf::new(Class::Body);
+            if !buf.push(&scratch) {
+                return Ok((refuse(cx, 431, DownstreamError::HeadTooLarge), buf));
+            }
+        }
+    }
+    Ok((decision, buf))
+}
+
+/// What is done about a request, in whatever version of HTTP it came. The head of one that is forwarded is left in the
+/// core's scratch space.
+fn weigh(
+    cx: &Cx,
+    generation: &Rc<Generation>,
+    socket: Socket<'_>,
+    http: HttpSocket<'_>,
+    head: &RequestHead<'_>,
+) -> Decision {
+    let core = &cx.core;
+    let policy = &socket.shared.client;
     let started = Instant::now();
-    let close = core.is_draining();
+    let close = core.is_draining() && head.version != Version::Http2;
     let limit = policy.limits.body_bytes.unwrap_or(u64::MAX);
-    let mut local = Local { cx, head: &head, reply: Reply::to(&head, close), counted: None, started };
+    let mut local = Local { cx, head, reply: Reply::to(head, close), counted: None, started };
     if matches!(head.body, Framing::Length(length) if length > limit) {
         local.reply.close = true;
         return local.error(413, Some(DownstreamError::BodyTooLarge));
@@ -153,7 +200,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         path: &head.path,
         query: head.query,
         method: head.method_token,
-        fields: &Fields(&head),
+        fields: &Fields(head),
     };
     let found = http.table.find(&key);
     if let (Some(secure), Found::Rule { listener, .. } | Found::NoRule { listener }) = (&cx.secure, &found)
@@ -168,12 +215,12 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         Found::NoRule { .. } | Found::NoListener => return local.error(404, Some(DownstreamError::NoRoute)),
     };
     let compiled = &http.table.rules()[rule.index()];
-    local.counted = Some((&generation, compiled.route));
+    local.counted = Some((generation, compiled.route));
     let split = match &compiled.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
             return local.answer(redirect.status, |reply, out| {
-                encode::redirect(&head, redirect, matched, context.scheme, reply, &core.date(), out);
+                encode::redirect(head, redirect, matched, context.scheme, reply, &core.date(), out);
             });
         }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
@@ -185,7 +232,7 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
     let metrics = &generation.metrics.backends[id.0 as usize];
     let mut scratch = core.scratch.borrow_mut();
     scratch.clear();
-    encode::request(&head, &compiled.filters, matched, &context, &mut scratch);
+    encode::request(head, &compiled.filters, matched, &context, &mut scratch);
     match generation.backend(id).first_address() {
         None => {
             drop(scratch);
@@ -205,24 +252,25 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         socket: socket.index,
         rule: rule.index(),
         backend: id,
-        exchange: Exchange::new(&head, close),
+        exchange: Exchange::new(head, close),
         method: head.method,
         reply: local.reply,
         body: BodyDecoder::request(head.body),
         chunked: head.body == Framing::Chunked,
+        length: if let Framing::Length(length) = head.body { Some(length) } else { None },
         head: scratch.len(),
         by: compiled.timeouts.request.map_or(Tick::MAX, rt::tick_after),
         backend_request: compiled.timeouts.backend_request,
         key: generation.shared.hash_key(id).and_then(|wanted| {
-            let request = KeyedRequest { path: &head.path, query: head.query, fields: &Fields(&head) };
+            let request = KeyedRequest { path: &head.path, query: head.query, fields: &Fields(head) };
             key::of_request(wanted, &request, || cx.client.flow())
         }),
         reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
         body_limit: limit,
         expect_continue: head.expect_continue,
-        counted: Counted { generation: Rc::clone(&generation), route: compiled.route, started },
+        counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },
     };
-    (Decision::Forward(plan), head.len)
+    Decision::Forward(plan)
 }
 
 /// What is said upstream of a client's certificate.
@@ -244,7 +292,7 @@ struct Local<'l> {
 }
 
 impl Local<'_> {
-    fn error(self, status: u16, error: Option<DownstreamError>) -> (Decision, usize) {
+    fn error(self, status: u16, error: Option<DownstreamError>) -> Decision {
         if let Some(error) = error {
             self.cx.core.metrics.downstream_error(error);
         }
@@ -254,7 +302,7 @@ impl Local<'_> {
 
     /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
     /// ends, since what follows could be either (RFC 9110 section 10.1.1).
-    fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> (Decision, usize) {
+    fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> Decision {
         if self.head.expect_continue {
             self.reply.close = true;
             self.reply.keep_alive_10 = false;
@@ -267,7 +315,7 @@ impl Local<'_> {
         });
         let answer =
             Answer { bytes, status, counted, body: BodyDecoder::request(self.head.body), close: self.reply.close };
-        (Decision::Answer(answer), self.head.len)
+        Decision::Answer(answer)
     }
 }
 

@@ -1,5 +1,5 @@
 //! One exchange with an endpoint: the request goes out, the answer comes back, both as they arrive. The client's side
-//! of it is a [`Client`], whatever version of HTTP that speaks.
+//! of it is a [`Requester`], whatever version of HTTP that speaks.
 //!
 //! A request whose body has arrived with its head, which is nearly every one, is a straight line: one send upstream,
 //! reads until the answer has passed. A longer body streams beside the answer, since an origin may answer early; then
@@ -15,7 +15,7 @@ use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, Upstr
 use ringway_core::http1::{FieldStorage, response};
 use rustix::net::Shutdown;
 
-use super::client::{Client, Download, Parts, Pulled, Upload};
+use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::Plan;
 use super::io::{Filled, Watch, fill};
 use super::piece::{self, TooLarge, next_piece};
@@ -84,7 +84,7 @@ pub(super) enum Outcome {
 }
 
 /// Forwards the request whose head stands at the front of `buf`'s window. What was answered has been counted.
-pub(super) async fn forward<C: Client>(cx: &Cx, client: &mut C, mut buf: Buf, plan: &mut Plan) -> (Outcome, Buf) {
+pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf, plan: &mut Plan) -> (Outcome, Buf) {
     let Ok(first) = client.first(&mut buf, plan) else {
         return (Outcome::Body { status: 400, error: DownstreamError::BadChunk }, buf);
     };
@@ -221,7 +221,7 @@ struct Progress {
 }
 
 /// The request's body and the answer side by side.
-async fn both<C: Client>(
+async fn both<C: Requester>(
     cx: &Cx,
     client: &mut C,
     up: &mut Stream,

@@ -8,6 +8,7 @@ mod client;
 mod decide;
 mod echo;
 mod forward;
+mod http2;
 mod io;
 mod local;
 mod piece;
@@ -25,6 +26,7 @@ use self::decide::Decision;
 use super::tls::Secure;
 use super::{Client, Conn};
 use crate::buffer::{Buf, Class};
+use crate::http2::PREFACE;
 use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, Stream, Tick};
 use crate::snapshot::SocketId;
@@ -73,7 +75,7 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
     let listener = Arc::clone(&generation.metrics.listeners[socket.index][conn.listener]);
     listener.opened();
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
-    let cx = Box::new(Cx {
+    let cx = Rc::new(Cx {
         socket: conn.socket,
         client_text: conn.client.ip().to_string(),
         client: conn.client,
@@ -87,9 +89,18 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
     });
     Some(async move {
         let mut fresh = true;
+        if cx.secure.as_ref().is_some_and(|secure| secure.alpn.as_deref() == Some("h2")) {
+            Box::pin(http2::serve(Rc::clone(&cx), stream, None)).await;
+            cx.listener.closed();
+            return cx.guard.leave();
+        }
         loop {
             match Box::pin(burst(&cx, stream, &mut fresh)).await {
                 Burst::Quiet(back) => stream = back,
+                Burst::Http2(back, first) => {
+                    Box::pin(http2::serve(Rc::clone(&cx), back, Some(first))).await;
+                    break;
+                }
                 Burst::Over => break,
             }
             if cx.core.generation().socket(cx.socket).is_none() {
@@ -120,6 +131,8 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
 enum Burst {
     /// No request is on its way.
     Quiet(Stream),
+    /// The client speaks HTTP/2, which its first bytes say.
+    Http2(Stream, Buf),
     /// The connection is over.
     Over,
 }
@@ -128,11 +141,12 @@ enum Burst {
 async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
     let mut buf = cx.first.take().unwrap_or_else(|| Buf::new(Class::Head));
     loop {
-        let (read, back) = read_request(cx, &mut stream, buf).await;
+        let (read, back) = read_request(cx, &mut stream, buf, *fresh).await;
         buf = back;
         *fresh &= matches!(read, Read::Quiet);
         let after = match read {
             Read::Quiet => return Burst::Quiet(stream),
+            Read::Preface => return Burst::Http2(stream, buf),
             Read::Over => return end(cx, stream),
             Read::Request(Decision::More) => unreachable!("only whole requests are returned"),
             Read::Request(Decision::Answer(answer)) => {
@@ -167,12 +181,26 @@ fn end(cx: &Cx, stream: Stream) -> Burst {
 #[allow(clippy::large_enum_variant, reason = "moved once per request; a box would be an allocation per request")]
 enum Read {
     Request(Decision),
+    /// Of HTTP/2.
+    Preface,
     Quiet,
     Over,
 }
 
+/// Whether bytes begin as the preface of HTTP/2 does, which no request of HTTP/1.1 may (RFC 9113 section 3.4): by all
+/// of it, or by nothing else so far.
+fn is_preface(cx: &Cx, bytes: &[u8]) -> Option<bool> {
+    // Who negotiates protocols by TLS has negotiated this one.
+    let chosen = cx.secure.as_ref().is_some_and(|secure| secure.alpn.is_some());
+    let len = bytes.len().min(PREFACE.len());
+    if chosen || bytes[..len] != PREFACE[..len] {
+        return Some(false);
+    }
+    (len == PREFACE.len()).then_some(true)
+}
+
 /// Reads until there is a whole request head and decides about it.
-async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf) -> (Read, Buf) {
+async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -> (Read, Buf) {
     let mut scanner = HeadScanner::new();
     let mut by: Option<Tick> = None;
     loop {
@@ -185,7 +213,11 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf) -> (Read, Buf)
                 Ok(None) => return (Read::Quiet, buf),
             }
         } else {
-            if scanner.should_parse(buf.data()) {
+            let preface = if first { is_preface(cx, buf.data()) } else { Some(false) };
+            if preface == Some(true) {
+                return (Read::Preface, buf);
+            }
+            if preface == Some(false) && scanner.should_parse(buf.data()) {
                 match decide::decide(cx, &mut buf) {
                     Decision::More => {}
                     decision => return (Read::Request(decision), buf),

@@ -1,6 +1,7 @@
 //! What tests are made of. None of it shares code with the proxy.
 
 pub mod client;
+pub mod h2;
 pub mod origin;
 pub mod proxy;
 pub mod tls;

@@ -1,0 +1,589 @@
+//! HTTP/2 connections of clients: one task for the connection and one for each request.
+//!
+//! A request goes the way of one in HTTP/1.1: decided about by the same code and forwarded by the same exchange. What is
+//! HTTP/2's own is here: a request's body comes as frames with credit, an answer leaves as frames, and a connection ends
+//! by saying so.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringway_core::http::{is_forbidden_trailer, is_token};
+use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
+use ringway_core::http1::encode::{self, Reply};
+use ringway_core::http1::request::RequestError;
+use ringway_core::http2::flood::Flood;
+
+use super::client::{Download, Parts, Pulled, Requester, Upload};
+use super::decide::{self, Answer, Decision, Plan};
+use super::forward::{self, ClientFault, Outcome, RequestBody, ready_to_read};
+use super::io::Watch;
+use super::piece::Piece;
+use super::{Cx, local};
+use crate::buffer::{Buf, Class};
+use crate::downstream::panicked;
+use crate::http2::{Body, End, Gone, Request, Reset, Respond, Server, Settings};
+use crate::metrics::DownstreamError;
+use crate::rt::{self, Deadline, Signal, Stream, Tick};
+
+/// How long a client that has been told that its connection ends may take to say that it has heard it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Bytes of a trailer section.
+const TRAILER_LIMIT: usize = 8 << 10;
+
+/// What a connection's tasks share.
+#[derive(Debug, Default)]
+struct Streams {
+    open: Cell<usize>,
+    driver: RefCell<Option<Waker>>,
+}
+
+/// Serves a connection, of which `first` has been read already, to its end.
+pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
+    let mut timer = Deadline::new(stream.fd());
+    let header_list = u32::try_from(cx.limits.get().head_bytes).unwrap_or(u32::MAX);
+    let mut server = Server::new(stream, first, Settings { header_list, ..Settings::default() });
+    let streams = Rc::new(Streams::default());
+    let mut phase = Phase::Opening(rt::tick_after(cx.timeouts.get().header));
+    let mut known = false;
+    poll_fn(|task| {
+        if !std::mem::replace(&mut known, true) {
+            cx.guard.wake_by(task.waker());
+        }
+        loop {
+            match server.poll_next(task) {
+                Poll::Ready(Some(request)) => {
+                    streams.open.set(streams.open.get() + 1);
+                    start(&cx, &streams, request);
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if !phase.advance(&cx, &mut server, &streams, &mut timer, task) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let error = match server.end() {
+        Some(End::Protocol) => DownstreamError::H2Protocol,
+        Some(End::Calm) => DownstreamError::H2Flood,
+        Some(End::Flood(Flood::Reset)) => DownstreamError::H2ResetFlood,
+        Some(End::Flood(Flood::Ping)) => DownstreamError::H2PingFlood,
+        Some(End::Flood(Flood::Settings)) => DownstreamError::H2SettingsFlood,
+        Some(End::Flood(Flood::Idle)) => DownstreamError::H2FrameFlood,
+        Some(End::Clean | End::Broken) | None => return,
+    };
+    cx.core.metrics.downstream_error(error);
+}
+
+/// Where a connection is in its life; what it waits for, and until when.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// For its preface.
+    Opening(Tick),
+    /// For requests: there is none since then.
+    Idle(Tick),
+    /// Requests are on their way.
+    Busy,
+    /// For the requests on their way: the client knows that there will be no more.
+    Leaving,
+    /// For the client to close.
+    Left(Tick),
+    Over,
+}
+
+impl Phase {
+    /// Moves on; whether the connection has to be polled again.
+    fn advance(
+        &mut self,
+        cx: &Cx,
+        server: &mut Server,
+        streams: &Streams,
+        timer: &mut Deadline,
+        task: &mut Context<'_>,
+    ) -> bool {
+        *streams.driver.borrow_mut() = Some(task.waker().clone());
+        let busy = streams.open.get() > 0;
+        let ending = || cx.core.is_draining() || cx.core.generation().socket(cx.socket).is_none();
+        let mut again = false;
+        loop {
+            let next = match *self {
+                Self::Opening(_) if server.is_open() => Self::Idle(rt::tick_after(cx.timeouts.get().idle)),
+                Self::Opening(_) if ending() => {
+                    server.close();
+                    again = true;
+                    Self::Over
+                }
+                Self::Idle(_) | Self::Busy if ending() => {
+                    server.go_away();
+                    again = true;
+                    Self::Leaving
+                }
+                Self::Idle(_) if busy => Self::Busy,
+                Self::Busy if !busy => Self::Idle(rt::tick_after(cx.timeouts.get().idle)),
+                Self::Leaving if !busy => Self::Left(rt::tick_after(FAREWELL)),
+                Self::Left(_) if busy => Self::Leaving,
+                Self::Opening(by) if passed(timer, by, task) => {
+                    cx.core.metrics.downstream_error(DownstreamError::HeaderTimeout);
+                    server.close();
+                    again = true;
+                    Self::Over
+                }
+                Self::Idle(by) if passed(timer, by, task) => {
+                    cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+                    server.go_away();
+                    again = true;
+                    Self::Leaving
+                }
+                Self::Left(by) if passed(timer, by, task) => {
+                    server.close();
+                    again = true;
+                    Self::Over
+                }
+                Self::Opening(_) | Self::Idle(_) | Self::Busy | Self::Leaving | Self::Left(_) | Self::Over => {
+                    return again;
+                }
+            };
+            *self = next;
+        }
+    }
+}
+
+fn passed(timer: &mut Deadline, by: Tick, task: &mut Context<'_>) -> bool {
+    pin!(timer.passed(by)).poll(task).is_ready()
+}
+
+/// Serves a request in a task of its own.
+fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
+    let (cx, streams) = (Rc::clone(cx), Rc::clone(streams));
+    let respond = request.respond.clone();
+    let served = rt::catch_unwind(Box::pin(exchange(Rc::clone(&cx), request)));
+    rt::spawn(async move {
+        if served.await.is_err() {
+            panicked(&cx.core, cx.client.source);
+            respond.reset(Reset::Internal);
+        }
+        drop(respond);
+        streams.open.set(streams.open.get() - 1);
+        if streams.open.get() == 0
+            && let Some(driver) = streams.driver.take()
+        {
+            driver.wake();
+        }
+    });
+}
+
+/// Serves a request; ends early what waits for the endpoint when the client takes it back.
+async fn exchange(cx: Rc<Cx>, request: Request) {
+    let gone = Signal::default();
+    let respond = request.respond.clone();
+    let mut served = pin!(answer(&cx, request, &gone));
+    poll_fn(|task| {
+        if !gone.is_raised() && respond.poll_gone(task).is_ready() {
+            gone.raise();
+        }
+        served.as_mut().poll(task)
+    })
+    .await;
+}
+
+async fn answer(cx: &Cx, request: Request, gone: &Signal) {
+    let Request { head, mut body, respond } = request;
+    let (decision, buf) = match decide::decide_stream(cx, &head) {
+        Ok(decided) => decided,
+        Err(error) => {
+            refuse(cx, &respond, error).await;
+            return;
+        }
+    };
+    let waits = head.fields().any(|(name, _)| name == "expect");
+    drop(head);
+    match decision {
+        Decision::More => {}
+        Decision::Answer(Answer { bytes, status, counted, .. }) => {
+            if !waits && !discard(cx, &mut body).await {
+                // The rest of the request was malformed, or is not coming: the stream is over.
+                return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
+            }
+            if send(&respond, &bytes).await.is_err() {
+                cx.core.metrics.downstream_error(DownstreamError::Aborted);
+            }
+            if let Some(counted) = &counted {
+                local::count(cx, counted, status);
+            }
+        }
+        Decision::Forward(plan) => Box::pin(forward(cx, body, respond, gone, buf, plan)).await,
+    }
+}
+
+/// Reads past a body before it is answered here, since only what has been read can be found to be malformed; not for
+/// long. False when the stream is over.
+async fn discard(cx: &Cx, body: &mut Body) -> bool {
+    const LIMIT: usize = 256 << 10;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut timer = Deadline::new(cx.client.fd);
+    let by = rt::tick_after(PATIENCE);
+    let mut read = 0;
+    poll_fn(|task| {
+        while !body.is_end() && read < LIMIT {
+            match body.poll_data(task) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    body.release(bytes.len());
+                    read += bytes.len();
+                }
+                Poll::Ready(Some(Err(Gone))) => return Poll::Ready(false),
+                Poll::Ready(None) => break,
+                Poll::Pending if passed(&mut timer, by, task) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(true)
+    })
+    .await
+}
+
+/// Malformed requests are errors of their stream (RFC 9113 section 8.1.1); others can be told what is wrong.
+async fn refuse(cx: &Cx, respond: &Respond, error: RequestError) {
+    match error {
+        // Nothing that was said can be relied on.
+        RequestError::Malformed | RequestError::Host | RequestError::Framing => respond.reset(Reset::Protocol),
+        other => {
+            let mut bytes = Vec::with_capacity(128);
+            encode::error(other.status(), Reply::CLOSE, &cx.core.date(), &mut bytes);
+            // If the client is gone, there is nobody to tell.
+            let _told = send(respond, &bytes).await;
+        }
+    }
+}
+
+/// Sends an answer that was written as one of HTTP/1.1.
+async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
+    let body = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+    let (head, mut body) = bytes.split_at(body);
+    respond.head(head, body.is_empty())?;
+    while !body.is_empty() {
+        let mut buf = Buf::new(Class::Head);
+        let (now, later) = body.split_at(body.len().min(buf.room()));
+        let fits = buf.push(now);
+        debug_assert!(fits, "no more than there is room for");
+        body = later;
+        respond.data(buf, 0..now.len(), later.is_empty()).await?;
+    }
+    Ok(())
+}
+
+async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
+    let stall = cx.timeouts.get().body_idle;
+    let mut stream = H2 {
+        upload: H2Body {
+            frames: Frames { body, ahead: Bytes::new(), ended: false },
+            declared: None,
+            timer: Deadline::new(cx.client.fd),
+        },
+        download: H2Answer { respond: respond.clone(), timer: Deadline::new(cx.client.fd), stall, stalled: false },
+        gone,
+    };
+    let (outcome, buf) = forward::forward(cx, &mut stream, buf, &mut plan).await;
+    drop(buf);
+    if stream.download.stalled {
+        cx.core.metrics.downstream_error(DownstreamError::H2Stalled);
+    }
+    let (status, error) = match outcome {
+        Outcome::Whole { .. } => return,
+        // Nothing asks for an upgrade in HTTP/2.
+        Outcome::Tunnel { .. } | Outcome::Cut => return respond.reset(Reset::Internal),
+        Outcome::Gone => return respond.reset(Reset::Cancel),
+        Outcome::Upstream { status } => (status, None),
+        Outcome::Body { status, error } => (status, Some(error)),
+    };
+    if let Some(error) = error {
+        cx.core.metrics.downstream_error(error);
+    }
+    local::count(cx, &plan.counted, status);
+    let mut bytes = Vec::with_capacity(128);
+    encode::error(status, plan.reply, &cx.core.date(), &mut bytes);
+    if send(&respond, &bytes).await.is_err() {
+        cx.core.metrics.downstream_error(DownstreamError::Aborted);
+    }
+}
+
+/// A request's stream.
+struct H2<'g> {
+    upload: H2Body,
+    download: H2Answer,
+    gone: &'g Signal,
+}
+
+struct H2Body {
+    frames: Frames,
+    /// Bytes that are still to come, where the head has said how many.
+    declared: Option<u64>,
+    timer: Deadline,
+}
+
+struct Frames {
+    body: Body,
+    /// What came and did not fit.
+    ahead: Bytes,
+    ended: bool,
+}
+
+struct H2Answer {
+    respond: Respond,
+    timer: Deadline,
+    /// How long the client may give no credit.
+    stall: Duration,
+    stalled: bool,
+}
+
+impl Requester for H2<'_> {
+    type Upload = H2Body;
+    type Download = H2Answer;
+
+    fn first(&mut self, _buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
+        self.upload.declared = plan.length;
+        Ok(plan.head)
+    }
+
+    fn parts(&mut self) -> Parts<'_, H2Body, H2Answer> {
+        Parts { upload: &mut self.upload, download: &mut self.download, gone: Some(self.gone) }
+    }
+}
+
+impl Frames {
+    /// The next bytes, no more than `room`; none at the end.
+    fn poll_bytes(&mut self, room: usize, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Gone>> {
+        if self.ahead.is_empty() {
+            if self.ended {
+                return Poll::Ready(Ok(None));
+            }
+            match std::task::ready!(self.body.poll_data(task)) {
+                Some(Ok(bytes)) => {
+                    self.ended = self.body.is_end();
+                    self.ahead = bytes;
+                }
+                Some(Err(gone)) => return Poll::Ready(Err(gone)),
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(None));
+                }
+            }
+        }
+        let taken = room.min(self.ahead.len());
+        Poll::Ready(Ok(Some(self.ahead.split_to(taken))))
+    }
+}
+
+impl H2Body {
+    /// Waits for bytes and takes what has come with them, except for `spare` bytes of the room.
+    async fn gather(&mut self, buf: &mut Buf, spare: usize, idle: Duration, call_off: &Signal) -> Gathered {
+        let Self { frames, timer, .. } = self;
+        let by = rt::tick_after(idle);
+        let mut waits = false;
+        let gathered = poll_fn(|task| {
+            loop {
+                let room = buf.room().saturating_sub(spare);
+                if room == 0 {
+                    return Poll::Ready(Gathered::Bytes { end: false });
+                }
+                match frames.poll_bytes(room, task) {
+                    Poll::Ready(Ok(Some(bytes))) => {
+                        let fits = buf.push(&bytes);
+                        debug_assert!(fits, "no more than there is room for");
+                    }
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Gathered::Bytes { end: true }),
+                    Poll::Ready(Err(Gone)) => return Poll::Ready(Gathered::Fault(ClientFault::Cut)),
+                    Poll::Pending if !buf.is_empty() => return Poll::Ready(Gathered::Bytes { end: false }),
+                    Poll::Pending => {
+                        waits = true;
+                        if pin!(call_off.wait()).poll(task).is_ready() {
+                            return Poll::Ready(Gathered::CalledOff);
+                        }
+                        if passed(timer, by, task) {
+                            return Poll::Ready(Gathered::Fault(ClientFault::Late));
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+        })
+        .await;
+        if waits {
+            self.timer.disarm();
+        }
+        gathered
+    }
+
+    /// The trailer section, as lines.
+    async fn trailers(&mut self) -> Result<Vec<u8>, ClientFault> {
+        let mut lines = Vec::new();
+        let read = self.frames.body.trailers(|name, value| {
+            let passable = is_token(name) && !is_forbidden_trailer(name) && !value.iter().any(u8::is_ascii_control);
+            if passable && lines.len() + name.len() + value.len() < TRAILER_LIMIT {
+                for part in [name, b": ", value, CRLF] {
+                    lines.extend_from_slice(part);
+                }
+            }
+        });
+        read.await.map_err(|Gone| ClientFault::Cut)?;
+        Ok(lines)
+    }
+}
+
+enum Gathered {
+    Bytes { end: bool },
+    CalledOff,
+    Fault(ClientFault),
+}
+
+impl Upload for H2Body {
+    fn watch(&self) -> Watch<'_> {
+        Watch::None
+    }
+
+    async fn pull(&mut self, body: &mut RequestBody, buf: Buf, call_off: &Signal) -> (Pulled, Buf) {
+        let mut buf = ready_to_read(buf);
+        // Behind the last chunk come the trailers.
+        let spare = if body.chunked { TRAILER_LIMIT } else { 0 };
+        let end = match self.gather(&mut buf, spare, body.idle, call_off).await {
+            Gathered::Bytes { end } => end,
+            Gathered::CalledOff => return (Pulled::CalledOff, buf),
+            Gathered::Fault(fault) => return (Pulled::Fault(fault), buf),
+        };
+        let payload = buf.len();
+        if let Some(left) = &mut self.declared {
+            // The codec holds a body to its length; what goes on to a pooled connection is counted all the same.
+            match left.checked_sub(payload as u64) {
+                Some(now) if now == 0 || !end => *left = now,
+                _ => return (Pulled::Fault(ClientFault::BadBody), buf),
+            }
+        }
+        if body.chunked {
+            let trailers = match end {
+                true => self.trailers().await,
+                false => Ok(Vec::new()),
+            };
+            match trailers {
+                Ok(trailers) => buf = chunk(buf, end.then_some(&trailers)),
+                Err(fault) => return (Pulled::Fault(fault), buf),
+            }
+        }
+        if end {
+            body.decoder = BodyDecoder::none();
+        }
+        let window = buf.mark_end()..buf.mark_end();
+        (Pulled::Piece(Piece { len: buf.len(), rest: window, done: end, payload }), buf)
+    }
+
+    fn consumed(&mut self, payload: usize) {
+        self.frames.body.release(payload);
+    }
+}
+
+/// The window as a chunk, and behind it the end if there are trailers, even empty ones.
+fn chunk(mut buf: Buf, trailers: Option<&Vec<u8>>) -> Buf {
+    if !buf.is_empty() {
+        let mut header = [0; 18];
+        let header = chunk_header(buf.len(), &mut header);
+        let (start, end) = (buf.mark(), buf.mark_end());
+        let at = start - header.len();
+        let block = buf.block_mut();
+        block[at..start].copy_from_slice(header);
+        block[end..end + CRLF.len()].copy_from_slice(CRLF);
+        buf.set_window(at..end + CRLF.len());
+    }
+    if let Some(trailers) = trailers {
+        // `TAIL` bytes are always left, and those that were spared.
+        let (start, mut at) = (buf.mark(), buf.mark_end());
+        for part in [LAST_CHUNK, trailers, CRLF] {
+            buf.block_mut()[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        buf.set_window(start..at);
+    }
+    buf
+}
+
+impl H2Answer {
+    /// Waits for `sent` for as long as the client may give no credit.
+    async fn within(&mut self, sent: impl Future<Output = Result<(), Gone>>) -> io::Result<()> {
+        let by = rt::tick_after(self.stall);
+        let mut sent = pin!(sent);
+        let timer = &mut self.timer;
+        let mut waits = false;
+        let result = poll_fn(|task| match sent.as_mut().poll(task) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => {
+                waits = true;
+                if passed(timer, by, task) { Poll::Ready(None) } else { Poll::Pending }
+            }
+        })
+        .await;
+        if waits {
+            self.timer.disarm();
+        }
+        match result {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Gone)) => Err(io::ErrorKind::ConnectionReset.into()),
+            None => {
+                self.stalled = true;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+}
+
+fn gone(result: Result<(), Gone>) -> io::Result<()> {
+    result.map_err(|Gone| io::ErrorKind::ConnectionReset.into())
+}
+
+impl Download for H2Answer {
+    async fn interim(&mut self, mut buf: Buf, head: usize) -> (io::Result<()>, Buf) {
+        let sent = gone(self.respond.interim(&buf.data()[..head]));
+        buf.consume(head);
+        (sent, buf)
+    }
+
+    async fn piece(&mut self, mut buf: Buf, head: usize, piece: Piece, body: &BodyDecoder) -> (io::Result<()>, Buf) {
+        let Piece { rest, done, payload, .. } = piece;
+        let trailers = done && !body.trailers().is_empty();
+        let end = done && !trailers;
+        if head > 0
+            && let Err(error) = gone(self.respond.head(&buf.data()[..head], end && payload == 0))
+        {
+            return (Err(error), buf);
+        }
+        if payload > 0 {
+            // The block goes to the codec with its payload. What is left in it, the start of a chunk at most, does not.
+            let mut left = Buf::new(Class::Body);
+            let at = rest.start - buf.mark();
+            let fits = rest.is_empty() || left.push(&buf.data()[at..]);
+            debug_assert!(fits, "a block's rest fits a block");
+            let respond = self.respond.clone();
+            let sent = self.within(respond.data(buf, head..head + payload, end)).await;
+            if sent.is_err() || !trailers {
+                return (sent, left);
+            }
+            buf = left;
+        } else {
+            if end && head == 0 {
+                return (gone(self.respond.end()), buf);
+            }
+            buf.set_window(rest);
+        }
+        let sent = if trailers { gone(self.respond.trailers(body.trailers())) } else { Ok(()) };
+        (sent, buf)
+    }
+
+    async fn end(&mut self, _chunked: bool) -> io::Result<()> {
+        gone(self.respond.end())
+    }
+}
