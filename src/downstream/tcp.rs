@@ -1,7 +1,6 @@
 //! TCP routes: a connection is given to an endpoint and relayed.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_core::balance::key;
@@ -10,7 +9,7 @@ use ringway_core::model::{EndpointAddress, L4Listener, Target, WeightedTarget};
 use super::Conn;
 use crate::buffer::Buf;
 use crate::metrics::DownstreamError;
-use crate::relay::{self, End, Moved};
+use crate::relay::{self, End};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
 use crate::upstream::{self, Connected, Lease, Reuse};
@@ -20,21 +19,19 @@ use crate::worker::{Core, Generation};
 pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) {
     let generation = core.generation();
     let Some(found) = generation.socket(conn.socket) else { return down.reset() };
-    let metrics = Arc::clone(&generation.metrics.listeners[found.index][0]);
+    let open = generation.metrics.listeners[found.index][0].opened();
     let idle = found.shared.client.timeouts.stream_idle;
-    metrics.opened();
+    down.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
     let split = match &found.shared.kind {
         SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
             Some(Split { socket: found.index, number: 0, targets: split })
         }
         _ => None,
     };
-    let moved = Moved::default();
     let up = connect(&core, &generation, split, &conn).await;
     drop(generation);
-    pass(&core, &mut down, up, conn.first.take(), idle, &moved).await;
-    metrics.moved(moved.up.get(), moved.down.get());
-    metrics.closed();
+    pass(&core, &mut down, up, conn.first.take(), idle).await;
+    drop(open);
     // The registry forgets the descriptor before the stream closes it.
     drop(conn);
     drop(down);
@@ -55,18 +52,11 @@ pub(super) enum Upstream {
 
 /// Relays between a client and what was chosen for it; `first` holds bytes of the client's that were read already.
 /// What has no endpoint is reset: the API asks for an active rejection.
-pub(super) async fn pass(
-    core: &Core,
-    down: &mut Stream,
-    up: Option<Upstream>,
-    first: Option<Buf>,
-    idle: Duration,
-    moved: &Moved,
-) {
+pub(super) async fn pass(core: &Core, down: &mut Stream, up: Option<Upstream>, first: Option<Buf>, idle: Duration) {
     let end = match up {
-        Some(Upstream::Echo) => relay::echo(down, first, idle, moved).await,
+        Some(Upstream::Echo) => relay::echo(down, first, idle).await,
         Some(Upstream::Connected(lease, mut up)) => {
-            let end = relay::relay(down, &mut up, first, None, idle, moved).await;
+            let end = relay::relay(down, &mut up, first, None, idle).await;
             drop(lease);
             end
         }

@@ -16,7 +16,6 @@ use super::tcp::{self, Split};
 use super::{Conn, guarded, http1};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, ListenerMetrics};
-use crate::relay::Moved;
 use crate::rt::{self, HandshakeError, Stream, Tick};
 use crate::snapshot::SocketKind;
 use crate::snapshot::TlsKind;
@@ -77,20 +76,18 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
         }
         Some(Next::Relay { mut down, first, stream }) => {
             let SocketKind::Tls(tls) = &socket.shared.kind else { return down.reset() };
-            let listener = Arc::clone(&generation.metrics.listeners[socket.index][conn.listener]);
+            let open = generation.metrics.listeners[socket.index][conn.listener].opened();
+            down.count_for(open.listener(), first.as_ref().map_or(0, Buf::len));
             let idle = socket.shared.client.timeouts.stream_idle;
             let split = stream.map(|stream| Split {
                 socket: socket.index,
                 number: tls.split_number(stream),
                 targets: &tls.streams[stream].split,
             });
-            listener.opened();
-            let moved = Moved::default();
             let up = tcp::connect(&core, &generation, split, &conn).await;
             drop(generation);
-            Box::pin(tcp::pass(&core, &mut down, up, first, idle, &moved)).await;
-            listener.moved(moved.up.get(), moved.down.get());
-            listener.closed();
+            Box::pin(tcp::pass(&core, &mut down, up, first, idle)).await;
+            drop(open);
             drop(conn);
             drop(down);
         }

@@ -23,7 +23,7 @@ use ringway_core::flow::{FlowId, FlowTable};
 use ringway_core::model::{EndpointAddress, Target};
 use rustix::event::epoll;
 
-use crate::metrics::{BackendMetrics, DownstreamError, ListenerMetrics, UpstreamError};
+use crate::metrics::{BackendMetrics, DownstreamError, ListenerMetrics, Open, UpstreamError};
 use crate::rt::{self, Signal, Source, StreamCount, Tick};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys::{self, BATCH, Datagrams, Path};
@@ -60,6 +60,7 @@ struct Flow {
     lease: Lease,
     metrics: Arc<BackendMetrics>,
     _count: StreamCount,
+    _open: Open,
 }
 
 /// Where a datagram of a client without a flow goes.
@@ -182,16 +183,12 @@ async fn expire(listener: Rc<Listener>, over: Rc<Signal>) {
         let Some(then) = rt::now().checked_sub(idle) else { continue };
         let mut flows = listener.flows.borrow_mut();
         let before = flows.len();
-        while flows.expire(then).is_some() {
-            listener.metrics.closed();
-        }
+        while flows.expire(then).is_some() {}
         if flows.len() < before / 2 {
             flows.shrink();
         }
     }
-    while listener.flows.borrow_mut().evict().is_some() {
-        listener.metrics.closed();
-    }
+    while listener.flows.borrow_mut().evict().is_some() {}
 }
 
 impl Listener {
@@ -223,7 +220,7 @@ impl Listener {
         if let Some((id, range)) = run {
             self.send_on(id, batch, range);
         }
-        self.metrics.moved(bytes as u64, 0);
+        self.metrics.received(bytes);
     }
 
     fn send_on(&self, id: FlowId, batch: &Datagrams, range: Range<usize>) {
@@ -258,7 +255,6 @@ impl Listener {
     /// a balancer takes a dead endpoint for one that has nothing to do.
     fn turn_away(&self, id: FlowId) {
         let Some((path, flow)) = self.flows.borrow_mut().remove(id) else { return };
-        self.metrics.closed();
         let mut tried = Tried::default();
         tried.add(&flow.lease);
         drop(flow);
@@ -323,7 +319,13 @@ impl Listener {
         };
         lease.answered();
         let mut flows = self.flows.borrow_mut();
-        let flow = Flow { socket, lease, metrics: Arc::clone(metrics), _count: StreamCount::take() };
+        let flow = Flow {
+            socket,
+            lease,
+            metrics: Arc::clone(metrics),
+            _count: StreamCount::take(),
+            _open: self.metrics.opened(),
+        };
         let flow_id = flows.insert(path, flow, rt::now());
         let watched = flows.get(flow_id).map(|(_, flow)| sys::watch(self.set.fd(), &flow.socket, flow_id.to_bits()));
         if !matches!(watched, Some(Ok(()))) {
@@ -331,14 +333,12 @@ impl Listener {
             metrics.error(UpstreamError::NoResources);
             return None;
         }
-        self.metrics.opened();
         Some(Opened::Flow(flow_id))
     }
 
     fn evict(&self) {
         if self.flows.borrow_mut().evict().is_some() {
             self.core.metrics.downstream_error(DownstreamError::FlowEvicted);
-            self.metrics.closed();
         }
     }
 
@@ -388,6 +388,6 @@ impl Listener {
                 }
             }
         }
-        self.metrics.moved(0, bytes as u64);
+        self.metrics.sent(bytes);
     }
 }

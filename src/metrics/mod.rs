@@ -14,6 +14,8 @@ mod names;
 mod prometheus;
 mod registry;
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tls::Version;
@@ -171,20 +173,68 @@ impl ListenerMetrics {
         self.handshakes[version as usize][usize::from(resumed)].inc();
     }
 
-    /// A connection was accepted.
-    pub fn opened(&self) {
+    /// A connection was accepted, or a flow begun.
+    pub fn opened(self: &Arc<Self>) -> Open {
         self.connections.inc();
         self.active.inc();
+        Open(Arc::clone(self))
     }
 
-    /// It has ended.
-    pub fn closed(&self) {
-        self.active.dec();
+    /// Bytes have come from a client.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.bytes_in.add(bytes as u64);
     }
 
-    /// Bytes that were relayed from and to its client.
-    pub fn moved(&self, received: u64, sent: u64) {
-        self.bytes_in.add(received);
-        self.bytes_out.add(sent);
+    /// Bytes have gone to a client.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        self.bytes_out.add(bytes as u64);
+    }
+}
+
+/// A connection or flow that counts as active for as long as this lives, however it ends: a panic drops it as well.
+#[derive(Debug)]
+pub struct Open(Arc<ListenerMetrics>);
+
+impl Open {
+    /// Its listener's counters.
+    pub fn listener(&self) -> &Arc<ListenerMetrics> {
+        &self.0
+    }
+}
+
+impl Deref for Open {
+    type Target = ListenerMetrics;
+
+    fn deref(&self) -> &ListenerMetrics {
+        &self.0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_by_a_panic_too() {
+        let listener = Arc::new(ListenerMetrics::default());
+        let first = listener.opened();
+        let second = listener.opened();
+        assert_eq!(listener.active.get(), 2);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = second;
+            panic!("as a bug would");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(listener.active.get(), 1);
+        drop(first);
+        assert_eq!((listener.active.get(), listener.connections.get()), (0, 2));
     }
 }

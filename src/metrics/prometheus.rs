@@ -141,7 +141,11 @@ fn listeners(page: &mut Page, registry: &Registry) {
         let count: u64 = cores.iter().map(|core| core.active.get()).sum();
         page.sample("ringway_connections_active", &[("listener", listener)], count);
     }
-    page.family("ringway_bytes_total", "counter", "Bytes relayed for TCP connections and tunnels that have ended.");
+    page.family(
+        "ringway_bytes_total",
+        "counter",
+        "Bytes that came from clients and went to them: heads and bodies of HTTP, what TLS carries, datagrams.",
+    );
     for (listener, cores) in &all {
         let received: u64 = cores.iter().map(|core| core.bytes_in.get()).sum();
         let sent: u64 = cores.iter().map(|core| core.bytes_out.get()).sum();

@@ -39,15 +39,6 @@ pub enum End {
     Idle,
 }
 
-/// Bytes that passed, by where they went.
-#[derive(Debug, Default)]
-pub struct Moved {
-    /// From downstream to upstream.
-    pub up: Cell<u64>,
-    /// From upstream to downstream.
-    pub down: Cell<u64>,
-}
-
 /// What both directions of a connection share.
 struct Shared {
     last_activity: Cell<Tick>,
@@ -67,8 +58,7 @@ impl Shared {
         }
     }
 
-    fn moved(&self, count: &Cell<u64>, bytes: usize) {
-        count.set(count.get() + bytes as u64);
+    fn moved(&self) {
         self.last_activity.set(rt::now());
     }
 
@@ -85,29 +75,28 @@ pub async fn relay(
     from_down: Option<Buf>,
     from_up: Option<Buf>,
     idle: Duration,
-    moved: &Moved,
 ) -> End {
     let shared =
         Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [down.fd(), up.fd()] };
     down.wr.set_stall_timeout(idle);
     up.wr.set_stall_timeout(idle);
-    let upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, &shared, &moved.up));
-    let downwards = pin!(direction(&mut up.rd, &mut down.wr, from_up, &shared, &moved.down));
+    let upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, &shared));
+    let downwards = pin!(direction(&mut up.rd, &mut down.wr, from_up, &shared));
     rt::join(upwards, downwards).await;
     shared.ended.get().unwrap_or(End::Finished)
 }
 
 /// Sends a stream's bytes back to it until it ends: the built-in echo. `first` holds bytes that were read already.
-pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration, moved: &Moved) -> End {
+pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration) -> End {
     let shared =
         Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [stream.fd(), stream.fd()] };
     stream.wr.set_stall_timeout(idle);
-    direction(&mut stream.rd, &mut stream.wr, first, &shared, &moved.up).await;
+    direction(&mut stream.rd, &mut stream.wr, first, &shared).await;
     shared.ended.get().unwrap_or(End::Finished)
 }
 
-async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared, moved: &Cell<u64>) {
-    match run(rd, wr, first, shared, moved).await {
+async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared) {
+    match run(rd, wr, first, shared).await {
         Ok(()) => wr.finish().await,
         // Our own deadline, not the kernel's, which has a number: the peer has taken nothing for as long.
         Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
@@ -117,16 +106,10 @@ async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared:
     }
 }
 
-async fn run(
-    rd: &mut Reader,
-    wr: &mut Writer,
-    mut first: Option<Buf>,
-    shared: &Shared,
-    moved: &Cell<u64>,
-) -> io::Result<()> {
+async fn run(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared) -> io::Result<()> {
     loop {
         // What moves bytes is boxed and goes when they stop coming: an idle connection is a small task.
-        match Box::pin(busy(rd, wr, first.take(), shared, moved)).await? {
+        match Box::pin(busy(rd, wr, first.take(), shared)).await? {
             Busy::Ended => return Ok(()),
             Busy::Quiet => wait(rd, shared).await?,
         }
@@ -142,19 +125,13 @@ enum Busy {
 }
 
 /// Moves bytes for as long as they come, by copying or by splicing, whichever is cheaper for what comes.
-async fn busy(
-    rd: &mut Reader,
-    wr: &mut Writer,
-    mut first: Option<Buf>,
-    shared: &Shared,
-    moved: &Cell<u64>,
-) -> io::Result<Busy> {
+async fn busy(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared) -> io::Result<Busy> {
     let mut can_splice = rd.splice_fd().is_some() && wr.splice_fd().is_some();
     loop {
-        match copy(rd, wr, first.take(), shared, moved, can_splice).await? {
+        match copy(rd, wr, first.take(), shared, can_splice).await? {
             Copied::Ended => return Ok(Busy::Ended),
             Copied::Quiet => return Ok(Busy::Quiet),
-            Copied::Bulk => match splice::splice(rd, wr, u64::MAX, shared, moved).await? {
+            Copied::Bulk => match splice::splice(rd, wr, u64::MAX, shared).await? {
                 Spliced::Ended => return Ok(Busy::Ended),
                 Spliced::Quiet => return Ok(Busy::Quiet),
                 Spliced::Chatty | Spliced::Whole => {}
@@ -181,13 +158,12 @@ async fn copy(
     wr: &mut Writer,
     first: Option<Buf>,
     shared: &Shared,
-    moved: &Cell<u64>,
     can_splice: bool,
 ) -> io::Result<Copied> {
     let mut class = Class::Head;
     let mut in_a_row = 0;
     let mut held = match first {
-        Some(first) if !first.is_empty() => Some(send(wr, first, shared, moved).await?),
+        Some(first) if !first.is_empty() => Some(send(wr, first, shared).await?),
         _ => None,
     };
     loop {
@@ -199,7 +175,7 @@ async fn copy(
         if n == 0 {
             return Ok(Copied::Ended);
         }
-        let buf = send(wr, buf, shared, moved).await?;
+        let buf = send(wr, buf, shared).await?;
         in_a_row = if n >= room / 2 { in_a_row + n } else { 0 };
         if in_a_row >= BULK_AFTER && can_splice {
             return Ok(Copied::Bulk);
@@ -212,11 +188,11 @@ async fn copy(
     }
 }
 
-async fn send(wr: &mut Writer, buf: Buf, shared: &Shared, moved: &Cell<u64>) -> io::Result<Buf> {
+async fn send(wr: &mut Writer, buf: Buf, shared: &Shared) -> io::Result<Buf> {
     let len = buf.len();
     let (written, buf) = wr.write_all(buf, len).await;
     written?;
-    shared.moved(moved, len);
+    shared.moved();
     Ok(buf)
 }
 

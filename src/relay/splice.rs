@@ -4,7 +4,6 @@
 //! peer on its own core for every packet that leaves it asleep in between. So after each move the direction pauses for
 //! a moment, together with all others of its core, and lets bytes gather; the next move is larger.
 
-use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -43,13 +42,7 @@ pub(super) enum Spliced {
 
 /// Splices at most `left` bytes. An error is of either side, or `TimedOut` when the peer took nothing for the writer's
 /// stall timeout.
-pub(super) async fn splice(
-    rd: &mut Reader,
-    wr: &mut Writer,
-    mut left: u64,
-    shared: &Shared,
-    moved: &Cell<u64>,
-) -> io::Result<Spliced> {
+pub(super) async fn splice(rd: &mut Reader, wr: &mut Writer, mut left: u64, shared: &Shared) -> io::Result<Spliced> {
     let (Some(from), Some(to)) = (rd.splice_fd(), wr.splice_fd()) else { return Ok(Spliced::Refused) };
     let Some(mut pipe) = Lease::take() else { return Ok(Spliced::Refused) };
     let mut small = 0;
@@ -69,10 +62,12 @@ pub(super) async fn splice(
             Err(error) => return Err(error),
         };
         left -= filled as u64;
+        rd.count(filled);
         while pipe.held() > 0 {
             match pipe.drain(to) {
                 Ok(taken) => {
-                    shared.moved(moved, taken);
+                    shared.moved();
+                    wr.count(taken);
                     count_spliced(taken);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
@@ -18,6 +19,7 @@ use rustix::net::Shutdown;
 
 use super::deadline::{Deadline, Tick, tick_after};
 use crate::buffer::{Buf, Class, Drain, Fill};
+use crate::metrics::ListenerMetrics;
 use crate::sys::{self, PeerState};
 use crate::tls::{Session, Taken};
 
@@ -68,6 +70,7 @@ pub struct Reader {
     half: OwnedReadHalf<TcpStream>,
     fd: RawFd,
     tls: Option<Rc<RefCell<Session>>>,
+    meter: Option<Arc<ListenerMetrics>>,
 }
 
 /// The outgoing half.
@@ -78,6 +81,7 @@ pub struct Writer {
     fd: RawFd,
     stall: Option<Duration>,
     tls: Option<Rc<RefCell<Session>>>,
+    meter: Option<Arc<ListenerMetrics>>,
 }
 
 impl Stream {
@@ -89,8 +93,8 @@ impl Stream {
         let (rd, wr) = stream.into_split();
         OPEN.set(OPEN.get() + 1);
         Ok(Self {
-            rd: Reader { deadline: Deadline::new(fd), half: rd, fd, tls: None },
-            wr: Writer { deadline: Deadline::new(fd), half: wr, fd, stall: None, tls: None },
+            rd: Reader { deadline: Deadline::new(fd), half: rd, fd, tls: None, meter: None },
+            wr: Writer { deadline: Deadline::new(fd), half: wr, fd, stall: None, tls: None, meter: None },
         })
     }
 
@@ -107,6 +111,13 @@ impl Stream {
     /// Breaks the connection off by a reset; operations in flight complete with an error.
     pub fn reset(&self) {
         sys::reset(self.fd());
+    }
+
+    /// Counts a client's bytes from here on, without what TLS adds to them. `ahead` were read before.
+    pub fn count_for(&mut self, listener: &Arc<ListenerMetrics>, ahead: usize) {
+        listener.received(ahead);
+        self.rd.meter = Some(Arc::clone(listener));
+        self.wr.meter = Some(Arc::clone(listener));
     }
 
     /// The TLS session, when the stream is encrypted. Borrow it between suspension points only.
@@ -241,11 +252,23 @@ impl Reader {
     /// Reads into the room behind the buffer's window, of which there must be some: 0 is the end of the stream.
     /// Never drop it in flight.
     pub async fn read(&mut self, buf: Buf) -> (io::Result<usize>, Buf) {
-        if self.tls.is_some() {
+        let (read, buf) = if self.tls.is_some() {
             let (read, buf) = self.read_tls(buf, None).await;
-            return (read.map(Option::unwrap_or_default), buf);
+            (read.map(Option::unwrap_or_default), buf)
+        } else {
+            self.read_raw(buf).await
+        };
+        if let Ok(n) = read {
+            self.count(n);
         }
-        self.read_raw(buf).await
+        (read, buf)
+    }
+
+    /// Counts bytes that have come, where somebody wants to know. Reads do; what takes bytes past this half says so.
+    pub fn count(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.received(bytes);
+        }
     }
 
     /// What has arrived by now, without waiting; `None` when nothing has, and always on an encrypted stream, whose
@@ -256,6 +279,7 @@ impl Reader {
         }
         let read = sys::receive_now(self.fd, buf.room_mut())?;
         buf.filled(read.unwrap_or(0));
+        self.count(read.unwrap_or(0));
         Ok(read)
     }
 
@@ -273,10 +297,15 @@ impl Reader {
     /// As [`Reader::read`], but gives the buffer back with `None` when nothing has come until `quiet`, so that a
     /// connection that waits for long holds none. Never drop it in flight.
     pub async fn read_unless_quiet(&mut self, buf: Buf, quiet: Tick) -> (io::Result<Option<usize>>, Buf) {
-        if self.tls.is_some() {
-            return self.read_tls(buf, Some(quiet)).await;
+        let (read, buf) = if self.tls.is_some() {
+            self.read_tls(buf, Some(quiet)).await
+        } else {
+            self.read_raw_unless_quiet(buf, quiet).await
+        };
+        if let Ok(Some(n)) = read {
+            self.count(n);
         }
-        self.read_raw_unless_quiet(buf, quiet).await
+        (read, buf)
     }
 
     async fn read_raw_unless_quiet(&mut self, mut buf: Buf, quiet: Tick) -> (io::Result<Option<usize>>, Buf) {
@@ -398,9 +427,19 @@ impl Writer {
     /// Writes the first `len` bytes of the window and takes them off it; `TimedOut` when the peer took nothing for
     /// the stall timeout. Never drop it in flight.
     pub async fn write_all(&mut self, buf: Buf, len: usize) -> (io::Result<()>, Buf) {
-        match self.tls.clone() {
+        let before = buf.len();
+        let (written, buf) = match self.tls.clone() {
             None => self.write_raw(buf, len).await,
             Some(session) => self.write_tls(&session, buf, len).await,
+        };
+        self.count(before - buf.len());
+        (written, buf)
+    }
+
+    /// Counts bytes that have gone, where somebody wants to know. Writes do; what sends bytes past this half says so.
+    pub fn count(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.sent(bytes);
         }
     }
 

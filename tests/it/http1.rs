@@ -376,3 +376,24 @@ fn a_cut_answer_is_never_a_short_success() {
         proxy.expect_metric("ringway_upstream_errors_total", &["reason=\"eof\""], 1.0);
     }
 }
+
+#[test]
+fn every_byte_of_a_client_is_counted_as_it_passes() {
+    let origin = Origin::echo();
+    let proxy = Proxy::to(&origin.address);
+    let bytes = |direction: &str| proxy.metric("ringway_bytes_total", &[&format!("direction=\"{direction}\"")]);
+    let mut client = proxy.client();
+    let request = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n{}", "b".repeat(200_000));
+    client.send(&request);
+    assert_eq!(client.response().text(), "POST /x");
+    crate::support::eventually("the request is counted", || bytes("in") == request.len() as f64);
+    // A second connection reads all that comes, and so knows its length.
+    crate::support::eventually("the first answer is counted", || bytes("out") > 50.0);
+    let before = bytes("out");
+    let mut other = proxy.client();
+    other.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let answer = other.rest().unwrap();
+    crate::support::eventually("the second too", || bytes("out") - before == answer.len() as f64);
+    // The first one is still open.
+    proxy.expect_metric("ringway_connections_active", &[], 1.0);
+}

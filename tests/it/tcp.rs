@@ -126,6 +126,11 @@ fn the_built_in_echo_returns_bytes() {
     let mut client = proxy.client();
     client.send("hello");
     assert_eq!(client.raw(5), b"hello");
+    // Bytes are counted as they pass, not when the connection ends.
+    for direction in ["in", "out"] {
+        let label = format!("direction=\"{direction}\"");
+        crate::support::eventually("they are counted", || proxy.metric("ringway_bytes_total", &[&label]) == 5.0);
+    }
     client.finish();
     client.expect_close();
 }

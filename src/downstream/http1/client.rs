@@ -13,7 +13,7 @@ use super::io::{Filled, Watch, fill};
 use super::piece::{Piece, next_piece};
 use super::{After, Cx, local};
 use crate::buffer::{Buf, Class};
-use crate::relay::{self, Moved};
+use crate::relay;
 use crate::rt::{self, Reader, Signal, Stream, Writer};
 
 /// A client that has made a request.
@@ -160,13 +160,11 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, buf: Buf, mut plan: Plan
             (after, buf)
         }
         Outcome::Tunnel { mut up, from_up, lease } => {
-            let moved = Moved::default();
             let idle = cx.timeouts.get().stream_idle;
             drop(plan);
             let from_down = std::mem::replace(&mut buf, Buf::new(Class::Head));
-            Box::pin(relay::relay(down, &mut up, Some(from_down), Some(from_up), idle, &moved)).await;
+            Box::pin(relay::relay(down, &mut up, Some(from_down), Some(from_up), idle)).await;
             drop(lease);
-            cx.listener.moved(moved.up.get(), moved.down.get());
             (After::Close, buf)
         }
         Outcome::Upstream { status } => local::upstream_fault(cx, down, buf, status, &plan).await,

@@ -16,7 +16,6 @@ mod piece;
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ringway_core::http1::HeadScanner;
 use ringway_core::model::{ClientLimits, ClientTimeouts};
@@ -27,7 +26,7 @@ use super::tls::Secure;
 use super::{Client, Conn};
 use crate::buffer::{Buf, Class};
 use crate::http2::PREFACE;
-use crate::metrics::{DownstreamError, ListenerMetrics};
+use crate::metrics::{DownstreamError, Open};
 use crate::rt::{self, Stream, Tick};
 use crate::snapshot::SocketId;
 use crate::worker::{ConnGuard, ConnState, Core};
@@ -42,8 +41,8 @@ struct Cx {
     guard: ConnGuard,
     timeouts: Cell<ClientTimeouts>,
     limits: Cell<ClientLimits>,
-    /// Of the socket, in the generation that accepted the connection.
-    listener: Arc<ListenerMetrics>,
+    /// It counts as one of its listener's, in the generation that accepted it.
+    _open: Open,
     /// What TLS has shown of the client.
     secure: Option<Box<Secure>>,
     /// Bytes that were read ahead of the first request.
@@ -72,8 +71,8 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         return None;
     };
     let client = &socket.shared.client;
-    let listener = Arc::clone(&generation.metrics.listeners[socket.index][conn.listener]);
-    listener.opened();
+    let open = generation.metrics.listeners[socket.index][conn.listener].opened();
+    stream.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Rc::new(Cx {
         socket: conn.socket,
@@ -82,7 +81,7 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         guard: conn.guard,
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
-        listener,
+        _open: open,
         secure: conn.secure,
         first: Cell::new(conn.first),
         core,
@@ -91,7 +90,6 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         let mut fresh = true;
         if cx.secure.as_ref().is_some_and(|secure| secure.alpn.as_deref() == Some("h2")) {
             Box::pin(http2::serve(Rc::clone(&cx), stream, None)).await;
-            cx.listener.closed();
             return cx.guard.leave();
         }
         loop {
@@ -122,7 +120,6 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
             }
             cx.guard.set(ConnState::Busy);
         }
-        cx.listener.closed();
         // The registry forgets a descriptor before it is closed.
         cx.guard.leave();
     })
