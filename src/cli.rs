@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::admin::Address;
+use crate::explain::{Peer, Question, Url};
 use crate::xdp::engine::DEFAULT_DIRECTORY;
 
 /// An edge proxy and load balancer, configured by the Kubernetes Gateway API.
@@ -35,7 +36,7 @@ pub enum Command {
     /// Direct server return: what is forwarded, the flows, an end to it.
     #[command(subcommand)]
     Dsr(DsrCommand),
-    /// Say where a connection or request goes, and why. Served: tcp://IP:PORT and udp://IP:PORT with --from.
+    /// Say where a request or connection goes, and why, by the code that serves it.
     Explain(ExplainArgs),
 }
 
@@ -140,11 +141,40 @@ pub struct ExplainArgs {
     /// Ask the process at this address too: what is remembered, which servers are up.
     #[command(flatten)]
     pub admin: AdminArgs,
+    /// The request's method.
+    #[arg(short = 'X', long = "method", value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// A field of the request; may be repeated. `Host: NAME` replaces the URL's.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// The name in the TLS handshake. Default: the URL's host.
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
     /// The client.
-    #[arg(long, value_name = "IP:PORT")]
-    pub from: Option<SocketAddr>,
-    /// What it connects to.
-    pub url: String,
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub from: Option<Peer>,
+    /// What it connects to. Default: the URL's host, if it is an address, and its port.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub to: Option<Peer>,
+    /// The form of what is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// http://, https://, tcp://, tls:// or udp://, a host, a port if it is not the scheme's, a path.
+    pub url: Url,
+}
+
+impl ExplainArgs {
+    /// What is asked.
+    pub fn question(self) -> Question {
+        Question {
+            url: self.url,
+            method: self.method,
+            headers: self.header,
+            server_name: self.sni,
+            from: self.from,
+            to: self.to,
+        }
+    }
 }
 
 /// `ringway check`.

@@ -20,8 +20,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Failed at work.
 const FAILED: u8 = 1;
-/// Wrong usage.
-const USAGE: u8 = 2;
 /// Bad configuration (EX_USAGE).
 const BAD_CONFIG: u8 = 64;
 
@@ -38,7 +36,7 @@ fn main() -> ExitCode {
         Command::Dsr(DsrCommand::Status(args)) => dsr_status(&args),
         Command::Dsr(DsrCommand::Flows(args)) => dsr_flows(&args),
         Command::Dsr(DsrCommand::Detach(args)) => dsr_detach(&args),
-        Command::Explain(args) => explain(&args),
+        Command::Explain(args) => explain(args),
     }
 }
 
@@ -146,14 +144,7 @@ fn dsr_detach(args: &DetachArgs) -> ExitCode {
     }
 }
 
-fn explain(args: &ExplainArgs) -> ExitCode {
-    let subject = match explanation::Subject::parse(&args.url) {
-        Ok(subject) => subject,
-        Err(error) => {
-            term::print_error(&error);
-            return USAGE.into();
-        }
-    };
+fn explain(args: ExplainArgs) -> ExitCode {
     let loaded = load(&args.config, false);
     let Some(accepted) = &loaded.accepted else {
         term::print_diagnostics(&loaded);
@@ -169,10 +160,11 @@ fn explain(args: &ExplainArgs) -> ExitCode {
         }
         dsr
     });
-    let explanation::Subject::Stream(transport, address) = subject;
-    match explanation::stream(&accepted.model, transport, address, args.from, running.as_ref()) {
-        Ok(text) => {
-            term::print(&text);
+    let output = args.output;
+    let question = args.question();
+    match explanation::explain(&accepted.model, &question, running.as_ref()) {
+        Ok(found) => {
+            term::print_value(&found, output, explanation::render);
             ExitCode::SUCCESS
         }
         Err(error) => {

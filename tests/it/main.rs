@@ -19,6 +19,7 @@ mod backend_limits;
 mod bad_input;
 mod balance;
 mod config;
+mod explain;
 mod forwarding;
 mod http1;
 mod http2;

@@ -4,6 +4,7 @@
 //! repaired, and what goes on to the other side is written anew from what was understood.
 
 pub mod body;
+pub mod choose;
 pub mod encode;
 pub mod exchange;
 pub(crate) mod framing;

@@ -49,6 +49,23 @@ impl<T> HostMap<T> {
         self.any.as_ref().and_then(f)
     }
 
+    /// All values with their patterns, the most specific first.
+    pub fn by_precedence(&self) -> Vec<(HostPattern, &T)> {
+        let exact = self.exact.iter().map(|(name, value)| (HostPattern::Exact(name.clone()), value));
+        let wildcard = self.wildcard.iter().map(|(suffix, value)| (HostPattern::Wildcard(suffix.clone()), value));
+        let mut all: Vec<_> =
+            exact.chain(wildcard).chain(self.any.as_ref().map(|value| (HostPattern::Any, value))).collect();
+        all.sort_by_key(|(pattern, _)| {
+            let (rank, name) = match pattern {
+                HostPattern::Exact(name) => (0, name.clone()),
+                HostPattern::Wildcard(suffix) => (1, suffix.clone()),
+                HostPattern::Any => (2, String::new()),
+            };
+            (rank, usize::MAX - name.len(), name)
+        });
+        all
+    }
+
     /// All values, in no order.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.exact.values_mut().chain(self.wildcard.values_mut()).chain(&mut self.any)

@@ -13,6 +13,7 @@
 mod hosts;
 mod path;
 mod query;
+mod trace;
 mod tree;
 
 use crate::model::{
@@ -23,6 +24,7 @@ use tree::PathTree;
 pub use hosts::HostMap;
 pub use path::replace_path;
 pub use query::first as first_query_param;
+pub use trace::{CandidateSeen, Fate, ListenerSeen, Lost, PathCondition, Trace};
 
 /// Keys come from the configuration, and what the network asks for is only looked up, so that nobody can fill a bucket;
 /// a hash seeded per process is enough. A look-up in a table of 10,000 routes takes 1,152 instructions with it,
@@ -127,6 +129,8 @@ struct PathTable {
 #[derive(Debug, Clone)]
 struct Candidate {
     rule: RuleId,
+    /// Place among the matches of the rule.
+    match_index: usize,
     method: Option<Vec<u8>>,
     headers: Vec<HeaderMatch>,
     query: Vec<QueryMatch>,
@@ -141,9 +145,7 @@ impl Candidate {
     }
 
     fn matches<L: FieldLookup>(&self, request: &RequestKey<'_, L>) -> bool {
-        self.method.as_deref().is_none_or(|method| method == request.method)
-            && self.headers.iter().all(|wanted| header_matches(wanted, request.fields))
-            && self.query.iter().all(|wanted| query::matches(wanted, request.query))
+        self.fails(request).is_none()
     }
 }
 
@@ -196,10 +198,10 @@ impl RouteTable {
                     action: rule.action.clone(),
                     timeouts: rule.timeouts,
                 });
-                for condition in &rule.matches {
+                for (match_index, condition) in rule.matches.iter().enumerate() {
                     order += 1;
                     for hostname in &route.hostnames {
-                        hosts.entry(hostname, PathTable::default).insert(condition, id, order);
+                        hosts.entry(hostname, PathTable::default).insert(condition, id, match_index, order);
                     }
                 }
             }
@@ -226,9 +228,10 @@ impl RouteTable {
 }
 
 impl PathTable {
-    fn insert(&mut self, condition: &HttpMatch, rule: RuleId, order: usize) {
+    fn insert(&mut self, condition: &HttpMatch, rule: RuleId, match_index: usize, order: usize) {
         let candidate = Candidate {
             rule,
+            match_index,
             method: condition.method.as_ref().map(|method| method.as_bytes().to_vec()),
             headers: condition.headers.clone(),
             query: condition.query.clone(),

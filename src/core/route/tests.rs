@@ -91,13 +91,67 @@ fn find(table: &RouteTable, line: &str, fields: &[(&str, &str)]) -> Option<(u32,
         method: method.as_bytes(),
         fields: &fields,
     };
-    match table.find(&key) {
+    let found = match table.find(&key) {
         Found::Rule { rule, .. } => {
             let rule = &table.rules()[rule.index()];
             Some((rule.route.0, rule.rule_index))
         }
         Found::NoRule { .. } | Found::NoListener => None,
-    }
+    };
+    let trace = table.trace(&key);
+    let winners: Vec<_> = trace.candidates.iter().filter(|candidate| candidate.lost.is_none()).collect();
+    assert!(winners.len() < 2, "{line}: {winners:?}");
+    let traced = winners.first().map(|winner| {
+        let rule = &table.rules()[winner.rule.index()];
+        (rule.route.0, rule.rule_index)
+    });
+    assert_eq!(traced, found, "{line}: what is traced is not what is served: {trace:#?}");
+    found
+}
+
+#[test]
+fn a_trace_says_what_every_candidate_failed_by() {
+    let mut post = prefix("/a");
+    post.method = Some("POST".to_owned());
+    let mut versioned = prefix("/a");
+    versioned.headers = vec![header("version", "two")];
+    let mut asked = exact("/a/b");
+    asked.query = vec![query("q", "1")];
+    let routes = [(&["*.example.com"][..], vec![prefix("/"), post, versioned, asked, exact("/c"), regex("/x.*")])];
+    let other = [(&["other.org"][..], vec![prefix("/")])];
+    let all: Vec<_> = routes.into_iter().chain(other).collect();
+    let table = RouteTable::compile(&[listener("*", &all), listener("*.org", &all), listener("a.org", &all)]);
+    let fields = FieldList(Vec::new());
+    let key = RequestKey { host: "www.example.com", path: b"/a/b", query: None, method: b"GET", fields: &fields };
+    let trace = table.trace(&key);
+    let fates: Vec<_> = trace.listeners.iter().map(|seen| (seen.index, seen.fate)).collect();
+    assert_eq!(fates, [(2, Fate::OtherHost), (1, Fate::OtherHost), (0, Fate::Chosen)]);
+    let seen: Vec<_> = trace
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let rule = &table.rules()[candidate.rule.index()];
+            let lost = candidate.lost.map(|lost| match lost {
+                Lost::Header(wanted) => format!("header {}", wanted.name),
+                Lost::Query(wanted) => format!("query {}", wanted.name),
+                other => format!("{other:?}"),
+            });
+            (rule.rule_index, lost)
+        })
+        .collect();
+    let expected = [
+        (0, Some("Host")),
+        (3, Some("query q")),
+        (4, Some("Path")),
+        (5, Some("Path")),
+        (1, Some("Method")),
+        (2, Some("header version")),
+        (0, None),
+    ];
+    assert_eq!(seen, expected.map(|(rule, lost)| (rule, lost.map(str::to_owned))));
+    let key = RequestKey { host: "a.org", ..key };
+    let fates: Vec<_> = table.trace(&key).listeners.iter().map(|seen| (seen.index, seen.fate)).collect();
+    assert_eq!(fates, [(2, Fate::Chosen), (1, Fate::LessSpecific), (0, Fate::LessSpecific)]);
 }
 
 #[test]

@@ -63,6 +63,12 @@ impl<T> PathTree<T> {
         }
     }
 
+    /// Every prefix that has values, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &[T])> {
+        let filled = self.nodes.iter().filter(|node| !node.values.is_empty());
+        filled.map(|node| (node.prefix.as_str(), node.values.as_slice()))
+    }
+
     /// The prefixes of `path` by whole elements, the longest first, until `f` returns something.
     pub(super) fn find<'t, R>(&'t self, path: &[u8], mut f: impl FnMut(&'t str, &'t [T]) -> Option<R>) -> Option<R> {
         let mut at = 0;

@@ -8,12 +8,12 @@ use ringway_core::balance::key::{self, KeyedRequest};
 use ringway_core::http::{Method, Version};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
+use ringway_core::http1::choose::{self, Chosen, Unserved};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
 use ringway_core::model::{Action, BackendId, ClientPolicy, EndpointAddress, RouteId, Target};
-use ringway_core::route::{FieldLookup, Found, RequestKey};
 
 use super::piece::{self, TooLarge};
 use super::{Cx, echo};
@@ -84,18 +84,6 @@ pub(super) struct Plan {
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
     pub(super) expect_continue: bool,
-}
-
-struct Fields<'h, 'b>(&'h RequestHead<'b>);
-
-impl FieldLookup for Fields<'_, '_> {
-    fn values(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
-        for (found, value) in self.0.fields() {
-            if found.len() == name.len() && found.eq_ignore_ascii_case(name.as_bytes()) {
-                f(value);
-            }
-        }
-    }
 }
 
 /// Decides about the head at the front of `buf`, if it is whole.
@@ -177,15 +165,26 @@ fn weigh(
     let policy = &socket.shared.client;
     let started = Instant::now();
     let close = core.is_draining() && head.version != Version::Http2;
-    let limit = policy.limits.body_bytes.unwrap_or(u64::MAX);
     let mut local = Local { cx, head, reply: Reply::to(head, close), counted: None, started };
-    if matches!(head.body, Framing::Length(length) if length > limit) {
-        local.reply.close = true;
-        return local.error(413, Some(DownstreamError::BodyTooLarge));
-    }
-    if head.max_forwards == Some(0) {
-        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
-    }
+    let Chosen { id: rule, rule: compiled, matched } =
+        match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
+            Ok(chosen) => chosen,
+            Err(unserved) => {
+                let error = match unserved {
+                    Unserved::BodyTooLarge => {
+                        local.reply.close = true;
+                        DownstreamError::BodyTooLarge
+                    }
+                    Unserved::LastHop => {
+                        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
+                    }
+                    Unserved::Misdirected => DownstreamError::Misdirected,
+                    Unserved::NoRoute => DownstreamError::NoRoute,
+                };
+                return local.error(unserved.status(), Some(error));
+            }
+        };
+    local.counted = Some((generation, compiled.route));
     let mut id = [0; 36];
     let context = RequestContext {
         client: &cx.client_text,
@@ -195,27 +194,6 @@ fn weigh(
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
     };
-    let key = RequestKey {
-        host: &head.host,
-        path: &head.path,
-        query: head.query,
-        method: head.method_token,
-        fields: &Fields(head),
-    };
-    let found = http.table.find(&key);
-    if let (Some(secure), Found::Rule { listener, .. } | Found::NoRule { listener }) = (&cx.secure, &found)
-        && secure.listener != *listener
-    {
-        // The name in the handshake chose a listener, with its certificates and what it asks of clients; a request for
-        // another one's host must not pass it by (RFC 9110 section 15.5.20, Gateway API GEP-3567).
-        return local.error(421, Some(DownstreamError::Misdirected));
-    }
-    let (rule, matched) = match found {
-        Found::Rule { rule, matched, .. } => (rule, matched),
-        Found::NoRule { .. } | Found::NoListener => return local.error(404, Some(DownstreamError::NoRoute)),
-    };
-    let compiled = &http.table.rules()[rule.index()];
-    local.counted = Some((generation, compiled.route));
     let split = match &compiled.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
@@ -262,11 +240,11 @@ fn weigh(
         by: compiled.timeouts.request.map_or(Tick::MAX, rt::tick_after),
         backend_request: compiled.timeouts.backend_request,
         key: generation.shared.hash_key(id).and_then(|wanted| {
-            let request = KeyedRequest { path: &head.path, query: head.query, fields: &Fields(head) };
+            let request = KeyedRequest { path: &head.path, query: head.query, fields: head };
             key::of_request(wanted, &request, || cx.client.flow())
         }),
         reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
-        body_limit: limit,
+        body_limit: policy.limits.body_bytes.unwrap_or(u64::MAX),
         expect_continue: head.expect_continue,
         counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },
     };

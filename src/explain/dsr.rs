@@ -1,4 +1,4 @@
-//! `ringway explain`: where a connection goes, and why. Each scheme is a function from the model to lines of text.
+//! Flows that an XDP program forwards by direct server return.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -6,68 +6,39 @@ use std::net::SocketAddr;
 use ringway_core::balance::{Maglev, Member, TableSize};
 use ringway_core::dsr::{FlowKey, Hashing, SLOTS, Transport, hash, pick};
 use ringway_core::model::{DsrService, Model};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// What is asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// `tcp://IP:PORT` or `udp://IP:PORT`.
-    Stream(Transport, SocketAddr),
-}
+use super::{Question, transport};
 
-impl Subject {
-    /// Reads a URL.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("expected SCHEME://..., such as tcp://192.0.2.1:80")?;
-        let transport = match scheme {
-            "tcp" => Transport::Tcp,
-            "udp" => Transport::Udp,
-            other => return Err(format!("{other}:// is not explained yet: tcp:// and udp:// are")),
-        };
-        let address = rest.trim_end_matches('/').parse();
-        let address = address.map_err(|error| format!("\"{rest}\" is not IP:PORT: {error}"))?;
-        Ok(Self::Stream(transport, address))
-    }
-}
-
-/// Where a stream goes. `status` is the `dsr` part of a running process's status, if one was asked.
-pub fn stream(
-    model: &Model,
-    transport: Transport,
-    address: SocketAddr,
-    from: Option<SocketAddr>,
-    status: Option<&Value>,
-) -> Result<String, String> {
+/// Where a flow goes; `None` when its address and port are no service of direct server return. `status` is the `dsr` part
+/// of a running process's status, if one was asked.
+pub(super) fn explain(model: &Model, question: &Question, status: Option<&Value>) -> Result<Option<Value>, String> {
+    let (Some(ip), port) = question.destination() else { return Ok(None) };
+    let (address, transport) = (SocketAddr::new(ip, port), transport(question.url.scheme));
     let service = model.dsr.iter().find(|each| (each.vip, each.transport) == (address, transport));
-    let Some(service) = service else {
-        let socket = model.sockets.iter().find(|socket| {
-            socket.bind.port() == address.port()
-                && (socket.bind.ip() == address.ip() || socket.bind.ip().is_unspecified())
-        });
-        return match socket {
-            Some(socket) => Ok(format!("{address} is proxied: a listener is bound to {}\n", socket.bind)),
-            None => Err(format!("no listener serves {} {address}", transport.as_str())),
-        };
-    };
+    let Some(service) = service else { return Ok(None) };
     let mut out = format!(
         "{} {address} is listener {}, forwarded by direct server return at interface {}\n",
         transport.as_str(),
         service.name,
         service.interface
     );
-    let Some(client) = from else {
-        writeln!(out, "give --from IP:PORT to see which server a flow goes to").expect("writing to a string");
-        return Ok(out);
-    };
-    if client.is_ipv4() != address.is_ipv4() {
-        return Err("--from is of another address family than the URL".to_owned());
+    match question.from.and_then(|from| Some(SocketAddr::new(from.ip, from.port?))) {
+        None => {
+            writeln!(out, "give --from IP:PORT to see which server a flow goes to").expect("writing to a string");
+        }
+        Some(client) if client.is_ipv4() != address.is_ipv4() => {
+            return Err("--from is of another address family than the URL".to_owned());
+        }
+        Some(client) => match status.and_then(|status| remembered(status, client, address, transport)) {
+            Some(server) => {
+                writeln!(out, "the flow is in the flow table: it goes to {server}").expect("writing to a string");
+            }
+            None => new_flow(&mut out, service, client, status),
+        },
     }
-    if let Some(server) = status.and_then(|status| remembered(status, client, address, transport)) {
-        writeln!(out, "the flow is in the flow table: it goes to {server}").expect("writing to a string");
-        return Ok(out);
-    }
-    new_flow(&mut out, service, client, status);
-    Ok(out)
+    let lines: Vec<&str> = out.lines().collect();
+    Ok(Some(json!({ "url": question.url.to_string(), "listener": service.name, "explanation": lines })))
 }
 
 fn remembered(status: &Value, client: SocketAddr, vip: SocketAddr, transport: Transport) -> Option<String> {

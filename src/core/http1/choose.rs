@@ -1,0 +1,85 @@
+//! Which rule serves a request, or what it is answered instead. The data path and `ringway explain` both ask here, so
+//! that what is explained is what is done.
+
+use super::request::{Framing, RequestHead};
+use crate::model::ClientLimits;
+use crate::route::{CompiledRule, FieldLookup, Found, Matched, RequestKey, RouteTable, RuleId};
+
+/// The rule that serves a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'t> {
+    /// Its number in the table.
+    pub id: RuleId,
+    /// What it does.
+    pub rule: &'t CompiledRule,
+    /// Which kind of path condition held.
+    pub matched: Matched<'t>,
+}
+
+/// Why no rule serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// Its body is longer than the limit.
+    BodyTooLarge,
+    /// Max-Forwards is used up: it is answered here (RFC 9110 section 7.6.2).
+    LastHop,
+    /// The name in the TLS handshake chose another listener than its host does (RFC 9110 section 15.5.20, Gateway API
+    /// GEP-3567): one listener's certificates and demands on clients must not be passed by through another's.
+    Misdirected,
+    /// No listener takes its host, or no rule of the listener takes it.
+    NoRoute,
+}
+
+impl Unserved {
+    /// The status that answers it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BodyTooLarge => 413,
+            Self::LastHop => 200,
+            Self::Misdirected => 421,
+            Self::NoRoute => 404,
+        }
+    }
+}
+
+impl FieldLookup for RequestHead<'_> {
+    fn values(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
+        for (found, value) in self.fields() {
+            if found.len() == name.len() && found.eq_ignore_ascii_case(name.as_bytes()) {
+                f(value);
+            }
+        }
+    }
+}
+
+/// What a request is matched by.
+pub fn key<'h, 'b>(head: &'h RequestHead<'b>) -> RequestKey<'h, RequestHead<'b>> {
+    RequestKey { host: &head.host, path: &head.path, query: head.query, method: head.method_token, fields: head }
+}
+
+/// The rule that serves a request. `shaken` is the listener that a TLS handshake chose.
+pub fn choose<'t>(
+    table: &'t RouteTable,
+    head: &RequestHead<'_>,
+    limits: &ClientLimits,
+    shaken: Option<usize>,
+) -> Result<Chosen<'t>, Unserved> {
+    if let (Framing::Length(length), Some(limit)) = (head.body, limits.body_bytes)
+        && length > limit
+    {
+        return Err(Unserved::BodyTooLarge);
+    }
+    if head.max_forwards == Some(0) {
+        return Err(Unserved::LastHop);
+    }
+    let found = table.find(&key(head));
+    if let (Some(shaken), Found::Rule { listener, .. } | Found::NoRule { listener }) = (shaken, &found)
+        && shaken != *listener
+    {
+        return Err(Unserved::Misdirected);
+    }
+    match found {
+        Found::Rule { rule, matched, .. } => Ok(Chosen { id: rule, rule: &table.rules()[rule.index()], matched }),
+        Found::NoRule { .. } | Found::NoListener => Err(Unserved::NoRoute),
+    }
+}

@@ -1,0 +1,282 @@
+//! Requests.
+
+use ringway_core::balance::key::{self, Flow, KeyedRequest};
+use ringway_core::http::Date;
+use ringway_core::http1::FieldStorage;
+use ringway_core::http1::choose::{self, Chosen, Unserved};
+use ringway_core::http1::encode::{self, Reply, RequestContext};
+use ringway_core::http1::request::{self, RequestHead};
+use ringway_core::model::{Action, Filters, HeaderModifier, ValueMatch, WeightedTarget};
+use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
+use serde_json::{Map, Value, json};
+
+use super::{Scheme, World, backends, certain_failure};
+
+/// Stands for a client that nobody has named (RFC 5737).
+const SOMEBODY: &str = "192.0.2.1";
+/// Stands for the identity that every request gets.
+const REQUEST_ID: &str = "(a random UUID)";
+
+/// Puts down what becomes of the request. `shaken` is the listener that the TLS handshake chose.
+pub(super) fn explain(
+    world: &World<'_>,
+    table: &RouteTable,
+    listeners: &[String],
+    shaken: Option<usize>,
+    out: &mut Value,
+) {
+    let policy = &world.socket.client;
+    let bytes = head_bytes(world);
+    out["request"] = lines(&bytes);
+    let mut storage = FieldStorage::new();
+    let head = match request::parse_request(&bytes, &mut storage, &policy.limits) {
+        Ok(Some(head)) => head,
+        Ok(None) => {
+            out["outcome"] = json!({ "answer": 408, "reason": "the head is not whole" });
+            return;
+        }
+        Err(error) => {
+            out["outcome"] = json!({ "answer": error.status(), "reason": error.reason() });
+            return;
+        }
+    };
+    out["matchedAs"] = json!({
+        "host": head.host,
+        "path": String::from_utf8_lossy(&head.path),
+        "query": head.query.map(String::from_utf8_lossy),
+        "method": String::from_utf8_lossy(head.method_token),
+    });
+    considered(world, table, listeners, &head, out);
+    match choose::choose(table, &head, &policy.limits, shaken) {
+        Ok(chosen) => served(world, &head, &chosen, out),
+        Err(unserved) => {
+            let reason = match unserved {
+                Unserved::BodyTooLarge => "the body is longer than the limit",
+                Unserved::LastHop => "Max-Forwards is used up",
+                Unserved::Misdirected => "the name in the TLS handshake chose another listener than the request's host",
+                Unserved::NoRoute => "no rule of the listener takes it",
+            };
+            out["outcome"] = json!({ "answer": unserved.status(), "reason": reason });
+        }
+    }
+}
+
+/// The head as a client would send it.
+fn head_bytes(world: &World<'_>) -> Vec<u8> {
+    let question = world.question;
+    let mut head = format!("{} {} HTTP/1.1\r\n", question.method, question.url.target);
+    let is_host = |field: &&String| field.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("host"));
+    if !question.headers.iter().any(|field| is_host(&field)) {
+        head += &format!("Host: {}\r\n", question.url.authority);
+    }
+    for field in &question.headers {
+        head += &format!("{field}\r\n");
+    }
+    (head + "\r\n").into_bytes()
+}
+
+/// The lines of a head.
+fn lines(head: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(head);
+    text.split("\r\n").filter(|line| !line.is_empty()).map(|line| json!(line)).collect()
+}
+
+/// Listeners and candidates.
+fn considered(world: &World<'_>, table: &RouteTable, names: &[String], head: &RequestHead<'_>, out: &mut Value) {
+    let trace = table.trace(&choose::key(head));
+    let listeners = trace.listeners.iter().map(|seen| {
+        let result = match seen.fate {
+            Fate::Chosen => "chosen",
+            Fate::LessSpecific => "a more specific hostname takes it",
+            Fate::OtherHost => "another host",
+        };
+        json!({ "name": names[seen.index], "hostname": seen.hostname.to_string(), "result": result })
+    });
+    out["listeners"] = listeners.collect();
+    let candidates = trace.candidates.iter().map(|seen| candidate(world, table, head, seen));
+    out["candidates"] = candidates.collect();
+}
+
+fn candidate(world: &World<'_>, table: &RouteTable, head: &RequestHead<'_>, seen: &CandidateSeen<'_>) -> Value {
+    let rule = &table.rules()[seen.rule.index()];
+    let mut conditions = vec![match seen.path {
+        PathCondition::Exact(path) => format!("path is {}", String::from_utf8_lossy(path)),
+        PathCondition::Regex(pattern) => format!("path matches {pattern}"),
+        PathCondition::Prefix("") => "any path".to_owned(),
+        PathCondition::Prefix(prefix) => format!("path under {prefix}"),
+    }];
+    conditions.extend(seen.method.map(|method| format!("method {}", String::from_utf8_lossy(method))));
+    conditions
+        .extend(seen.headers.iter().map(|wanted| format!("header {} {}", wanted.name, wanted_value(&wanted.value))));
+    conditions.extend(seen.query.iter().map(|wanted| format!("query {} {}", wanted.name, wanted_value(&wanted.value))));
+    json!({
+        "rule": rule_name(world, rule),
+        "match": seen.match_index,
+        "hostname": seen.hostname.to_string(),
+        "conditions": conditions.join(", "),
+        "lost": seen.lost.map(|lost| why(head, seen, lost)),
+    })
+}
+
+/// `HTTPRoute/namespace/name rules[0]`.
+fn rule_name(world: &World<'_>, rule: &CompiledRule) -> String {
+    format!("{} rules[{}]", world.snapshot.routes[rule.route.0 as usize], rule.rule_index)
+}
+
+fn wanted_value(value: &ValueMatch) -> String {
+    match value {
+        ValueMatch::Exact(text) => format!("is \"{text}\""),
+        ValueMatch::Regex(pattern) => format!("matches {}", pattern.as_str()),
+    }
+}
+
+fn why(head: &RequestHead<'_>, seen: &CandidateSeen<'_>, lost: Lost<'_>) -> String {
+    let found = |values: Vec<String>| match values.as_slice() {
+        [] => "there is none".to_owned(),
+        values => format!("it is \"{}\"", values.join(",")),
+    };
+    match lost {
+        Lost::Host => format!("hostname: {} does not take {}", seen.hostname, head.host),
+        Lost::Path => "path".to_owned(),
+        Lost::Method => format!("method: it is {}", String::from_utf8_lossy(head.method_token)),
+        Lost::Header(wanted) => {
+            let mut values = Vec::new();
+            head.values(&wanted.name, &mut |value| values.push(String::from_utf8_lossy(value).into_owned()));
+            format!("header {}: {}", wanted.name, found(values))
+        }
+        Lost::Query(wanted) => {
+            let first =
+                head.query.and_then(|query| ringway_core::route::first_query_param(query, wanted.name.as_bytes()));
+            let first = first.map(|value| String::from_utf8_lossy(&value).into_owned());
+            format!("query {}: {}", wanted.name, found(first.into_iter().collect()))
+        }
+        Lost::Outranked => "one above takes it".to_owned(),
+    }
+}
+
+/// What the rule does.
+fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &mut Value) {
+    let policy = &world.socket.client;
+    let from = world.question.from;
+    let client = from.map_or_else(|| SOMEBODY.to_owned(), |from| from.ip.to_string());
+    let context = RequestContext {
+        client: &client,
+        scheme: if world.question.url.scheme == Scheme::Https { "https" } else { "http" },
+        trusted: from.is_some_and(|from| policy.trusted.iter().any(|net| net.contains(&from.ip))),
+        policy,
+        request_id: REQUEST_ID,
+        client_certificate: None,
+    };
+    let rule = chosen.rule;
+    out["rule"] = json!(rule_name(world, rule));
+    match &rule.action {
+        Action::Fail(status) => {
+            let reason = "the rule has no backendRefs, or a filter that cannot be honoured: `ringway check` says which";
+            out["outcome"] = json!({ "answer": status, "reason": reason });
+        }
+        Action::Redirect(redirect) => {
+            let mut answer = Vec::new();
+            let reply = Reply::to(head, false);
+            encode::redirect(head, redirect, chosen.matched, context.scheme, reply, &Date::at(0), &mut answer);
+            let text = String::from_utf8_lossy(&answer);
+            let location = text.split("\r\n").find_map(|line| line.strip_prefix("location: "));
+            out["outcome"] = json!({ "answer": redirect.status, "reason": "RequestRedirect", "location": location });
+        }
+        Action::Forward(split) => {
+            let steps = Steps { head, chosen, context: &context };
+            out["filters"] = steps.all();
+            out["backends"] = forwarded(world, head, split);
+            match certain_failure(world, split) {
+                Some(failure) => {
+                    let status = if failure == super::Failure::Invalid { 500 } else { 503 };
+                    out["outcome"] = json!({ "answer": status, "reason": failure.why() });
+                }
+                None => {
+                    out["outcome"] = json!({ "forward": true });
+                    out["upstreamRequest"] = lines(&steps.head(&rule.filters));
+                }
+            }
+            out["timeouts"] = json!({
+                "request": rule.timeouts.request.map(|limit| format!("{limit:?}")),
+                "backendRequest": rule.timeouts.backend_request.map(|limit| format!("{limit:?}")),
+            });
+        }
+    }
+}
+
+fn forwarded(world: &World<'_>, head: &RequestHead<'_>, split: &[WeightedTarget]) -> Value {
+    backends(world, split, |wanted| {
+        let request = KeyedRequest { path: &head.path, query: head.query, fields: head };
+        let flow = world.flow(key::TCP);
+        // Without a client there is nothing to hash of it.
+        if flow.is_none()
+            && matches!(wanted, ringway_core::model::HashKey::SourceIp | ringway_core::model::HashKey::FiveTuple)
+        {
+            return None;
+        }
+        let nobody = || Flow { source: world.socket.bind, destination: world.socket.bind, protocol: key::TCP };
+        key::of_request(wanted, &request, || flow.unwrap_or_else(nobody))
+    })
+}
+
+/// Filters at work, one after the other.
+struct Steps<'s> {
+    head: &'s RequestHead<'s>,
+    chosen: &'s Chosen<'s>,
+    context: &'s RequestContext<'s>,
+}
+
+impl Steps<'_> {
+    fn head(&self, filters: &Filters) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::request(self.head, filters, self.chosen.matched, self.context, &mut out);
+        out
+    }
+
+    /// Each filter with the lines of the head that it takes away and puts there.
+    fn all(&self) -> Value {
+        // Every filter is named here, so that none can be forgotten.
+        let Filters { request_headers, response_headers, rewrite } = &self.chosen.rule.filters;
+        let mut steps = Vec::new();
+        let mut so_far = Filters::default();
+        let mut step = |name: &str, filters: &Filters| {
+            let (before, after) = (lines(&self.head(&so_far)), lines(&self.head(filters)));
+            let only = |these: &Value, others: &Value| -> Vec<Value> {
+                let others = others.as_array().map(Vec::as_slice).unwrap_or_default();
+                these.as_array().into_iter().flatten().filter(|line| !others.contains(line)).cloned().collect()
+            };
+            steps.push(json!({ "filter": name, "removed": only(&before, &after), "added": only(&after, &before) }));
+            so_far = filters.clone();
+        };
+        if rewrite.is_some() {
+            step("URLRewrite", &Filters { rewrite: rewrite.clone(), ..Filters::default() });
+        }
+        if !request_headers.is_empty() {
+            let rewrite = rewrite.clone();
+            step(
+                "RequestHeaderModifier",
+                &Filters { rewrite, request_headers: request_headers.clone(), ..Filters::default() },
+            );
+        }
+        if !response_headers.is_empty() {
+            steps.push(json!({ "filter": "ResponseHeaderModifier", "response": modifier(response_headers) }));
+        }
+        steps.into()
+    }
+}
+
+fn modifier(found: &HeaderModifier) -> Value {
+    let mut out = Map::new();
+    let pairs =
+        |list: &[(String, String)]| list.iter().map(|(name, value)| json!(format!("{name}: {value}"))).collect();
+    if !found.set.is_empty() {
+        out.insert("set".into(), pairs(&found.set));
+    }
+    if !found.add.is_empty() {
+        out.insert("add".into(), pairs(&found.add));
+    }
+    if !found.remove.is_empty() {
+        out.insert("remove".into(), json!(found.remove));
+    }
+    Value::Object(out)
+}
