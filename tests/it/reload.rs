@@ -1,5 +1,6 @@
 //! Reloads: what changes, what stays, and what a bad file does.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Proxy, config, gateway};
+use crate::support::proxy::{Directory, Options, Proxy, config, gateway};
 
 #[test]
 fn reloads_under_load_fail_no_request() {
@@ -59,6 +60,50 @@ fn files_are_watched() {
     assert_eq!(client.get("/").text(), "one");
     proxy.write_config(&config(&[&two.address], ""));
     eventually("the new file is served", || client.get("/").text() == "two");
+}
+
+#[test]
+fn directories_are_watched_with_what_is_made_in_them() {
+    let origin = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none".to_vec());
+    let tree = Directory::new();
+    let arguments = vec!["--config".to_owned(), tree.0.display().to_string()];
+    let no_routes = gateway("  - {name: web, port: 8080, protocol: HTTP}\n");
+    let proxy = Proxy::with(&no_routes, &Options { arguments, ..Options::default() });
+    assert_eq!(proxy.client().get("/").status, 404);
+    let (_, routes) =
+        config(&[&origin.address], "").split_once("---\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let below = tree.0.join("team/site");
+    std::fs::create_dir_all(&below).unwrap();
+    std::fs::write(below.join("routes.yaml"), routes).unwrap();
+    eventually("the new file is served", || proxy.client().get("/").status == 200);
+    std::fs::remove_file(below.join("routes.yaml")).unwrap();
+    eventually("the file's routes are gone", || proxy.client().get("/").status == 404);
+}
+
+#[test]
+fn who_reads_or_logs_beside_the_configuration_wakes_nobody() {
+    let origin = Origin::echo();
+    let proxy = Proxy::to(&origin.address);
+    let wakes = || thread_switches(&proxy, "watch");
+    let file = proxy.directory.0.join("config.yaml");
+    let mut log = std::fs::File::create(proxy.directory.0.join("other.log")).unwrap();
+    let before = wakes();
+    for _ in 0..500 {
+        std::fs::read(&file).unwrap();
+        writeln!(log, "a line").unwrap();
+    }
+    assert!(wakes() - before < 50, "{} wake-ups for 500 reads and writes", wakes() - before);
+}
+
+/// How often a thread of the proxy has waited.
+fn thread_switches(proxy: &Proxy, name: &str) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.child.id())).unwrap();
+    let status = tasks
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+        .find(|status| status.starts_with(&format!("Name:\t{name}\n")))
+        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
