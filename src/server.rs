@@ -59,8 +59,6 @@ pub struct Options {
     pub admin: Vec<Address>,
     /// Where direct server return pins what outlives the process.
     pub bpf_directory: PathBuf,
-    /// End direct server return after a drain.
-    pub dsr_detach_on_stop: bool,
     /// Keys of session tickets; none: random ones.
     pub tls_ticket_keys: Option<PathBuf>,
     /// Where secrets of TLS connections are written; none: nowhere.
@@ -162,11 +160,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         watcher,
     };
     server.announce();
-    server.serve()?;
-    if options.dsr_detach_on_stop {
-        server.forwarding.end().map_err(|error| RunError::Failed(format!("direct server return: {error}")))?;
-    }
-    Ok(())
+    server.serve()
 }
 
 struct Server {
@@ -207,7 +201,7 @@ impl Server {
             let protocol = socket.kind.protocol();
             tracing::info!(address = %socket.bind, protocol, "listening");
         }
-        if self.generations.current().sockets.is_empty() && !self.forwarding.is_running() {
+        if self.generations.current().sockets.is_empty() {
             tracing::warn!("the configuration has no listener that is served");
         }
         let workers = self.workers.count();

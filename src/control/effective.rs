@@ -9,7 +9,7 @@ use ringway_core::health::Probe;
 use ringway_core::model::{
     Action, Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HeaderModifier, HttpListener, HttpMatch,
     HttpRoute, HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader,
-    Redirect, RedirectPort, Socket, Target, ValueMatch, WeightedTarget,
+    Redirect, RedirectPort, Socket, Target, UpstreamHttp, ValueMatch, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 
@@ -294,6 +294,15 @@ fn backend(found: &Backend) -> Value {
     });
     if let Some(upstream) = &connection.tls {
         out["tls"] = tls::upstream(upstream);
+    }
+    if connection.http != UpstreamHttp::Http1 {
+        let wanted = &connection.http2;
+        out["http2"] = json!({
+            "negotiated": connection.http == UpstreamHttp::Negotiated,
+            "maxConcurrentStreams": wanted.max_streams,
+            "keepAliveInterval": duration(wanted.ping_interval),
+            "keepAliveTimeout": duration(wanted.ping_timeout),
+        });
     }
     if let Some(policy) = &found.policy {
         out["policy"] = json!(policy);

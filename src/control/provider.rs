@@ -119,19 +119,15 @@ impl Resolve for SystemResolver {
     fn on_link(&mut self, interface: &str, ip: IpAddr) -> OnLink {
         let Ok(mut netlink) = Netlink::open() else { return OnLink::Unknown };
         match netlink.interfaces() {
-            Ok(all) => match all.iter().find(|each| each.name == interface) {
-                None => return OnLink::NoInterface,
-                // Its routes are not there either, or lead astray.
-                Some(found) if !found.running => return OnLink::Unknown,
-                Some(_) => {}
-            },
+            Ok(all) if all.iter().all(|each| each.name != interface) => return OnLink::NoInterface,
+            Ok(_) => {}
             Err(_) => return OnLink::Unknown,
         }
         match netlink.route(ip) {
             Ok(route) if route.local => OnLink::Local,
             Ok(route) if route.gateway => OnLink::Router,
             Ok(_) => OnLink::Yes,
-            Err(_) => OnLink::Unknown,
+            Err(_) => OnLink::Router,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::metrics::DownstreamError;
 use crate::relay::{self, End};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
-use crate::upstream::{self, Connected, Lease, Reuse};
+use crate::upstream::{self, Connected, Lease, Link, Reuse};
 use crate::worker::{Core, Generation};
 
 /// Serves one connection.
@@ -92,8 +92,8 @@ pub(super) async fn connect(
     let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &conn.client.flow()));
     let header = generation.shared.proxy_header(id).map(|wanted| conn.header(wanted, || core.random()));
     let connected =
-        upstream::connect(generation.dial(id, key, header.as_deref(), Reuse::Never, Tick::MAX)).await.ok()?;
-    let Connected { mut lease, stream, .. } = connected;
+        upstream::connect(generation.dial(id, key, header.as_deref(), Reuse::Never, false, Tick::MAX)).await.ok()?;
+    let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };
     lease.answered();
     Some(Upstream::Connected(lease, stream))
 }

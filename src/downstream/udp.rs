@@ -285,7 +285,7 @@ impl Listener {
         // An IPv4 client of a dual-stack socket is the same as one of an IPv4 socket.
         let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
         let ends = key::Flow { source: plain(path.peer), destination: plain(local), protocol: key::UDP };
-        let dial = generation.dial(id, None, None, Reuse::Never, Tick::MAX);
+        let dial = generation.dial(id, None, None, Reuse::Never, false, Tick::MAX);
         let hash = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &ends));
         let Some(mut lease) = dial.backend.pick(hash, dial.table, tried) else {
             if tried.count() == 0 {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use ringway_core::http::{is_forbidden_trailer, is_token};
 use ringway_core::http2::request::Pseudo;
 
 use crate::buffer::Buf;
@@ -55,12 +56,22 @@ impl Head {
 
 /// A request's body. What it gives counts against the peer's windows until it is released.
 #[derive(Debug)]
-pub struct Body(RecvStream);
+pub struct Body(pub(super) RecvStream);
 
 impl Body {
     /// The next bytes; `None` at the end.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Gone>>> {
         self.0.poll_data(cx).map_err(|_reset| Gone)
+    }
+
+    /// The trailer fields behind the last bytes, as lines.
+    pub fn poll_trailer_lines(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, Gone>> {
+        let trailers = ready!(self.0.poll_trailers(cx)).map_err(|_reset| Gone)?;
+        let mut lines = Vec::new();
+        for (name, value) in trailers.iter().flatten() {
+            put_trailer(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+        }
+        Poll::Ready(Ok(lines))
     }
 
     /// Whether nothing more will come.
@@ -75,20 +86,32 @@ impl Body {
         debug_assert!(released.is_ok(), "no more than was received");
     }
 
-    /// The trailer fields behind the last bytes.
-    pub async fn trailers(&mut self, mut f: impl FnMut(&[u8], &[u8])) -> Result<(), Gone> {
-        let trailers = poll_fn(|cx| self.0.poll_trailers(cx)).await.map_err(|_reset| Gone)?;
-        for (name, value) in trailers.iter().flatten() {
-            f(name.as_str().as_bytes(), value.as_bytes());
+    /// The trailer fields behind the last bytes, as lines.
+    pub async fn trailer_lines(&mut self) -> Result<Vec<u8>, Gone> {
+        poll_fn(|cx| self.poll_trailer_lines(cx)).await
+    }
+}
+
+/// Bytes of a trailer section.
+pub const TRAILER_LIMIT: usize = 8 << 10;
+
+/// Trailers that must not or cannot be passed on are left out, as are those over the limit.
+fn put_trailer(lines: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let passable = is_token(name) && !is_forbidden_trailer(name) && !value.iter().any(u8::is_ascii_control);
+    if passable && lines.len() + name.len() + value.len() + 4 < TRAILER_LIMIT {
+        for part in [name, b": ", value, b"\r\n"] {
+            lines.extend_from_slice(part);
         }
-        Ok(())
     }
 }
 
 /// Bytes of an answer on their way: copied where they are few, and otherwise a part of the block they were read into.
 #[derive(Debug)]
-pub(super) enum Chunk {
+#[allow(unnameable_types, reason = "what the codec carries; nobody else names it")]
+pub enum Chunk {
+    /// A copy.
     Few(Bytes),
+    /// A part of a block.
     Part(Rc<Buf>, Range<usize>),
 }
 
@@ -150,68 +173,6 @@ impl Respond {
         Ok(())
     }
 
-    /// Sends `range` of a buffer's window as far as the peer has given credit, and waits where it has not. At most as
-    /// much as `server::SEND_BUFFER` is on its way to the stream's connection at a time.
-    pub async fn data(&self, buf: Buf, range: Range<usize>, end: bool) -> Result<(), Gone> {
-        let few = range.len() <= FEW;
-        let whole = if few {
-            Whole::Few(Bytes::copy_from_slice(&buf.data()[range.clone()]))
-        } else {
-            Whole::Block(Rc::new(buf))
-        };
-        let mut left = range.clone();
-        while !left.is_empty() {
-            let credit = poll_fn(|cx| self.poll_credit(cx, left.len())).await?;
-            let now = left.start..left.start + credit.min(left.len());
-            left.start = now.end;
-            let chunk = match &whole {
-                Whole::Few(bytes) => Chunk::Few(bytes.slice(now.start - range.start..now.end - range.start)),
-                Whole::Block(block) => Chunk::Part(Rc::clone(block), now),
-            };
-            self.send(chunk, end && left.is_empty())?;
-        }
-        Ok(())
-    }
-
-    /// Ends the answer.
-    pub fn end(&self) -> Result<(), Gone> {
-        self.send(Chunk::Few(Bytes::new()), true)
-    }
-
-    /// Ends the answer with trailers, lines as in HTTP/1.1.
-    pub fn trailers(&self, lines: &[u8]) -> Result<(), Gone> {
-        let mut fields = HeaderMap::new();
-        collect(lines, &mut fields)?;
-        match &mut *self.0.borrow_mut() {
-            Answer::Begun(stream) => stream.send_trailers(fields).map_err(|_error| Gone),
-            Answer::Awaited(_) | Answer::Over => Err(Gone),
-        }
-    }
-
-    fn send(&self, chunk: Chunk, end: bool) -> Result<(), Gone> {
-        match &mut *self.0.borrow_mut() {
-            Answer::Begun(stream) => stream.send_data(chunk, end).map_err(|_error| Gone),
-            Answer::Awaited(_) | Answer::Over => Err(Gone),
-        }
-    }
-
-    fn poll_credit(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Gone>> {
-        let mut answer = self.0.borrow_mut();
-        let Answer::Begun(stream) = &mut *answer else { return Poll::Ready(Err(Gone)) };
-        stream.reserve_capacity(wanted);
-        loop {
-            let credit = stream.capacity();
-            if credit > 0 {
-                return Poll::Ready(Ok(credit));
-            }
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(0)) => {}
-                Some(Ok(credit)) => return Poll::Ready(Ok(credit)),
-                Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
-            }
-        }
-    }
-
     /// Resets the stream, unless it is over.
     pub fn reset(&self, reset: Reset) {
         let reason = match reset {
@@ -236,8 +197,94 @@ impl Respond {
     }
 }
 
-enum Whole {
+impl Outgoing for Respond {
+    fn stream<R>(&self, f: impl FnOnce(&mut SendStream<Chunk>) -> R) -> Result<R, Gone> {
+        match &mut *self.0.borrow_mut() {
+            Answer::Begun(stream) => Ok(f(stream)),
+            Answer::Awaited(_) | Answer::Over => Err(Gone),
+        }
+    }
+}
+
+/// A body on its way out.
+#[allow(async_fn_in_trait, reason = "of one thread")]
+pub trait Outgoing {
+    /// Does something with the stream, if it is there.
+    #[doc(hidden)]
+    fn stream<R>(&self, f: impl FnOnce(&mut SendStream<Chunk>) -> R) -> Result<R, Gone>;
+
+    /// Sends `range` of a buffer's window as far as the peer has given credit, and waits where it has not. At most as
+    /// much as `SEND_BUFFER` is on its way to the stream's connection at a time.
+    async fn data(&self, buf: Buf, range: Range<usize>, end: bool) -> Result<(), Gone> {
+        let few = range.len() <= FEW;
+        let whole = if few {
+            Whole::Few(Bytes::copy_from_slice(&buf.data()[range.clone()]))
+        } else {
+            Whole::Block(Rc::new(buf))
+        };
+        self.pour(whole, range, end).await
+    }
+
+    /// Sends a copy of bytes, as [`Outgoing::data`] does.
+    async fn copy(&self, bytes: &[u8], end: bool) -> Result<(), Gone> {
+        self.pour(Whole::Few(Bytes::copy_from_slice(bytes)), 0..bytes.len(), end).await
+    }
+
+    #[doc(hidden)]
+    async fn pour(&self, whole: Whole, range: Range<usize>, end: bool) -> Result<(), Gone> {
+        let mut left = range.clone();
+        while !left.is_empty() {
+            let credit = poll_fn(|cx| self.poll_credit(cx, left.len())).await?;
+            let now = left.start..left.start + credit.min(left.len());
+            left.start = now.end;
+            let chunk = match &whole {
+                Whole::Few(bytes) => Chunk::Few(bytes.slice(now.start - range.start..now.end - range.start)),
+                Whole::Block(block) => Chunk::Part(Rc::clone(block), now),
+            };
+            self.stream(|stream| stream.send_data(chunk, end && left.is_empty()))?.map_err(|_error| Gone)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    fn end(&self) -> Result<(), Gone> {
+        self.stream(|stream| stream.send_data(Chunk::Few(Bytes::new()), true))?.map_err(|_error| Gone)
+    }
+
+    /// Ends the body with trailers, lines as in HTTP/1.1.
+    fn trailers(&self, lines: &[u8]) -> Result<(), Gone> {
+        let mut fields = HeaderMap::new();
+        collect(lines, &mut fields)?;
+        self.stream(|stream| stream.send_trailers(fields))?.map_err(|_error| Gone)
+    }
+
+    #[doc(hidden)]
+    fn poll_credit(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Gone>> {
+        let polled = self.stream(|stream| {
+            stream.reserve_capacity(wanted);
+            loop {
+                let credit = stream.capacity();
+                if credit > 0 {
+                    return Poll::Ready(Ok(credit));
+                }
+                match ready!(stream.poll_capacity(cx)) {
+                    Some(Ok(0)) => {}
+                    Some(Ok(credit)) => return Poll::Ready(Ok(credit)),
+                    Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+                }
+            }
+        });
+        polled.unwrap_or(Poll::Ready(Err(Gone)))
+    }
+}
+
+/// What a body's bytes stand in.
+#[derive(Debug)]
+#[allow(unnameable_types, reason = "of this trait alone")]
+pub enum Whole {
+    /// In a copy.
     Few(Bytes),
+    /// In the block they were read into.
     Block(Rc<Buf>),
 }
 
@@ -272,7 +319,7 @@ fn response(head: &[u8]) -> Result<Response<()>, Gone> {
 }
 
 /// Field lines, up to an empty one. What is about a connection of HTTP/1.1 is left out (RFC 9113 section 8.2.2).
-fn collect(mut lines: &[u8], into: &mut HeaderMap) -> Result<(), Gone> {
+pub(super) fn collect(mut lines: &[u8], into: &mut HeaderMap) -> Result<(), Gone> {
     while let Some((line, rest)) = split_line(lines) {
         lines = rest;
         if line.is_empty() {
@@ -292,7 +339,7 @@ fn collect(mut lines: &[u8], into: &mut HeaderMap) -> Result<(), Gone> {
     Ok(())
 }
 
-fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memmem::find(bytes, b"\r\n")?;
     Some((&bytes[..end], &bytes[end + 2..]))
 }

@@ -8,12 +8,17 @@
 //! Frames, HPACK, windows and stream states are the codec's; what a request may say is judged by
 //! `ringway_core::http2`, and a codec of our own would replace this module alone.
 
+mod client;
 mod message;
 mod server;
 mod transport;
 
-pub use message::{Body, Gone, Head, Request, Reset, Respond};
+pub use client::{Client, ClientSettings, Failure, Incoming, Received, Sending, Slot};
+pub use message::{Body, Gone, Head, Outgoing, Request, Reset, Respond, TRAILER_LIMIT};
 pub use server::{End, Server, Settings};
 
 /// What a client sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes of one stream that wait to be written.
+const SEND_BUFFER: usize = 64 << 10;

@@ -7,6 +7,7 @@ use h2::Reason;
 use h2::server::{Builder, Connection, Handshake};
 use ringway_core::http2::flood::Flood;
 
+use super::SEND_BUFFER;
 use super::message::{Chunk, Request};
 use super::transport::{Transport, Wire};
 use crate::buffer::Buf;
@@ -28,9 +29,6 @@ impl Default for Settings {
         Self { streams: 128, header_list: 64 << 10, window: 1 << 20 }
     }
 }
-
-/// Bytes of one stream that wait to be written.
-const SEND_BUFFER: usize = 64 << 10;
 
 /// Streams that the peer may make this side reset in a connection's life before it ends: by data beyond a window, say,
 /// or a malformed request (CVE-2025-8671).
@@ -75,7 +73,7 @@ impl Server {
     /// On a stream of which `first` has been read already. It must be polled until it has ended: operations are in
     /// flight.
     pub fn new(stream: Stream, first: Option<Buf>, settings: Settings) -> Self {
-        let (transport, wire, read, write) = Transport::new(stream, first);
+        let (transport, wire, read, write) = Transport::new(stream, first, true);
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(settings.streams)

@@ -40,8 +40,20 @@ struct Shared {
     broken: Cell<Option<io::ErrorKind>>,
     closing: Cell<bool>,
     moved: Cell<bool>,
-    guard: RefCell<Guard>,
+    /// Of what clients send; what endpoints send is bounded by the codec alone.
+    guard: Option<RefCell<Guard>>,
+    heard: Cell<rt::Tick>,
     flood: Cell<Option<Flood>>,
+}
+
+impl Shared {
+    fn see(&self, buf: &Buf) {
+        if let Some(guard) = &self.guard
+            && let Err(flood) = guard.borrow_mut().see(buf.data(), rt::now())
+        {
+            self.flood.set(Some(flood));
+        }
+    }
 }
 
 /// The codec's end.
@@ -57,11 +69,13 @@ impl Transport {
     pub(super) fn new(
         stream: Stream,
         first: Option<Buf>,
+        guarded: bool,
     ) -> (Self, Wire, impl Future<Output = ()>, impl Future<Output = ()>) {
-        let shared = Rc::new(Shared::default());
+        let guard = guarded.then(RefCell::default);
+        let shared = Rc::new(Shared { guard, heard: Cell::new(rt::now()), ..Shared::default() });
         let Stream { rd, wr } = stream;
         if let Some(first) = first {
-            shared.flood.set(shared.guard.borrow_mut().see(first.data(), rt::now()).err());
+            shared.see(&first);
             *shared.inbound.borrow_mut() = Some(first);
         }
         let (read, write) = (pump_in(rd, Rc::clone(&shared)), pump_out(wr, Rc::clone(&shared)));
@@ -76,6 +90,11 @@ impl Transport {
     /// What the peer sends too much of. Nothing more of it is read.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.0.flood.get()
+    }
+
+    /// When the peer sent something last.
+    pub(super) fn heard(&self) -> rt::Tick {
+        self.0.heard.get()
     }
 
     /// Lets the pumps end when everything has been written.
@@ -105,9 +124,8 @@ async fn pump_in(mut rd: Reader, shared: Rc<Shared>) {
                 // What comes in bulk is read in bulk.
                 class = if n == buf.data().len() && buf.room() == 0 { Class::Body } else { Class::Head };
                 // What made the measure full is still given to the codec, which may not have seen the preface yet.
-                if let Err(flood) = shared.guard.borrow_mut().see(buf.data(), rt::now()) {
-                    shared.flood.set(Some(flood));
-                }
+                shared.see(&buf);
+                shared.heard.set(rt::now());
                 *shared.inbound.borrow_mut() = Some(buf);
                 shared.moved.set(true);
                 continue;

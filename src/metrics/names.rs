@@ -124,6 +124,8 @@ reasons! {
         BadResponse = "bad_response",
         /// The request could not be written.
         Write = "write",
+        /// An endpoint that speaks HTTP/2 refused a request unseen: REFUSED_STREAM, GOAWAY.
+        Refused = "refused",
         /// No endpoint is ready.
         NoEndpoint = "no_endpoint",
         /// A limit of the backend is reached, and as many wait for a place as may.

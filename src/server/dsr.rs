@@ -36,11 +36,6 @@ impl Forwarding {
         self.thread.as_ref().map_or(Ok(()), |thread| thread.apply(&model.dsr))
     }
 
-    /// Whether there was something to do.
-    pub(super) fn is_running(&self) -> bool {
-        self.thread.is_some()
-    }
-
     fn status(&self) -> Option<Result<Status, String>> {
         Some(self.thread.as_ref()?.status())
     }
@@ -109,14 +104,6 @@ impl Forwarding {
             }
             Err(error) => Reply::text(503, error + "\n"),
         }
-    }
-
-    /// Takes away what forwards, if this process has set it up.
-    pub(super) fn end(&self) -> Result<(), String> {
-        let Some(thread) = &self.thread else { return Ok(()) };
-        thread.detach()?;
-        tracing::info!("direct server return was detached");
-        Ok(())
     }
 
     /// `POST /dsr/detach`.

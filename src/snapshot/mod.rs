@@ -153,7 +153,7 @@ impl Snapshot {
 /// control path has checked it, so this is for what only both together show.
 fn client_tls(backend: &mut Backend) -> Option<ClientTls> {
     let wanted = backend.settings.connection.tls.as_ref()?;
-    match ClientTls::new(wanted, &[]) {
+    match ClientTls::new(wanted) {
         Ok(ready) => Some(ready),
         Err(error) => {
             tracing::error!(backend = backend.name, %error, "TLS cannot be had: nothing is sent to the backend");

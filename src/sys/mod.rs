@@ -5,7 +5,6 @@
 
 pub mod bpf;
 mod datagram;
-pub mod ethtool;
 pub mod netlink;
 pub mod packet;
 mod pipe;

@@ -29,8 +29,8 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Out of a policy. `alpn` is what is spoken inside.
-    pub fn new(wanted: &UpstreamTls, alpn: &[&str]) -> Result<Self, TlsError> {
+    /// Out of a policy.
+    pub fn new(wanted: &UpstreamTls) -> Result<Self, TlsError> {
         let provider = Arc::new(provider(&TlsParameters::default())?);
         let store = match &wanted.roots {
             TrustRoots::System => system_roots()?,
@@ -53,7 +53,6 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         if let Some(log) = keylog::current() {
             config.key_log = log;
         }
@@ -69,9 +68,11 @@ impl ClientTls {
         Self { config: Arc::new(config), name: self.name.clone() }
     }
 
-    /// A new connection's session.
-    pub fn connect(&self) -> Result<Session, TlsError> {
-        let conn = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(TlsError::of)?;
+    /// A new connection's session, in which one of `alpn` may be chosen, preferred first.
+    pub fn connect(&self, alpn: &[&[u8]]) -> Result<Session, TlsError> {
+        let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let conn = ClientConnection::new_with_alpn(Arc::clone(&self.config), self.name.clone(), alpn);
+        let conn = conn.map_err(TlsError::of)?;
         Ok(Session::new(conn))
     }
 }

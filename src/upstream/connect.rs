@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringway_core::balance::Maglev;
-use ringway_core::model::EndpointAddress;
+use ringway_core::model::{EndpointAddress, UpstreamHttp};
 
-use super::{Balanced, Gate, Kind, Lease, Permit, Pooled, Tried};
+use super::multiplexed::{Joined, Opening};
+use super::{Balanced, Endpoint, Gate, Kind, Lease, MultiplexedSlot, Permit, Pooled, Tried};
 use rustix::net::Shutdown;
 
 use crate::buffer::{Buf, Class};
+use crate::http2::{Client, ClientSettings, Gone};
 use crate::metrics::{BackendMetrics, UpstreamError};
 use crate::rt::{self, HandshakeError, Stream, Tick};
 use crate::tls::ClientTls;
@@ -24,10 +26,19 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub struct Connected {
     /// The endpoint, which has the request or connection in flight as long as this lives.
     pub lease: Lease,
-    /// The stream.
-    pub stream: Stream,
+    /// The connection, or a place on one.
+    pub link: Link,
     /// It has carried an exchange before: its peer may have ended it in the meantime.
     pub reused: bool,
+}
+
+/// What a request travels on.
+#[derive(Debug)]
+pub enum Link {
+    /// A connection of its own.
+    Stream(Stream),
+    /// A place on one of HTTP/2.
+    Http2(MultiplexedSlot),
 }
 
 /// Why there is no connection.
@@ -88,6 +99,8 @@ pub struct Dial<'b> {
     pub attempts: u32,
     /// Whether a kept connection will do.
     pub reuse: Reuse,
+    /// What comes asks for another protocol than HTTP, as HTTP/1.1 does it.
+    pub upgrade: bool,
     /// Until when, besides the endpoint's own limit.
     pub by: Tick,
 }
@@ -113,9 +126,9 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
         attempts += 1;
         dial.metrics.requests.inc();
         match to_endpoint(&mut lease, &dial).await {
-            Ok((stream, reused)) => {
+            Ok((link, reused)) => {
                 lease.request = place.take();
-                return Ok(Connected { lease, stream, reused });
+                return Ok(Connected { lease, link, reused });
             }
             Err(error) => last = error,
         }
@@ -148,23 +161,87 @@ impl From<ConnectError> for UpstreamError {
 }
 
 /// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
-async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Stream, bool), ConnectError> {
+async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool), ConnectError> {
     let Dial { header, reuse, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
+    let versions = Versions::wanted(dial, &endpoint);
+    let mut opening: Option<Opening<'_>> = None;
     loop {
+        if versions.http2() {
+            // An attempt that has not found a place to connect from is over: others may find what it waits for.
+            drop(opening.take());
+            match endpoint.multiplexed.join(header, endpoint.settings.http2.max_streams, deadline).await? {
+                Joined::Slot(slot) => return Ok((Link::Http2(slot), true)),
+                Joined::Opening(this) => opening = Some(this),
+                Joined::Unavailable => {}
+            }
+        }
         if reuse != Reuse::Never
+            && versions != Versions::Http2
             && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, header)
         {
             lease.connection = place;
-            return Ok((stream, true));
+            return Ok((Link::Stream(stream), true));
         }
         let Some(gate) = dial.backend.gate() else { break };
-        let kept = || reuse != Reuse::Never && endpoint.has_kept(header);
+        let kept = || {
+            (reuse != Reuse::Never && endpoint.has_kept(header))
+                || (versions.http2() && endpoint.multiplexed.has_room(header))
+        };
         if let Some(place) = connection_place(gate, dial.backend, deadline, kept).await? {
             lease.connection = Some(place);
             break;
         }
     }
+    let opened = Box::pin(open(lease, dial, versions)).await;
+    if let Some(opening) = &mut opening {
+        opening.ended(opened.as_ref().err().copied());
+    }
+    let link = opened?;
+    drop(opening);
+    Ok((link, false))
+}
+
+/// Which versions of HTTP a connection may turn out to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Versions {
+    /// None: it is no request's.
+    Raw,
+    Http1,
+    Http2,
+    /// What the endpoint chooses in its handshake.
+    Either,
+}
+
+impl Versions {
+    fn wanted(dial: &Dial<'_>, endpoint: &Endpoint) -> Self {
+        match endpoint.settings.http {
+            _ if dial.reuse == Reuse::Never => Self::Raw,
+            UpstreamHttp::Http2 => Self::Http2,
+            UpstreamHttp::Negotiated if !dial.upgrade && endpoint.tls.is_some() => Self::Either,
+            UpstreamHttp::Negotiated | UpstreamHttp::Http1 => Self::Http1,
+        }
+    }
+
+    fn http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Either)
+    }
+
+    /// What is offered in a handshake (RFC 7301).
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Raw => &[],
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Either => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// A new connection, with the place among the backend's that the lease has for it.
+async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<Link, ConnectError> {
+    let Dial { header, by: deadline, .. } = *dial;
+    let endpoint = Rc::clone(lease);
     let stream = match &endpoint.address {
         EndpointAddress::Tcp(address) => rt::connect_tcp(*address, endpoint.connect_by().min(deadline)).await,
         EndpointAddress::Unix(path) => rt::connect_unix(path),
@@ -174,10 +251,26 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Stream, bool
     if let Some(header) = header {
         introduce(&mut stream, header, endpoint.connect_by().min(deadline)).await?;
     }
+    let mut chosen = versions == Versions::Http2;
     if let Some(tls) = &endpoint.tls {
-        secure(&mut stream, tls, rt::tick_after(HANDSHAKE).min(deadline)).await?;
+        secure(&mut stream, tls, versions.alpn(), rt::tick_after(HANDSHAKE).min(deadline)).await?;
+        if versions == Versions::Either {
+            chosen = stream.tls().is_some_and(|session| session.borrow().alpn() == Some(b"h2"));
+            endpoint.multiplexed.chosen(chosen);
+        }
     }
-    Ok((stream, false))
+    if !chosen {
+        return Ok(Link::Stream(stream));
+    }
+    let wanted = endpoint.settings.http2;
+    let settings = ClientSettings {
+        max_streams: wanted.max_streams,
+        ping_interval: wanted.ping_interval,
+        ping_timeout: wanted.ping_timeout,
+        scheme: if endpoint.tls.is_some() { "https" } else { "http" },
+    };
+    let client = Client::start(stream, settings).await.map_err(|Gone| ConnectError::Refused)?;
+    Ok(Link::Http2(endpoint.multiplexed.put(client, header, lease.connection.take())))
 }
 
 /// A place for a new connection; `None` where a kept one has come back in the meantime.
@@ -215,8 +308,8 @@ async fn introduce(stream: &mut Stream, header: &[u8], by: Tick) -> Result<(), C
 
 /// Encrypts a new connection. Nothing has been sent on it, and nothing that came before its end of the handshake has
 /// been or will be read as an answer: bytes in plain are no handshake (CVE-2026-1642).
-async fn secure(stream: &mut Stream, tls: &ClientTls, by: Tick) -> Result<(), ConnectError> {
-    let session = tls.connect().map_err(|error| {
+async fn secure(stream: &mut Stream, tls: &ClientTls, alpn: &[&[u8]], by: Tick) -> Result<(), ConnectError> {
+    let session = tls.connect(alpn).map_err(|error| {
         tracing::error!(%error, "no TLS session can be made for an endpoint");
         ConnectError::TlsHandshake
     })?;

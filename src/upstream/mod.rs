@@ -3,9 +3,11 @@
 mod backend;
 mod connect;
 mod limits;
+mod multiplexed;
 mod pool;
 
 pub use backend::{Balanced, Lease, Tried};
-pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Reuse, connect};
+pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Link, Reuse, connect};
 pub use limits::{Gate, Kind, Limiter, Permit};
+pub use multiplexed::{Multiplexed, MultiplexedSlot};
 pub use pool::{Endpoint, Pooled};

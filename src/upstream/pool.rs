@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringway_core::balance::PeakEwma;
 use ringway_core::model::{ConnectionSettings, EndpointAddress};
 
-use super::Permit;
+use super::{Multiplexed, Permit};
 use crate::metrics::{CoreCounters, EndpointMetrics};
 use crate::rt::{self, Stream, Tick};
 use crate::tls::ClientTls;
@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub latency: Cell<PeakEwma>,
     /// How connections to it are encrypted, with this core's sessions.
     pub tls: Option<ClientTls>,
+    /// Connections of HTTP/2.
+    pub multiplexed: Multiplexed,
     idle: RefCell<Vec<Idle>>,
 }
 
@@ -53,7 +55,8 @@ impl Endpoint {
         tls: Option<ClientTls>,
     ) -> Self {
         let latency = Cell::new(PeakEwma::default());
-        Self { address, settings, counters, arrived, latency, tls, idle: RefCell::new(Vec::new()) }
+        let multiplexed = Multiplexed::default();
+        Self { address, settings, counters, arrived, latency, tls, multiplexed, idle: RefCell::new(Vec::new()) }
     }
 
     /// Requests and connections in flight, of all cores.
@@ -100,6 +103,7 @@ impl Endpoint {
 
     /// Drops connections that are too old or that the other side has ended.
     pub fn sweep(&self) {
+        self.multiplexed.sweep(self.settings.idle_timeout);
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
             return;
@@ -114,13 +118,14 @@ impl Endpoint {
 
     /// Connections kept.
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.multiplexed.idle()
     }
 
     /// Drops all of them: descriptors have run out.
     pub fn clear(&self) {
         // Given up outside of the borrow: a place that becomes free may wake somebody who looks here.
         drop(self.idle.take());
+        self.multiplexed.clear();
     }
 
     /// Until when a connect that starts now may take.

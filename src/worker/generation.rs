@@ -150,6 +150,7 @@ impl Generation {
         key: Option<u64>,
         header: Option<&'d [u8]>,
         reuse: Reuse,
+        upgrade: bool,
         by: Tick,
     ) -> Dial<'d> {
         let index = id.0 as usize;
@@ -161,6 +162,7 @@ impl Generation {
             header,
             attempts: self.shared.backends[index].settings.connect_attempts,
             reuse,
+            upgrade,
             by,
         }
     }

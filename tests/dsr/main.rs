@@ -16,7 +16,5 @@ mod forwarding;
 mod frames;
 mod more;
 mod net;
-mod network;
 mod program;
-mod routing;
 mod support;

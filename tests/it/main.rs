@@ -24,6 +24,7 @@ mod forwarding;
 mod http1;
 mod http2;
 mod http2_input;
+mod http2_upstream;
 mod lifecycle;
 mod limits;
 mod proxy_protocol;

@@ -175,7 +175,8 @@ impl<'r> Backends<'r> {
         }
         let endpoints = self.static_endpoints(found, report);
         let object = BackendObject { kind: "Backend", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
-        Ok(self.add(name, endpoints, vec![PolicyTarget::Backend(object)]))
+        let http2 = found.spec.app_protocol.is_some();
+        Ok(self.add(name, endpoints, vec![PolicyTarget::Backend(object)], http2))
     }
 
     fn static_endpoints(&mut self, backend: &Resource<BackendSpec>, report: &mut Report) -> Vec<Endpoint> {
@@ -237,13 +238,6 @@ impl<'r> Backends<'r> {
         let Some(port) = found.spec.ports.iter().find(|port| port.port == number && port.protocol == protocol) else {
             return Err(missing_port(found, number, protocol, full_name));
         };
-        if let Some(protocol) = port.app_protocol.as_deref()
-            && referrer.kind == "HTTPRoute"
-            && matches!(protocol, "kubernetes.io/h2c" | "grpc" | "h2")
-        {
-            let message = format!("Service {full_name}: appProtocol {protocol} is not served yet");
-            return Err((Problem::new("UnsupportedProtocol", message), None));
-        }
         // A name server has both on one port.
         let suffix = if protocol == "UDP" { "/udp" } else { "" };
         let name = format!("Service/{full_name}:{}{suffix}", number.get());
@@ -258,16 +252,28 @@ impl<'r> Backends<'r> {
         }
         let object = BackendObject { kind: "Service", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
         let targets = vec![PolicyTarget::Port(object.clone(), port.name.clone()), PolicyTarget::Backend(object)];
-        Ok(self.add(name, endpoints, targets))
+        let http2 = port.app_protocol.as_deref().is_some_and(means_http2);
+        Ok(self.add(name, endpoints, targets, http2))
     }
 
-    fn add(&mut self, name: String, endpoints: Vec<Endpoint>, policy_targets: Vec<PolicyTarget>) -> BackendId {
+    fn add(
+        &mut self,
+        name: String,
+        endpoints: Vec<Endpoint>,
+        policy_targets: Vec<PolicyTarget>,
+        http2: bool,
+    ) -> BackendId {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
         let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
-        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default() });
+        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default(), http2 });
         id
     }
+}
+
+/// Application protocols of Service ports that mean HTTP/2 by prior knowledge; the API's is the first (GEP-1911).
+fn means_http2(protocol: &str) -> bool {
+    matches!(protocol, "kubernetes.io/h2c" | "grpc" | "h2c")
 }
 
 fn known_name<S>(all: &[Resource<S>], namespace: &str, name: &str) -> Option<String> {

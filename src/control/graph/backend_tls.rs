@@ -166,7 +166,7 @@ fn verify(
     });
     let tls = UpstreamTls { hostname: validation.hostname.to_string(), roots, sans: sans.collect(), client: None };
     // What the library would refuse is refused here, where it can be said.
-    match ClientTls::new(&tls, &[]) {
+    match ClientTls::new(&tls) {
         Ok(_) => (Ok(Arc::new(tls)), unresolved),
         Err(error) => (Err(Problem::new("NoValidCACertificate", error.to_string())), unresolved),
     }

@@ -194,6 +194,8 @@ pub struct BackendState {
     pub policy_targets: Vec<policy::Target>,
     /// How connections to it are protected.
     pub tls: BackendTls,
+    /// It speaks HTTP/2 by prior knowledge (`appProtocol`).
+    pub http2: bool,
 }
 
 /// Everything, resolved.

@@ -24,6 +24,8 @@ object! {
         timeout / "timeout": BackendTimeout = optional,
         /// Kept connections.
         connection / "connection": BackendConnection = optional,
+        /// Connections of HTTP/2.
+        http2 / "http2": BackendHttp2 = optional,
         /// Other endpoints for what could not be sent.
         retry / "retry": Retry = optional,
         /// Who the client is, told to the endpoint.
@@ -242,6 +244,26 @@ object! {
     BackendConnection = "connection" {
         /// Unused ones per endpoint and core.
         max_idle / "maxIdle": Int<0, 65536> = optional,
+    }
+}
+
+object! {
+    /// Connections of HTTP/2.
+    BackendHttp2 = "http2" {
+        /// Requests at a time on one of them.
+        max_concurrent_streams / "maxConcurrentStreams": Int<1, 65536> = optional,
+        /// Whether an endpoint that is silent is still there.
+        keep_alive / "keepAlive": BackendKeepAlive = optional,
+    }
+}
+
+object! {
+    /// PING frames to endpoints that have requests and say nothing.
+    BackendKeepAlive = "keepAlive" {
+        /// Silence before one is sent.
+        interval / "interval": Positive = optional,
+        /// How long its answer may take.
+        timeout / "timeout": Positive = optional,
     }
 }
 

@@ -19,12 +19,22 @@ object! {
         endpoints / "endpoints": List<BackendEndpoint, 0, 1024> = required,
         /// TLS, without a BackendTLSPolicy of its own.
         tls / "tls": BackendTlsValidation = optional,
+        /// As a Service port's.
+        app_protocol / "appProtocol": AppProtocol = optional,
     }
     rules |this, cx| {
         let demos = this.endpoints.iter().filter(|endpoint| endpoint.demo.is_some()).count();
         if demos > 0 && this.endpoints.len() > 1 {
             cx.error(this.span, "a demo endpoint must be the only one");
         }
+    }
+}
+
+choice! {
+    /// What a backend speaks that is not HTTP/1.1.
+    AppProtocol {
+        /// HTTP/2 by prior knowledge.
+        H2c = "kubernetes.io/h2c",
     }
 }
 

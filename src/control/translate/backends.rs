@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, UpstreamTls,
-    WeightedTarget,
+    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, UpstreamHttp,
+    UpstreamTls, WeightedTarget,
 };
 
 use crate::control::graph::Graph;
@@ -32,8 +32,8 @@ pub(super) struct Place {
 /// The model's backends while they are found.
 pub(super) struct Backends<'g, 'r> {
     graph: &'g Graph<'r>,
-    /// By backend, policy, and the Gateway whose certificate is shown.
-    known: HashMap<(BackendId, Option<String>, Option<usize>), BackendId>,
+    /// By backend, policy, the Gateway whose certificate is shown, and version of HTTP.
+    known: HashMap<(BackendId, Option<String>, Option<usize>, UpstreamHttp), BackendId>,
     all: Vec<Backend>,
 }
 
@@ -77,10 +77,16 @@ impl<'g, 'r> Backends<'g, 'r> {
         ];
         let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
         let name = policy.map(|policy| policy.meta.full_name());
+        let http = match &tls {
+            _ if found.http2 => UpstreamHttp::Http2,
+            Some(_) => UpstreamHttp::Negotiated,
+            None => UpstreamHttp::Http1,
+        };
         let all = &mut self.all;
-        Some(*self.known.entry((id, name, shown_by)).or_insert_with_key(|(_, name, _)| {
+        Some(*self.known.entry((id, name, shown_by, http)).or_insert_with_key(|(_, name, ..)| {
             let mut settings = policy.map_or_else(|| found.model.settings.clone(), settings);
             settings.connection.tls = tls;
+            settings.connection.http = http;
             all.push(Backend { policy: name.clone(), settings, ..found.model.clone() });
             BackendId(u32::try_from(all.len() - 1).expect("fewer backends than 2^32"))
         }))
@@ -119,6 +125,14 @@ fn settings(policy: &Resource<BackendPolicySpec>) -> BackendSettings {
     }
     if let Some(max) = spec.connection.as_ref().and_then(|connection| connection.max_idle) {
         connection.max_idle = usize::try_from(max.0).expect("bounds of the field");
+    }
+    if let Some(found) = &spec.http2 {
+        let http2 = &mut connection.http2;
+        http2.max_streams = found.max_concurrent_streams.map_or(http2.max_streams, |value| count(value.0));
+        if let Some(ping) = &found.keep_alive {
+            http2.ping_interval = ping.interval.map_or(http2.ping_interval, |value| value.0);
+            http2.ping_timeout = ping.timeout.map_or(http2.ping_timeout, |value| value.0);
+        }
     }
     connection.proxy_protocol = spec.proxy_protocol.as_ref().map(proxy_header);
     if let Some(retries) = spec.retry.as_ref().and_then(|retry| retry.num_retries) {

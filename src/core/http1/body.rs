@@ -63,6 +63,11 @@ enum State {
     Length(u64),
     UntilClose,
     Chunked(Chunked),
+    /// In frames, which say where it ends; `left` is what Content-Length still announces.
+    Frames {
+        left: Option<u64>,
+        ended: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +126,24 @@ impl BodyDecoder {
         Self { state, trailers: Vec::new() }
     }
 
+    /// Of a response that comes in frames (HTTP/2). It ends by [`BodyDecoder::end_of_frames`].
+    pub fn frames(framing: response::Framing) -> Self {
+        let left = match framing {
+            response::Framing::None(_) => return Self::none(),
+            response::Framing::Length(length) => Some(length),
+            response::Framing::Chunked | response::Framing::UntilClose => None,
+        };
+        Self { state: State::Frames { left, ended: false }, trailers: Vec::new() }
+    }
+
+    /// Nothing comes behind the bytes that are decoded next but these trailer lines.
+    pub fn end_of_frames(&mut self, lines: Vec<u8>) {
+        if let State::Frames { ended, .. } = &mut self.state {
+            *ended = true;
+            self.trailers = lines;
+        }
+    }
+
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
@@ -145,6 +168,20 @@ impl BodyDecoder {
                 }
                 Ok(Decoded { data: 0..take, consumed: take, done })
             }
+            State::Frames { left, ended } => {
+                let (all, done) = (buf.len(), *ended);
+                if let Some(left) = left {
+                    // The codec holds a body to its length; what is passed on with that length is counted all the same.
+                    *left = left.checked_sub(all as u64).ok_or(BodyError::Malformed)?;
+                    if done && *left > 0 {
+                        return Err(BodyError::Truncated);
+                    }
+                }
+                if done {
+                    self.state = State::Done;
+                }
+                Ok(Decoded { data: 0..all, consumed: all, done })
+            }
             State::Chunked(chunked) => {
                 let (decoded, trailers) = chunked.decode(buf)?;
                 if let Some(trailers) = trailers {
@@ -163,7 +200,7 @@ impl BodyDecoder {
                 self.state = State::Done;
                 Ok(())
             }
-            State::Length(_) | State::Chunked(_) => Err(BodyError::Truncated),
+            State::Length(_) | State::Chunked(_) | State::Frames { .. } => Err(BodyError::Truncated),
         }
     }
 }
@@ -384,6 +421,23 @@ mod tests {
         let mut open = BodyDecoder::response(response::Framing::UntilClose);
         assert_eq!(open.decode(&mut b"abc".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
         assert_eq!(open.end_of_stream(), Ok(()));
+    }
+
+    #[test]
+    fn frames_end_when_they_say_so() {
+        let mut open = BodyDecoder::frames(response::Framing::UntilClose);
+        assert_eq!(open.decode(&mut b"abc".to_vec()), Ok(Decoded { data: 0..3, consumed: 3, done: false }));
+        assert_eq!(open.end_of_stream(), Err(BodyError::Truncated));
+        open.end_of_frames(b"a: b\r\n".to_vec());
+        assert_eq!(open.decode(&mut []), Ok(Decoded { data: 0..0, consumed: 0, done: true }));
+        assert!(open.is_done());
+        assert_eq!(open.trailers(), b"a: b\r\n");
+        let mut short = BodyDecoder::frames(response::Framing::Length(4));
+        short.end_of_frames(Vec::new());
+        assert_eq!(short.decode(&mut b"abc".to_vec()), Err(BodyError::Truncated));
+        let mut long = BodyDecoder::frames(response::Framing::Length(2));
+        assert_eq!(long.decode(&mut b"abc".to_vec()), Err(BodyError::Malformed));
+        assert!(BodyDecoder::frames(response::Framing::None(Some(5))).is_done());
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub enum UpstreamFault {
     BadBody,
     /// The request could not be written.
     WriteFailed,
+    /// The endpoint says that it has not looked at the request (RFC 9113 section 8.7).
+    Refused,
 }
 
 /// What is done about a failed attempt.
@@ -223,6 +225,8 @@ impl Exchange {
             // A kept connection that the endpoint was closing: it has not looked at the request, unless it is one that
             // must not be repeated in case it has (RFC 9110 section 9.2.2).
             F::Reset | F::Eof | F::WriteFailed => reused && more && untouched && self.method.is_idempotent(),
+            // It may be sent again, whatever it is.
+            F::Refused => more && untouched,
             F::Timeout | F::BadHead | F::BadBody => false,
         };
         if retry {

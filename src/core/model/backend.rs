@@ -143,6 +143,39 @@ pub struct ConnectionSettings {
     pub proxy_protocol: Option<ProxyHeader>,
     /// Encrypt, and verify the endpoint; none: plain.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// Which version of HTTP requests are sent in.
+    pub http: UpstreamHttp,
+    /// How connections of HTTP/2 are used.
+    pub http2: Http2Settings,
+}
+
+/// Which version of HTTP requests are sent in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, by prior knowledge (`appProtocol: kubernetes.io/h2c`, GRPCRoute).
+    Http2,
+    /// What the endpoint chooses by ALPN.
+    Negotiated,
+}
+
+/// How connections of HTTP/2 to a backend are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Settings {
+    /// Requests at a time on one connection, 1 or more; an endpoint may ask for fewer.
+    pub max_streams: u32,
+    /// How long an endpoint may be silent, with requests open, before it is asked whether it is there (PING).
+    pub ping_interval: Duration,
+    /// How long it may take to answer that.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self { max_streams: 100, ping_interval: Duration::from_secs(300), ping_timeout: Duration::from_secs(10) }
+    }
 }
 
 impl Default for ConnectionSettings {
@@ -153,6 +186,8 @@ impl Default for ConnectionSettings {
             max_idle: 512,
             proxy_protocol: None,
             tls: None,
+            http: UpstreamHttp::default(),
+            http2: Http2Settings::default(),
         }
     }
 }

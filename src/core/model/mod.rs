@@ -15,7 +15,7 @@ mod tls;
 
 pub use backend::{
     Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
-    HashKey, LoadBalancer, ProxyHeader, ProxyTlvs,
+    HashKey, Http2Settings, LoadBalancer, ProxyHeader, ProxyTlvs, UpstreamHttp,
 };
 pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, Keepalive, ListenOptions, ProxyProtocol};
 pub use dsr::{DsrMode, DsrServer, DsrService};

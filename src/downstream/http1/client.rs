@@ -107,6 +107,9 @@ impl Upload for Reader {
                 return (Pulled::Fault(ClientFault::BadBody), buf);
             };
             if piece.len > 0 || piece.done {
+                if piece.done && body.frames {
+                    body.trailers = body.decoder.trailers().to_vec();
+                }
                 return (Pulled::Piece(piece), buf);
             }
             buf.set_window(piece.rest);
@@ -116,7 +119,7 @@ impl Upload for Reader {
             buf = back;
             match filled {
                 Filled::Data => {}
-                Filled::End | Filled::Broken => return (Pulled::Fault(ClientFault::Cut), buf),
+                Filled::End | Filled::Broken | Filled::Refused => return (Pulled::Fault(ClientFault::Cut), buf),
                 Filled::Late => return (Pulled::Fault(ClientFault::Late), buf),
                 Filled::CalledOff => return (Pulled::CalledOff, buf),
             }

@@ -80,6 +80,8 @@ pub(super) struct Plan {
     pub(super) backend_request: Option<std::time::Duration>,
     /// Whether it goes on a kept connection.
     pub(super) reuse: Reuse,
+    /// It asks for another protocol, as HTTP/1.1 does that.
+    pub(super) upgrade: bool,
     /// Body bytes allowed.
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
@@ -244,6 +246,7 @@ fn weigh(
             key::of_request(wanted, &request, || cx.client.flow())
         }),
         reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
+        upgrade: head.upgrade.is_some(),
         body_limit: policy.limits.body_bytes.unwrap_or(u64::MAX),
         expect_continue: head.expect_continue,
         counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },

@@ -13,18 +13,17 @@ use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode;
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
 use ringway_core::http1::{FieldStorage, response};
-use rustix::net::Shutdown;
 
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::Plan;
-use super::io::{Filled, Watch, fill};
+use super::io::{Filled, Watch};
+use super::origin::{Begin, Http2Origin, Origin, Sink, Source};
 use super::piece::{self, TooLarge, next_piece};
 use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
-use crate::rt::{self, Reader, Signal, Stream, Tick, Writer};
-use crate::sys;
-use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease};
+use crate::rt::{self, Signal, Stream, Tick};
+use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link};
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
@@ -89,7 +88,6 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
         return (Outcome::Body { status: 400, error: DownstreamError::BadChunk }, buf);
     };
     let (start, end) = (buf.mark(), buf.mark_end());
-    let streaming = !plan.body.is_done();
     let generation = std::rc::Rc::clone(&plan.counted.generation);
     let metrics = generation.metrics.backends[plan.backend.0 as usize].clone();
     let wanted = generation.shared.proxy_header(plan.backend);
@@ -100,9 +98,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
-        let connected =
-            upstream::connect(generation.dial(plan.backend, plan.key, header.as_deref(), plan.reuse, by)).await;
-        let Connected { mut lease, stream: mut up, reused } = match connected {
+        let dial = generation.dial(plan.backend, plan.key, header.as_deref(), plan.reuse, plan.upgrade, by);
+        let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
             Err(failure) => {
                 let status = unconnected(failure, &mut plan.exchange);
@@ -111,31 +108,20 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 return (Outcome::Upstream { status }, buf);
             }
         };
-        up.wr.set_stall_timeout(cx.timeouts.get().body_idle);
-        let (written, back) = up.wr.write_all(buf, first).await;
-        buf = back;
-        let (answered, sent) = if streaming && written.is_ok() {
-            plan.exchange.request_body_consumed();
-            let (answered, sent, back) = Box::pin(both(cx, client, &mut up, buf, plan, by)).await;
-            buf = back;
-            (answered, sent)
-        } else {
-            // After a failed write the endpoint's answer, if it gave one, is still worth reading.
-            plan.exchange.request_complete();
-            let Parts { upload, download, gone } = client.parts();
-            let (watch, later) = match gone {
-                None => (upload.watch(), Watch::None),
-                Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
-            };
-            let answered = answer(cx, &mut up.rd, download, (watch, later), plan, by, &Progress::default()).await;
-            let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
-            if written.is_err() {
-                // It has left some of the request there.
-                buf.set_window(start..end);
-                buf.consume(first);
+        let stall = cx.timeouts.get().body_idle;
+        let mut stream = None;
+        let (answered, sent, back) = match link {
+            Link::Stream(up) => {
+                let up = stream.insert(up);
+                up.wr.set_stall_timeout(stall);
+                once(cx, client, up, buf, first, plan, by).await
             }
-            (answered, sent)
+            Link::Http2(slot) => {
+                let mut up = Http2Origin::new(slot, stall);
+                Box::pin(once(cx, client, &mut up, buf, first, plan, by)).await
+            }
         };
+        buf = back;
         match answered {
             Answered::Whole { status, clean } => {
                 if sent == Sent::Whole {
@@ -143,7 +129,11 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 }
                 plan.exchange.response_complete();
                 let finish = plan.exchange.finish();
-                if clean && sent == Sent::Whole && finish.upstream == exchange::After::Reuse {
+                if clean
+                    && sent == Sent::Whole
+                    && finish.upstream == exchange::After::Reuse
+                    && let Some(up) = stream
+                {
                     lease.keep(up, header.as_deref());
                 }
                 local::count(cx, &plan.counted, status);
@@ -152,6 +142,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Answered::Tunnel(from_up) => {
                 lease.answered();
                 local::count(cx, &plan.counted, 101);
+                let up = stream.expect("only a connection of its own can be upgraded");
                 return (Outcome::Tunnel { up, from_up, lease }, buf);
             }
             Answered::ClientGone { status } => {
@@ -192,6 +183,47 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     unreachable!("the last attempt returns")
 }
 
+/// Sends the request once, the window's first `first` bytes at once, and reads its answer. The window is what the head
+/// stood in front of, if the request can be sent again.
+async fn once<C: Requester, O: Origin>(
+    cx: &Cx,
+    client: &mut C,
+    up: &mut O,
+    buf: Buf,
+    first: usize,
+    plan: &mut Plan,
+    by: Tick,
+) -> (Answered, Sent, Buf) {
+    let streaming = !plan.body.is_done();
+    let (start, end) = (buf.mark(), buf.mark_end());
+    let (written, mut buf) = up.begin(buf, plan.head, first, !streaming).await;
+    if let Err(Begin::Refused(fault)) = written {
+        buf.set_window(start..end);
+        buf.consume(first);
+        return (Answered::Failed { fault }, Sent::Refused, buf);
+    }
+    if streaming && written.is_ok() {
+        plan.exchange.request_body_consumed();
+        return Box::pin(both(cx, client, up, buf, plan, by)).await;
+    }
+    // After a failed write the endpoint's answer, if it gave one, is still worth reading.
+    plan.exchange.request_complete();
+    let Parts { upload, download, gone } = client.parts();
+    let (watch, later) = match gone {
+        None => (upload.watch(), Watch::None),
+        Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
+    };
+    let (source, _, _) = up.parts();
+    let answered = answer(cx, source, download, (watch, later), plan, by, &Progress::default()).await;
+    let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
+    if written.is_err() {
+        // It has left some of the request there.
+        buf.set_window(start..end);
+        buf.consume(first);
+    }
+    (answered, sent, buf)
+}
+
 /// How a request is answered for which there is no connection. Nothing of it has been sent.
 fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
     let fault = match failure.error {
@@ -221,10 +253,10 @@ struct Progress {
 }
 
 /// The request's body and the answer side by side.
-async fn both<C: Requester>(
+async fn both<C: Requester, O: Origin>(
     cx: &Cx,
     client: &mut C,
-    up: &mut Stream,
+    up: &mut O,
     buf: Buf,
     plan: &mut Plan,
     by: Tick,
@@ -237,32 +269,34 @@ async fn both<C: Requester>(
     }
     let mut body = RequestBody {
         decoder: std::mem::replace(&mut plan.body, BodyDecoder::none()),
-        chunked: plan.chunked,
+        chunked: plan.chunked && !O::FRAMES,
+        frames: O::FRAMES,
+        trailers: Vec::new(),
         idle: cx.timeouts.get().body_idle,
     };
     let limit = plan.body_limit;
-    let up_fd = up.fd();
+    let (source, sink, cut) = up.parts();
     let Parts { upload, download, gone } = client.parts();
     let send = async {
         let (sent, buf) = match wanted(&progress, &call_off).await {
-            true => body.send(upload, &mut up.wr, buf, limit, &call_off).await,
+            true => body.send(upload, sink, buf, limit, &call_off).await,
             false => (Sent::CalledOff, buf),
         };
         sending.set(false);
         progress.sent.set(sent == Sent::Whole);
         if matches!(sent, Sent::Client(_)) {
             // The endpoint must not take what it has for a whole request. This ends the wait for its answer as well.
-            sys::reset(up_fd);
+            cut();
         }
         (sent, buf)
     };
     let receive = async {
         let watch = gone.map_or(Watch::None, Watch::Signal);
-        let answered = answer(cx, &mut up.rd, download, (watch, watch), plan, by, &progress).await;
+        let answered = answer(cx, source, download, (watch, watch), plan, by, &progress).await;
         if sending.get() {
             // What the endpoint has not read by now it does not want; a write that waits for it ends by this.
             call_off.raise();
-            sys::reset(up_fd);
+            cut();
         }
         answered
     };
@@ -289,15 +323,19 @@ pub(super) struct RequestBody {
     pub(super) decoder: BodyDecoder,
     /// It leaves in chunks.
     pub(super) chunked: bool,
+    /// It leaves in frames: trailers are kept apart.
+    pub(super) frames: bool,
+    /// The lines of a trailer section that leaves in a frame.
+    pub(super) trailers: Vec<u8>,
     /// How long the client may pause.
     pub(super) idle: Duration,
 }
 
 impl RequestBody {
-    async fn send<U: Upload>(
+    async fn send<U: Upload, S: Sink>(
         &mut self,
         from: &mut U,
-        to: &mut Writer,
+        to: &mut S,
         mut buf: Buf,
         limit: u64,
         call_off: &Signal,
@@ -315,17 +353,15 @@ impl RequestBody {
             if total > limit {
                 return (Sent::Client(ClientFault::TooLarge), buf);
             }
-            if piece.len > 0 {
-                let (written, back) = to.write_all(buf, piece.len).await;
-                buf = back;
-                if written.is_err() {
-                    let sent = if call_off.is_raised() { Sent::CalledOff } else { Sent::Refused };
-                    return (sent, buf);
-                }
+            let (payload, done) = (piece.payload, piece.done);
+            let (written, back) = to.send(buf, piece, &self.trailers).await;
+            buf = back;
+            if written.is_err() {
+                let sent = if call_off.is_raised() { Sent::CalledOff } else { Sent::Refused };
+                return (sent, buf);
             }
-            from.consumed(piece.payload);
-            buf.set_window(piece.rest);
-            if piece.done {
+            from.consumed(payload);
+            if done {
                 return (Sent::Whole, buf);
             }
         }
@@ -347,9 +383,9 @@ pub(super) fn ready_to_read(mut buf: Buf) -> Buf {
 }
 
 /// Reads the answer and passes it on. The client is watched one way until the answer begins, and another from there on.
-async fn answer<D: Download>(
+async fn answer<S: Source, D: Download>(
     cx: &Cx,
-    up: &mut Reader,
+    up: &mut S,
     down: &mut D,
     (watch, later): (Watch<'_>, Watch<'_>),
     plan: &mut Plan,
@@ -359,16 +395,17 @@ async fn answer<D: Download>(
     let mut buf = Buf::new(Class::Body);
     // Heads: any number of interim ones (bounded by the exchange), then the final one.
     let (mut body, head, chunked, status) = loop {
-        let (filled, back) = fill(up, buf, by, Shutdown::Both, watch).await;
+        let (filled, back) = up.fill(buf, by, watch).await;
         buf = back;
         match filled {
             Filled::Data => {}
             Filled::End => return Answered::Failed { fault: UpstreamFault::Eof },
             Filled::Broken => return Answered::Failed { fault: UpstreamFault::Reset },
+            Filled::Refused => return Answered::Failed { fault: UpstreamFault::Refused },
             Filled::Late => return Answered::Failed { fault: UpstreamFault::Timeout },
             Filled::CalledOff => return Answered::ClientGone { status: 0 },
         }
-        match heads(cx, plan, down, buf, progress).await {
+        match heads(cx, plan, down, buf, progress, S::FRAMES).await {
             Heads::More(back) => {
                 buf = back;
                 buf.compact();
@@ -393,6 +430,11 @@ async fn answer<D: Download>(
     let idle = cx.timeouts.get().body_idle;
     let mut head = head;
     loop {
+        if S::FRAMES
+            && let Some(trailers) = up.take_end()
+        {
+            body.end_of_frames(trailers);
+        }
         let piece = match next_piece(&mut buf, head, &mut body, chunked) {
             Ok(piece) => piece,
             Err(_) if head > 0 => return Answered::Failed { fault: UpstreamFault::BadBody },
@@ -413,7 +455,7 @@ async fn answer<D: Download>(
             return Answered::Whole { status, clean: buf.is_empty() };
         }
         buf = ready_to_read(buf);
-        let (filled, back) = fill(up, buf, by.min(rt::tick_after(idle)), Shutdown::Both, later).await;
+        let (filled, back) = up.fill(buf, by.min(rt::tick_after(idle)), later).await;
         buf = back;
         let fault = match filled {
             Filled::Data => continue,
@@ -427,7 +469,7 @@ async fn answer<D: Download>(
                 Err(_) => UpstreamFault::Eof,
             },
             Filled::CalledOff => return Answered::ClientGone { status },
-            Filled::Broken => UpstreamFault::Reset,
+            Filled::Broken | Filled::Refused => UpstreamFault::Reset,
             Filled::Late => UpstreamFault::Timeout,
         };
         return Answered::Broken { fault, status };
@@ -451,7 +493,14 @@ enum Heads {
 }
 
 /// Passes interim heads on and prepares the final one.
-async fn heads<D: Download>(cx: &Cx, plan: &mut Plan, down: &mut D, mut buf: Buf, progress: &Progress) -> Heads {
+async fn heads<D: Download>(
+    cx: &Cx,
+    plan: &mut Plan,
+    down: &mut D,
+    mut buf: Buf,
+    progress: &Progress,
+    frames: bool,
+) -> Heads {
     loop {
         if buf.is_empty() {
             return Heads::More(buf);
@@ -479,7 +528,7 @@ async fn heads<D: Download>(cx: &Cx, plan: &mut Plan, down: &mut D, mut buf: Buf
             scratch.clear();
             encode::response(&head, filters, &planned, &cx.core.date(), &mut scratch);
             let (old, status) = (head.len, head.status);
-            let body = BodyDecoder::response(head.body);
+            let body = if frames { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {
                 return Heads::Fault(UpstreamFault::BadHead);
             }
@@ -515,6 +564,7 @@ fn upstream_error(fault: UpstreamFault) -> UpstreamError {
         UpstreamFault::Eof => UpstreamError::Eof,
         UpstreamFault::Timeout => UpstreamError::Timeout,
         UpstreamFault::WriteFailed => UpstreamError::Write,
+        UpstreamFault::Refused => UpstreamError::Refused,
         _ => UpstreamError::BadResponse,
     }
 }

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway_core::http::{is_forbidden_trailer, is_token};
 use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
 use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
@@ -22,20 +21,17 @@ use ringway_core::http2::flood::Flood;
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
 use super::forward::{self, ClientFault, Outcome, RequestBody, ready_to_read};
-use super::io::Watch;
+use super::io::{Stall, Watch, gone, pour};
 use super::piece::Piece;
 use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;
-use crate::http2::{Body, End, Gone, Request, Reset, Respond, Server, Settings};
+use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Deadline, Signal, Stream, Tick};
 
 /// How long a client that has been told that its connection ends may take to say that it has heard it.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Bytes of a trailer section.
-const TRAILER_LIMIT: usize = 8 << 10;
 
 /// What a connection's tasks share.
 #[derive(Debug, Default)]
@@ -281,19 +277,18 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
 }
 
 async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
-    let stall = cx.timeouts.get().body_idle;
     let mut stream = H2 {
         upload: H2Body {
             frames: Frames { body, ahead: Bytes::new(), ended: false },
             declared: None,
             timer: Deadline::new(cx.client.fd),
         },
-        download: H2Answer { respond: respond.clone(), timer: Deadline::new(cx.client.fd), stall, stalled: false },
+        download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
         gone,
     };
     let (outcome, buf) = forward::forward(cx, &mut stream, buf, &mut plan).await;
     drop(buf);
-    if stream.download.stalled {
+    if stream.download.stall.passed {
         cx.core.metrics.downstream_error(DownstreamError::H2Stalled);
     }
     let (status, error) = match outcome {
@@ -338,10 +333,8 @@ struct Frames {
 
 struct H2Answer {
     respond: Respond,
-    timer: Deadline,
     /// How long the client may give no credit.
-    stall: Duration,
-    stalled: bool,
+    stall: Stall,
 }
 
 impl Requester for H2<'_> {
@@ -424,17 +417,7 @@ impl H2Body {
 
     /// The trailer section, as lines.
     async fn trailers(&mut self) -> Result<Vec<u8>, ClientFault> {
-        let mut lines = Vec::new();
-        let read = self.frames.body.trailers(|name, value| {
-            let passable = is_token(name) && !is_forbidden_trailer(name) && !value.iter().any(u8::is_ascii_control);
-            if passable && lines.len() + name.len() + value.len() < TRAILER_LIMIT {
-                for part in [name, b": ", value, CRLF] {
-                    lines.extend_from_slice(part);
-                }
-            }
-        });
-        read.await.map_err(|Gone| ClientFault::Cut)?;
-        Ok(lines)
+        self.frames.body.trailer_lines().await.map_err(|Gone| ClientFault::Cut)
     }
 }
 
@@ -464,6 +447,12 @@ impl Upload for H2Body {
             match left.checked_sub(payload as u64) {
                 Some(now) if now == 0 || !end => *left = now,
                 _ => return (Pulled::Fault(ClientFault::BadBody), buf),
+            }
+        }
+        if body.frames && end {
+            match self.trailers().await {
+                Ok(trailers) => body.trailers = trailers,
+                Err(fault) => return (Pulled::Fault(fault), buf),
             }
         }
         if body.chunked {
@@ -512,39 +501,6 @@ fn chunk(mut buf: Buf, trailers: Option<&Vec<u8>>) -> Buf {
     buf
 }
 
-impl H2Answer {
-    /// Waits for `sent` for as long as the client may give no credit.
-    async fn within(&mut self, sent: impl Future<Output = Result<(), Gone>>) -> io::Result<()> {
-        let by = rt::tick_after(self.stall);
-        let mut sent = pin!(sent);
-        let timer = &mut self.timer;
-        let mut waits = false;
-        let result = poll_fn(|task| match sent.as_mut().poll(task) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => {
-                waits = true;
-                if passed(timer, by, task) { Poll::Ready(None) } else { Poll::Pending }
-            }
-        })
-        .await;
-        if waits {
-            self.timer.disarm();
-        }
-        match result {
-            Some(Ok(())) => Ok(()),
-            Some(Err(Gone)) => Err(io::ErrorKind::ConnectionReset.into()),
-            None => {
-                self.stalled = true;
-                Err(io::ErrorKind::TimedOut.into())
-            }
-        }
-    }
-}
-
-fn gone(result: Result<(), Gone>) -> io::Result<()> {
-    result.map_err(|Gone| io::ErrorKind::ConnectionReset.into())
-}
-
 impl Download for H2Answer {
     async fn interim(&mut self, mut buf: Buf, head: usize) -> (io::Result<()>, Buf) {
         let sent = gone(self.respond.interim(&buf.data()[..head]));
@@ -562,13 +518,8 @@ impl Download for H2Answer {
             return (Err(error), buf);
         }
         if payload > 0 {
-            // The block goes to the codec with its payload. What is left in it, the start of a chunk at most, does not.
-            let mut left = Buf::new(Class::Body);
-            let at = rest.start - buf.mark();
-            let fits = rest.is_empty() || left.push(&buf.data()[at..]);
-            debug_assert!(fits, "a block's rest fits a block");
-            let respond = self.respond.clone();
-            let sent = self.within(respond.data(buf, head..head + payload, end)).await;
+            let payload = head..head + payload;
+            let (sent, left) = pour(&self.respond, &mut self.stall, buf, payload, &rest, end).await;
             if sent.is_err() || !trailers {
                 return (sent, left);
             }

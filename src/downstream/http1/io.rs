@@ -1,11 +1,17 @@
 //! Reading for HTTP/1.1: with a buffer while bytes are expected soon, without one while they are not.
 
+use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
 use rustix::net::Shutdown;
 
-use crate::buffer::Buf;
-use crate::rt::{self, Reader, Signal, Tick};
+use crate::buffer::{Buf, Class};
+use crate::http2::{Gone, Outgoing};
+use crate::rt::{self, Deadline, Reader, Signal, Tick};
 use crate::sys::{self, PeerState};
 
 /// Ticks that a read stays in flight with its buffer before it is taken back.
@@ -22,6 +28,8 @@ pub(super) enum Filled {
     Late,
     /// The connection is broken.
     Broken,
+    /// The endpoint says that it has not looked at the request.
+    Refused,
     /// The wait was called off, or the other side that was watched broke.
     CalledOff,
 }
@@ -73,7 +81,7 @@ pub(super) async fn fill(rd: &mut Reader, mut buf: Buf, by: Tick, how: Shutdown,
 }
 
 /// Waits for readiness; `false` when the deadline passed or the watch ended it.
-async fn wait(rd: &mut Reader, by: Tick, watch: Watch<'_>) -> io::Result<bool> {
+pub(super) async fn wait(rd: &mut Reader, by: Tick, watch: Watch<'_>) -> io::Result<bool> {
     match watch {
         Watch::None => rd.readable_until(by).await,
         Watch::Signal(signal) => match rt::race(rd.readable_until(by), signal.wait()).await {
@@ -87,4 +95,69 @@ async fn wait(rd: &mut Reader, by: Tick, watch: Watch<'_>) -> io::Result<bool> {
             Err(_) => rd.readable_until(by).await,
         },
     }
+}
+
+/// Waits for an operation of a peer for as long as it may make one wait.
+#[derive(Debug)]
+pub(super) struct Stall {
+    timer: Deadline,
+    limit: Duration,
+    /// It has made one wait for too long.
+    pub(super) passed: bool,
+}
+
+impl Stall {
+    /// For one stream.
+    pub(super) fn new(limit: Duration) -> Self {
+        // No descriptor: the deadline only wakes.
+        Self { timer: Deadline::new(-1), limit, passed: false }
+    }
+
+    /// `sent`, unless it takes too long.
+    pub(super) async fn within(&mut self, sent: impl Future<Output = Result<(), Gone>>) -> io::Result<()> {
+        let by = rt::tick_after(self.limit);
+        let mut sent = pin!(sent);
+        let timer = &mut self.timer;
+        let mut waits = false;
+        let result = poll_fn(|task| match sent.as_mut().poll(task) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => {
+                waits = true;
+                pin!(timer.passed(by)).poll(task).map(|()| None)
+            }
+        })
+        .await;
+        if waits {
+            self.timer.disarm();
+        }
+        match result {
+            Some(result) => gone(result),
+            None => {
+                self.passed = true;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+}
+
+/// What a stream of HTTP/2 says, in the terms of a socket.
+pub(super) fn gone(result: Result<(), Gone>) -> io::Result<()> {
+    result.map_err(|Gone| io::ErrorKind::ConnectionReset.into())
+}
+
+/// Sends `payload` of a buffer's window on a stream of HTTP/2, with its block, and gives back what is left at `rest`:
+/// the start of a chunk at most.
+pub(super) async fn pour(
+    to: &impl Outgoing,
+    stall: &mut Stall,
+    buf: Buf,
+    payload: Range<usize>,
+    rest: &Range<usize>,
+    end: bool,
+) -> (io::Result<()>, Buf) {
+    let mut left = Buf::new(Class::Body);
+    let at = rest.start - buf.mark();
+    let fits = rest.is_empty() || left.push(&buf.data()[at..]);
+    debug_assert!(fits, "a block's rest fits a block");
+    (stall.within(to.data(buf, payload, end)).await, left)
 }

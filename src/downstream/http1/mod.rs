@@ -11,6 +11,7 @@ mod forward;
 mod http2;
 mod io;
 mod local;
+mod origin;
 mod piece;
 
 use std::cell::Cell;

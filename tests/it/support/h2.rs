@@ -98,6 +98,37 @@ impl<S: Read + Write> H2<S> {
         this
     }
 
+    /// The other end: reads a client's preface and sends these settings.
+    pub fn accept(stream: S, settings: &[u8]) -> Option<Self> {
+        let answers = HashMap::new();
+        let mut this = Self { stream, next: 2, answers, goaways: Vec::new(), generous: true, polite: true, pongs: 0 };
+        let mut preface = [0; 24];
+        this.stream.read_exact(&mut preface).ok()?;
+        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        this.frame(SETTINGS, 0, 0, settings);
+        Some(this)
+    }
+
+    /// Reads until the head of a request has come; its stream.
+    pub fn request(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.read()?;
+            match frame.kind {
+                HEADERS => return Some(frame.stream),
+                SETTINGS if frame.flags & ACK == 0 => {
+                    self.try_send(&self::frame(SETTINGS, ACK, 0, &[]));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers a request with a body.
+    pub fn reply(&mut self, stream: u32, status: &str, body: &[u8]) -> bool {
+        self.try_send(&frame(HEADERS, END_HEADERS, stream, &block(&[(":status", status)])))
+            && self.try_send(&frame(DATA, END_STREAM, stream, body))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }

@@ -1,0 +1,338 @@
+//! An endpoint's side of an exchange: what [`forward()`](super::forward::forward) asks of it, in either version of HTTP.
+//!
+//! Heads are lines in both; a body comes and goes in chunks or up to its length in HTTP/1.1, and in frames in HTTP/2.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringway_core::http1::exchange::UpstreamFault;
+use rustix::net::Shutdown;
+
+use super::io::{Filled, Stall, Watch, fill, gone, pour};
+use super::piece::Piece;
+use crate::buffer::Buf;
+use crate::http2::{Failure, Incoming, Outgoing, Received, Sending, Slot};
+use crate::rt::{self, Deadline, Reader, Stream, Tick, Writer};
+use crate::sys::{self, PeerState};
+
+/// An endpoint that a request is sent to.
+pub(super) trait Origin {
+    /// Bodies are in frames, and trailers apart from them.
+    const FRAMES: bool;
+    /// Where the answer comes from.
+    type Source: Source;
+    /// Where the request's body goes.
+    type Sink: Sink;
+
+    /// Sends the window's first `first` bytes, of which `head` are the request's head; `end`: it is whole with them. The
+    /// window is what is behind them then, unless this fails.
+    async fn begin(&mut self, buf: Buf, head: usize, first: usize, end: bool) -> (Result<(), Begin>, Buf);
+
+    /// Both directions, and what breaks off the exchange.
+    fn parts(&mut self) -> (&mut Self::Source, &mut Self::Sink, impl Fn() + 'static);
+}
+
+/// Why a request could not be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// The endpoint took some of it; it may have answered.
+    Write,
+    /// Nothing of it has been sent.
+    Refused(UpstreamFault),
+}
+
+/// Where an answer comes from.
+pub(super) trait Source {
+    /// As [`Origin::FRAMES`].
+    const FRAMES: bool;
+
+    /// More of the answer, as [`fill()`].
+    async fn fill(&mut self, buf: Buf, by: Tick, watch: Watch<'_>) -> (Filled, Buf);
+
+    /// What has come by now.
+    fn read_now(&mut self, buf: &mut Buf) -> io::Result<Option<usize>>;
+
+    /// The trailer lines, once the bytes that have been given are the last.
+    fn take_end(&mut self) -> Option<Vec<u8>>;
+}
+
+/// Where a request's body goes.
+pub(super) trait Sink {
+    /// Sends a piece, with `trailers` if it is the last. The window is the piece's rest then.
+    async fn send(&mut self, buf: Buf, piece: Piece, trailers: &[u8]) -> (io::Result<()>, Buf);
+}
+
+impl Origin for Stream {
+    const FRAMES: bool = false;
+    type Source = Reader;
+    type Sink = Writer;
+
+    async fn begin(&mut self, buf: Buf, _head: usize, first: usize, _end: bool) -> (Result<(), Begin>, Buf) {
+        let (written, buf) = self.wr.write_all(buf, first).await;
+        (written.map_err(|_error| Begin::Write), buf)
+    }
+
+    fn parts(&mut self) -> (&mut Reader, &mut Writer, impl Fn() + 'static) {
+        let fd = self.fd();
+        (&mut self.rd, &mut self.wr, move || sys::reset(fd))
+    }
+}
+
+impl Source for Reader {
+    const FRAMES: bool = false;
+
+    async fn fill(&mut self, buf: Buf, by: Tick, watch: Watch<'_>) -> (Filled, Buf) {
+        fill(self, buf, by, Shutdown::Both, watch).await
+    }
+
+    fn read_now(&mut self, buf: &mut Buf) -> io::Result<Option<usize>> {
+        Self::read_now(self, buf)
+    }
+
+    fn take_end(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Sink for Writer {
+    async fn send(&mut self, mut buf: Buf, piece: Piece, _trailers: &[u8]) -> (io::Result<()>, Buf) {
+        let mut written = Ok(());
+        if piece.len > 0 {
+            (written, buf) = self.write_all(buf, piece.len).await;
+        }
+        if written.is_ok() {
+            buf.set_window(piece.rest);
+        }
+        (written, buf)
+    }
+}
+
+/// A request's place on a connection of HTTP/2.
+pub(super) struct Http2Origin {
+    // Streams end before their place is given to another.
+    source: Http2Source,
+    sink: Http2Sink,
+    slot: Slot,
+}
+
+pub(super) struct Http2Source {
+    received: Option<Received>,
+    /// Bytes that have come and did not fit.
+    ahead: Bytes,
+    /// Whether they are of a head, which counts against no window.
+    is_head: bool,
+    /// Bytes given that the endpoint has no credit for yet.
+    unreleased: usize,
+    end: Option<Vec<u8>>,
+    failed: Option<Failure>,
+    timer: Deadline,
+}
+
+pub(super) struct Http2Sink {
+    sending: Option<Sending>,
+    stall: Stall,
+}
+
+impl Http2Origin {
+    /// On a place.
+    pub(super) fn new(slot: Slot, stall: Duration) -> Self {
+        let source = Http2Source {
+            received: None,
+            ahead: Bytes::new(),
+            is_head: false,
+            unreleased: 0,
+            end: None,
+            failed: None,
+            // No descriptor: the deadline only wakes.
+            timer: Deadline::new(-1),
+        };
+        Self { source, sink: Http2Sink { sending: None, stall: Stall::new(stall) }, slot }
+    }
+}
+
+impl Origin for Http2Origin {
+    const FRAMES: bool = true;
+    type Source = Http2Source;
+    type Sink = Http2Sink;
+
+    async fn begin(&mut self, mut buf: Buf, head: usize, first: usize, end: bool) -> (Result<(), Begin>, Buf) {
+        let (sending, received) = match self.slot.request(&buf.data()[..head], end && first == head) {
+            Ok(begun) => begun,
+            Err(Failure::Refused | Failure::Reset) => return (Err(Begin::Refused(UpstreamFault::Refused)), buf),
+            Err(Failure::Malformed | Failure::Unspeakable) => {
+                return (Err(Begin::Refused(UpstreamFault::WriteFailed)), buf);
+            }
+        };
+        self.source.received = Some(received);
+        let mut sent = Ok(());
+        if first > head {
+            // A copy: the request may have to be sent again.
+            sent = self.sink.stall.within(sending.copy(&buf.data()[head..first], end)).await;
+        }
+        self.sink.sending = Some(sending);
+        if sent.is_ok() {
+            buf.consume(first);
+        }
+        (sent.map_err(|_gone| Begin::Write), buf)
+    }
+
+    fn parts(&mut self) -> (&mut Http2Source, &mut Http2Sink, impl Fn() + 'static) {
+        let sending = self.sink.sending.clone();
+        let cut = move || {
+            if let Some(sending) = &sending {
+                sending.cancel();
+            }
+        };
+        (&mut self.source, &mut self.sink, cut)
+    }
+}
+
+impl Http2Source {
+    /// Bytes ahead, the end or a failure.
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        while self.ahead.is_empty() && self.end.is_none() && self.failed.is_none() {
+            let Some(received) = &mut self.received else {
+                self.failed = Some(Failure::Reset);
+                break;
+            };
+            match std::task::ready!(received.poll_next(task)) {
+                Ok(Incoming::Head(lines)) => (self.ahead, self.is_head) = (lines.into(), true),
+                Ok(Incoming::Data(bytes)) => (self.ahead, self.is_head) = (bytes, false),
+                Ok(Incoming::End(trailers)) => self.end = Some(trailers),
+                Err(failure) => self.failed = Some(failure),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Moves what is there, and what comes without waiting, into the buffer; how much.
+    fn gather(&mut self, buf: &mut Buf) -> usize {
+        let before = buf.len();
+        let mut task = Context::from_waker(std::task::Waker::noop());
+        loop {
+            let taken = buf.room().min(self.ahead.len());
+            if taken > 0 {
+                let fits = buf.push(&self.ahead.split_to(taken));
+                debug_assert!(fits, "no more than there is room for");
+                if !self.is_head {
+                    self.unreleased += taken;
+                }
+            }
+            // A head is dealt with before its body is read.
+            if !self.ahead.is_empty() || buf.room() == 0 || self.is_head || self.poll_ready(&mut task).is_pending() {
+                break;
+            }
+            if self.ahead.is_empty() {
+                break;
+            }
+        }
+        buf.len() - before
+    }
+
+    fn release(&mut self) {
+        if let Some(received) = &mut self.received
+            && self.unreleased > 0
+        {
+            received.release(std::mem::take(&mut self.unreleased));
+        }
+    }
+
+    /// Waits until there is something; false when the deadline passed or the watch ended the wait.
+    async fn ready(&mut self, by: Tick, watch: Watch<'_>) -> bool {
+        let mut timer = std::mem::replace(&mut self.timer, Deadline::new(-1));
+        let found = {
+            let ready = poll_fn(|task| self.poll_ready(task));
+            let in_time = rt::race(ready, timer.passed(by));
+            match watch {
+                Watch::None => in_time.await.is_ok(),
+                Watch::Signal(signal) => matches!(rt::race(in_time, signal.wait()).await, Ok(Ok(()))),
+                Watch::Peer(peer, fd) => match rt::race(in_time, peer.readable()).await {
+                    Ok(found) => found.is_ok(),
+                    // A half-closed client still wants its answer, and one that pipelines has only sent more.
+                    Err(_) if sys::peer_state(fd) == PeerState::Broken => false,
+                    Err(_) => {
+                        let ready = poll_fn(|task| self.poll_ready(task));
+                        rt::race(ready, timer.passed(by)).await.is_ok()
+                    }
+                },
+            }
+        };
+        timer.disarm();
+        self.timer = timer;
+        found
+    }
+}
+
+impl Source for Http2Source {
+    const FRAMES: bool = true;
+
+    /// What was given before has gone on by now: the endpoint is given credit for it.
+    async fn fill(&mut self, mut buf: Buf, by: Tick, watch: Watch<'_>) -> (Filled, Buf) {
+        self.release();
+        self.is_head &= !self.ahead.is_empty();
+        let ready = {
+            let mut task = Context::from_waker(std::task::Waker::noop());
+            self.poll_ready(&mut task).is_ready()
+        };
+        if !ready {
+            // Whoever waits without bytes holds no buffer.
+            let class = buf.class();
+            let kept = if buf.is_empty() {
+                drop(buf);
+                None
+            } else {
+                Some(buf)
+            };
+            let found = self.ready(by, watch).await;
+            buf = kept.unwrap_or_else(|| Buf::new(class));
+            if !found {
+                return (if rt::now() >= by { Filled::Late } else { Filled::CalledOff }, buf);
+            }
+        }
+        let more = self.gather(&mut buf);
+        match self.failed {
+            // What came before it is good.
+            Some(_) if more > 0 => {}
+            Some(Failure::Refused) => return (Filled::Refused, buf),
+            Some(_) => return (Filled::Broken, buf),
+            None => {}
+        }
+        (Filled::Data, buf)
+    }
+
+    fn read_now(&mut self, buf: &mut Buf) -> io::Result<Option<usize>> {
+        self.is_head &= !self.ahead.is_empty();
+        Ok(Some(self.gather(buf)))
+    }
+
+    fn take_end(&mut self) -> Option<Vec<u8>> {
+        if self.ahead.is_empty() { self.end.take() } else { None }
+    }
+}
+
+impl Sink for Http2Sink {
+    async fn send(&mut self, mut buf: Buf, piece: Piece, trailers: &[u8]) -> (io::Result<()>, Buf) {
+        let Some(sending) = &self.sending else { return (Err(io::ErrorKind::NotConnected.into()), buf) };
+        let Piece { len, rest, done, .. } = piece;
+        let end = done && trailers.is_empty();
+        if len > 0 {
+            let (sent, left) = pour(sending, &mut self.stall, buf, 0..len, &rest, end).await;
+            buf = left;
+            if sent.is_err() {
+                return (sent, buf);
+            }
+        } else {
+            if end {
+                let sent = gone(sending.end());
+                buf.set_window(rest);
+                return (sent, buf);
+            }
+            buf.set_window(rest);
+        }
+        let sent = if done && !trailers.is_empty() { gone(sending.trailers(trailers)) } else { Ok(()) };
+        (sent, buf)
+    }
+}

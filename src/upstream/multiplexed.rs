@@ -1,0 +1,160 @@
+//! Connections of HTTP/2 to one endpoint on one core: few, shared by its requests.
+//!
+//! A request goes to the connection with the fewest. Where even that one is nearly full, the request opens another, so
+//! that those behind it need not wait; it never opens one while as many are on their way as who waits can use.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{ConnectError, Permit};
+use crate::http2::{Client, Slot};
+use crate::rt::{self, Deadline, Signal, Tick};
+
+/// The connections.
+#[derive(Debug, Default)]
+pub struct Multiplexed {
+    open: RefCell<Vec<Kept>>,
+    opening: Cell<u32>,
+    waiting: RefCell<Vec<Rc<Waiter>>>,
+    /// The endpoint has chosen HTTP/1.1 when it was asked last.
+    single: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    client: Rc<Client>,
+    /// The PROXY header that it began with: it is its client's.
+    header: Option<Box<[u8]>>,
+    /// Its place among the backend's connections, where they are limited.
+    _place: Option<Permit>,
+}
+
+/// A request's place on a connection.
+pub type MultiplexedSlot = Slot;
+
+#[derive(Debug, Default)]
+struct Waiter {
+    signal: Signal,
+    failed: Cell<Option<ConnectError>>,
+}
+
+/// What a request is to do.
+pub(super) enum Joined<'m> {
+    /// Go on a connection.
+    Slot(Slot),
+    /// Open one, and say how that went.
+    Opening(Opening<'m>),
+    /// Do as in HTTP/1.1: the endpoint does not speak HTTP/2.
+    Unavailable,
+}
+
+/// A connection that is being opened; others may wait for it.
+pub(super) struct Opening<'m> {
+    all: &'m Multiplexed,
+    failed: Option<ConnectError>,
+}
+
+impl Opening<'_> {
+    /// It is open, or has failed.
+    pub(super) fn ended(&mut self, failed: Option<ConnectError>) {
+        self.failed = failed;
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.all.opening.set(self.all.opening.get() - 1);
+        for waiter in self.all.waiting.take() {
+            waiter.failed.set(self.failed);
+            waiter.signal.raise();
+        }
+    }
+}
+
+impl Multiplexed {
+    /// A place for a request on a connection that began with this PROXY header, of which each takes `most`.
+    pub(super) async fn join(&self, header: Option<&[u8]>, most: u32, by: Tick) -> Result<Joined<'_>, ConnectError> {
+        loop {
+            self.prune();
+            let (mut best, mut room) = (None, 0);
+            for kept in self.open.borrow().iter().filter(|kept| kept.header.as_deref() == header) {
+                if kept.client.room() > room {
+                    room = kept.client.room();
+                    best = Some(Rc::clone(&kept.client));
+                }
+            }
+            if let Some(client) = best
+                && (self.opening.get() > 0 || client.open() < client.limit().div_ceil(4) * 3)
+            {
+                return Ok(Joined::Slot(client.slot()));
+            }
+            if self.single.get() {
+                return Ok(Joined::Unavailable);
+            }
+            let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
+            if header.is_some() || waiting >= self.opening.get().saturating_mul(most) {
+                self.opening.set(self.opening.get() + 1);
+                return Ok(Joined::Opening(Opening { all: self, failed: None }));
+            }
+            let waiter = Rc::<Waiter>::default();
+            self.waiting.borrow_mut().push(Rc::clone(&waiter));
+            // No descriptor: the deadline only wakes.
+            let mut timer = Deadline::new(-1);
+            if rt::race(waiter.signal.wait(), timer.passed(by)).await.is_err() {
+                self.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
+                return Err(ConnectError::Timeout);
+            }
+            if let Some(error) = waiter.failed.take() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// A new connection with its first request.
+    pub(super) fn put(&self, client: Rc<Client>, header: Option<&[u8]>, place: Option<Permit>) -> Slot {
+        let slot = client.slot();
+        self.open.borrow_mut().push(Kept { client, header: header.map(Box::from), _place: place });
+        slot
+    }
+
+    /// What the endpoint has chosen in a handshake.
+    pub(super) fn chosen(&self, http2: bool) {
+        self.single.set(!http2);
+    }
+
+    /// Whether a connection that began with this PROXY header takes another request.
+    pub(super) fn has_room(&self, header: Option<&[u8]>) -> bool {
+        self.open.borrow().iter().any(|kept| kept.header.as_deref() == header && kept.client.room() > 0)
+    }
+
+    /// Connections without requests.
+    pub fn idle(&self) -> usize {
+        self.open.borrow().iter().filter(|kept| kept.client.open() == 0).count()
+    }
+
+    /// Lets go of connections that have had no request for `idle`, and of those that have ended.
+    pub(super) fn sweep(&self, idle: Duration) {
+        let ticks = rt::tick_after(idle).saturating_sub(rt::now());
+        let old = |kept: &Kept| kept.client.idle_since().is_some_and(|since| rt::now().saturating_sub(since) >= ticks);
+        self.let_go(|kept| kept.client.is_ended() || old(kept));
+    }
+
+    /// Lets go of all that have no request.
+    pub(super) fn clear(&self) {
+        self.let_go(|kept| kept.client.open() == 0);
+    }
+
+    fn prune(&self) {
+        if self.open.borrow().iter().any(|kept| kept.client.is_ended()) {
+            self.let_go(|kept| kept.client.is_ended());
+        }
+    }
+
+    /// A connection ends with its last request once nobody holds it.
+    fn let_go(&self, which: impl Fn(&Kept) -> bool) {
+        let gone: Vec<Kept> = self.open.borrow_mut().extract_if(.., |kept| which(kept)).collect();
+        // Outside of the borrow: a place that becomes free may wake somebody who looks here.
+        drop(gone);
+    }
+}
