@@ -23,6 +23,8 @@ enum Command {
     Compare(compare::Options),
     /// Keep one contender under a scenario's load, for a profiler: prints its process id once the warm-up is over.
     Hold(compare::Hold),
+    /// Start origin and contenders without a load, for other load generators: prints name, process id and URL of each.
+    Serve(compare::Serve),
     /// Write HTML and Markdown from saved results, or compare two results.
     Report(report::Options),
     /// Relay TCP by a bare loop of epoll and splice: the reference for bulk.
@@ -39,6 +41,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Origin(options) => origin::command(&options),
         Command::Compare(options) => compare::command(&options),
         Command::Hold(options) => compare::hold(&options),
+        Command::Serve(options) => compare::serve(&options),
         Command::Report(options) => report::command(&options),
         Command::SpliceRelay(options) => splice::command(&options),
         Command::Exec(exec) => exec.run(),

@@ -452,3 +452,34 @@ fn a_real_peer_over_tls() {
     }
     nothing_runs(&place);
 }
+
+#[test]
+fn contenders_are_served_to_other_load_generators() {
+    use std::io::{Read as _, Write as _};
+    let place = stage("serve");
+    let mut serving = Command::new(HARNESS)
+        .args(["serve", "--contenders", "contenders", "--scenario", "tiny.toml", "--case", "b"])
+        .current_dir(&place.0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines: Vec<String> =
+        BufReader::new(serving.stdout.take().unwrap()).lines().take(3).map(Result::unwrap).collect();
+    let mut names = Vec::new();
+    for line in &lines {
+        let [name, pid, url] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        names.push(name);
+        assert!(Path::new(&format!("/proc/{pid}")).exists(), "{line}");
+        let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.len() > 70_000, "{line}");
+    }
+    assert_eq!(names, ["direct", "quick", "slow"]);
+    assert!(Command::new("kill").args(["-INT", &serving.id().to_string()]).status().unwrap().success());
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
+    nothing_runs(&place);
+}

@@ -80,6 +80,19 @@ pub(crate) struct Hold {
     common: Common,
 }
 
+/// The `serve` command.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Serve {
+    /// A scenario file, or the name of one in perf/scenarios; the first case, unless --case names another.
+    #[arg(long, value_name = "FILE")]
+    scenario: PathBuf,
+    /// A contender, or NAME=CONTENDER; may be repeated. Default: all that are shipped.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    contender: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// The environment of a run.
 #[derive(Debug)]
 struct Place {
@@ -451,6 +464,31 @@ fn calibrate(case: &Case, stage: &mut Stage<'_>, label: &str) -> Result<Option<f
         )));
     }
     Ok(Some(rate))
+}
+
+/// Starts origin and contenders of a case and keeps them until it is interrupted.
+pub(crate) fn serve(options: &Serve) -> Result<()> {
+    use std::io::Write as _;
+    let scenario = Scenario::read(&options.scenario)?;
+    let case = options.common.cases(&scenario, None)?.swap_remove(0);
+    let line = line_up(&options.contender, &options.common)?;
+    catch_interrupts()?;
+    let place = options.common.place()?;
+    machine::need_descriptors(case.load.connections as u64 * 2 + 256)?;
+    let label = format!("{}/{}", scenario.name, case.name);
+    let able = line.into_iter().flatten().filter(|one| one.lacks(&case.features()).is_none()).collect::<Vec<_>>();
+    let stage = Stage::set(&case, &able, &place, &label)?;
+    let mut out = std::io::stdout().lock();
+    for (name, pid, url) in stage.addresses() {
+        writeln!(out, "{name}\t{pid}\t{url}").context(|| "cannot print the addresses".to_owned())?;
+    }
+    out.flush().context(|| "cannot print the addresses".to_owned())?;
+    say("serving until Ctrl-C");
+    loop {
+        if process::pause(Duration::from_millis(100)).is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Carries out `hold`: one contender under a scenario's load for a while, for a profiler to look at.

@@ -269,6 +269,21 @@ impl<'a> Stage<'a> {
         self.entries.retain(|entry| entry.contender.name != name);
     }
 
+    /// Where the origin and everybody else can be asked: name, process id, and URL or address.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, u32, String)> {
+        self.entries.iter().map(|entry| {
+            let pid = entry.process.as_ref().unwrap_or(&self.origin).pid();
+            let plan = self.plan(entry, None, 1.0);
+            let path = plan.path.replace("{body}", &plan.body.to_string()).replace("{n}", "0");
+            let scheme = if plan.tls == load::Tls::Off { "http" } else { "https" };
+            let address = match plan.protocol {
+                Protocol::Http1 => format!("{scheme}://{}{path}", plan.target),
+                _ => plan.target.to_string(),
+            };
+            (entry.contender.name.as_str(), pid, address)
+        })
+    }
+
     /// The load command of the first proxy, for people to repeat by hand.
     pub(super) fn example(&self, rate: Option<f64>) -> String {
         let entry = self.entries.iter().find(|entry| !entry.contender.is_direct());
