@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use ringway_core::http::Date;
 use ringway_core::model::{Model, Protocol, TlsServes};
 use serde_json::json;
 
@@ -386,12 +387,14 @@ impl Server {
             .map(|socket| json!({ "address": socket.bind.to_string(), "protocol": socket.kind.protocol() }))
             .collect();
         let mut status = self.generations.status().clone();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         status["ringway"] = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "driver": self.driver.as_str(),
             "workers": self.workers.count(),
             "uptimeSeconds": self.started.elapsed().as_secs(),
             "generation": self.generations.number(),
+            "time": Date::rfc3339(now.as_secs()),
             "configErrors": self.config_errors,
             "draining": self.draining,
             "sockets": sockets,
@@ -428,6 +431,7 @@ fn report(loaded: &Loaded, for_people: bool) {
         match each.severity {
             Severity::Error => tracing::error!(diagnostic = %line, help, "configuration"),
             Severity::Warning => tracing::warn!(diagnostic = %line, help, "configuration"),
+            Severity::Note => tracing::info!(diagnostic = %line, help, "configuration"),
         }
     }
 }

@@ -78,12 +78,8 @@ pub fn yaml(value: &Value) -> String {
 pub fn conditions_table(list: &Value) -> String {
     let mut out = String::new();
     for item in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let name = format!(
-            "{} {}/{}",
-            text(&item["kind"]),
-            text(&item["metadata"]["namespace"]),
-            text(&item["metadata"]["name"])
-        );
+        let namespace = item["metadata"]["namespace"].as_str().map(|name| format!("{name}/")).unwrap_or_default();
+        let name = format!("{} {namespace}{}", text(&item["kind"]), text(&item["metadata"]["name"]));
         let status = &item["status"];
         if status["conditions"].is_array() {
             put_conditions(&mut out, name.clone(), &status["conditions"]);
@@ -103,8 +99,17 @@ pub fn conditions_table(list: &Value) -> String {
             let section = at["sectionName"].as_str().map(|name| format!(" listener {name}")).unwrap_or_default();
             put_conditions(
                 &mut out,
-                format!("{name} at Gateway {}/{}{section}", text(&at["namespace"]), text(&at["name"])),
+                format!("{name} at {} {}/{}{section}", text(&at["kind"]), text(&at["namespace"]), text(&at["name"])),
                 &parent["conditions"],
+            );
+        }
+        for ancestor in status["ancestors"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            let at = &ancestor["ancestorRef"];
+            let section = at["sectionName"].as_str().map(|name| format!(" {name}")).unwrap_or_default();
+            put_conditions(
+                &mut out,
+                format!("{name} at {} {}/{}{section}", text(&at["kind"]), text(&at["namespace"]), text(&at["name"])),
+                &ancestor["conditions"],
             );
         }
         if status["parents"].is_array() && parents.is_empty() {

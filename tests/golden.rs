@@ -66,15 +66,17 @@ fn conditions(list: &Value) -> Vec<String> {
 fn status(value: &Value) -> Value {
     let mut out = serde_json::Map::new();
     for item in value["items"].as_array().unwrap() {
-        let name = format!(
-            "{} {}/{}",
-            item["kind"].as_str().unwrap(),
-            item["metadata"]["namespace"].as_str().unwrap(),
-            item["metadata"]["name"].as_str().unwrap()
-        );
+        let namespace = item["metadata"]["namespace"].as_str().map(|name| format!("{name}/")).unwrap_or_default();
+        let name =
+            format!("{} {namespace}{}", item["kind"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
         let status = &item["status"];
-        if status["listeners"].is_array() {
+        if status["supportedFeatures"].is_array() {
             out.insert(name.clone(), json!(conditions(&status["conditions"])));
+        }
+        if status["listeners"].is_array() {
+            let sets = status["attachedListenerSets"].as_u64().filter(|sets| *sets > 0);
+            let sets = sets.map(|sets| format!(" ({sets} ListenerSets)")).unwrap_or_default();
+            out.insert(format!("{name}{sets}"), json!(conditions(&status["conditions"])));
             for listener in status["listeners"].as_array().unwrap() {
                 let key = format!(
                     "{name} listener {} ({} attached)",

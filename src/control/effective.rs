@@ -1,5 +1,6 @@
 //! The model as JSON: what is served after every default, for `ringway check --effective` and `/config`.
 
+mod http;
 mod tls;
 
 use std::time::Duration;
@@ -7,11 +8,12 @@ use std::time::Duration;
 use ringway_core::dsr::Hashing;
 use ringway_core::health::Probe;
 use ringway_core::model::{
-    Action, Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HeaderModifier, HttpListener, HttpMatch,
-    HttpRoute, HttpRule, Keepalive, ListenOptions, LoadBalancer, Model, PathMatch, PathModifier, Protocol, ProxyHeader,
-    Redirect, RedirectPort, Socket, Target, UpstreamHttp, ValueMatch, WeightedTarget,
+    Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HttpListener, HttpRoute, Keepalive, ListenOptions,
+    LoadBalancer, Model, Protocol, ProxyHeader, Socket, Target, UpstreamHttp, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
+
+use http::rule;
 
 /// The whole model.
 pub fn effective(model: &Model) -> Value {
@@ -158,105 +160,6 @@ fn route(model: &Model, route: &HttpRoute) -> Value {
         "hostnames": hostnames,
         "rules": route.rules.iter().map(|each| rule(model, each)).collect::<Vec<_>>(),
     })
-}
-
-fn rule(model: &Model, rule: &HttpRule) -> Value {
-    let mut out = Map::new();
-    out.insert("matches".into(), rule.matches.iter().map(to_match).collect());
-    if !rule.filters.request_headers.is_empty() {
-        out.insert("requestHeaders".into(), modifier(&rule.filters.request_headers));
-    }
-    if !rule.filters.response_headers.is_empty() {
-        out.insert("responseHeaders".into(), modifier(&rule.filters.response_headers));
-    }
-    if let Some(rewrite) = &rule.filters.rewrite {
-        let mut found = Map::new();
-        if let Some(hostname) = &rewrite.hostname {
-            found.insert("hostname".into(), json!(hostname));
-        }
-        if let Some(change) = &rewrite.path {
-            found.insert("path".into(), path(change));
-        }
-        out.insert("rewrite".into(), Value::Object(found));
-    }
-    match &rule.action {
-        Action::Forward(split) => out.insert("forward".into(), targets(model, split)),
-        Action::Redirect(found) => out.insert("redirect".into(), redirect(found)),
-        Action::Fail(status) => out.insert("answer".into(), json!(status)),
-    };
-    let mut timeouts = Map::new();
-    if let Some(found) = rule.timeouts.request {
-        timeouts.insert("request".into(), duration(found));
-    }
-    if let Some(found) = rule.timeouts.backend_request {
-        timeouts.insert("backendRequest".into(), duration(found));
-    }
-    if !timeouts.is_empty() {
-        out.insert("timeouts".into(), Value::Object(timeouts));
-    }
-    Value::Object(out)
-}
-
-fn to_match(found: &HttpMatch) -> Value {
-    let mut out = Map::new();
-    let (kind, text) = match &found.path {
-        PathMatch::Exact(path) => ("exact", path.as_str()),
-        PathMatch::Prefix(path) => ("prefix", path.as_str()),
-        PathMatch::Regex(regex) => ("regex", regex.as_str()),
-    };
-    out.insert("path".into(), json!({ kind: text }));
-    if let Some(method) = &found.method {
-        out.insert("method".into(), json!(method));
-    }
-    if !found.headers.is_empty() {
-        let headers = found.headers.iter().map(|each| (each.name.clone(), value(&each.value)));
-        out.insert("headers".into(), Value::Object(headers.collect()));
-    }
-    if !found.query.is_empty() {
-        let query = found.query.iter().map(|each| (each.name.clone(), value(&each.value)));
-        out.insert("query".into(), Value::Object(query.collect()));
-    }
-    Value::Object(out)
-}
-
-fn value(found: &ValueMatch) -> Value {
-    match found {
-        ValueMatch::Exact(text) => json!({ "exact": text }),
-        ValueMatch::Regex(regex) => json!({ "regex": regex.as_str() }),
-    }
-}
-
-fn modifier(found: &HeaderModifier) -> Value {
-    let table = |list: &[(String, String)]| -> Value {
-        Value::Object(list.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
-    };
-    json!({ "set": table(&found.set), "add": table(&found.add), "remove": found.remove })
-}
-
-fn path(found: &PathModifier) -> Value {
-    match found {
-        PathModifier::ReplaceFull(path) => json!({ "replaceFull": path }),
-        PathModifier::ReplacePrefix(path) => json!({ "replacePrefix": path }),
-    }
-}
-
-fn redirect(found: &Redirect) -> Value {
-    let mut out = Map::new();
-    out.insert("status".into(), json!(found.status));
-    if let Some(scheme) = &found.scheme {
-        out.insert("scheme".into(), json!(scheme));
-    }
-    if let Some(hostname) = &found.hostname {
-        out.insert("hostname".into(), json!(hostname));
-    }
-    if let Some(change) = &found.path {
-        out.insert("path".into(), path(change));
-    }
-    match found.port {
-        RedirectPort::Explicit(port) | RedirectPort::Listener(port) => out.insert("port".into(), json!(port)),
-        RedirectPort::OfScheme => None,
-    };
-    Value::Object(out)
 }
 
 fn targets(model: &Model, split: &[WeightedTarget]) -> Value {

@@ -58,7 +58,7 @@ impl Loaded {
 
     /// How many warnings there are.
     pub fn warnings(&self) -> usize {
-        self.diagnostics.len() - self.errors()
+        self.diagnostics.iter().filter(|each| each.severity == Severity::Warning).count()
     }
 }
 
@@ -72,6 +72,10 @@ impl Resolve for Counting<'_> {
     fn resolve(&mut self, hostname: &str) -> Vec<std::net::IpAddr> {
         self.asked = true;
         self.inner.resolve(hostname)
+    }
+
+    fn is_usable(&mut self, ip: std::net::IpAddr) -> bool {
+        self.inner.is_usable(ip)
     }
 
     fn on_link(&mut self, interface: &str, ip: std::net::IpAddr) -> graph::OnLink {
@@ -112,10 +116,10 @@ pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, res
     }
     diagnostics.sort_by_key(|each| each.span);
     if strict {
-        for each in &mut diagnostics {
+        for each in diagnostics.iter_mut().filter(|each| each.severity == Severity::Warning) {
             each.severity = Severity::Error;
         }
-        accepted = accepted.filter(|_| diagnostics.is_empty());
+        accepted = accepted.filter(|_| diagnostics.iter().all(|each| each.severity != Severity::Error));
     }
     Loaded { sources, diagnostics, accepted, resolves: resolver.asked, files: environment.files() }
 }

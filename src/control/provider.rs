@@ -116,6 +116,12 @@ impl Resolve for SystemResolver {
         }
     }
 
+    fn is_usable(&mut self, ip: IpAddr) -> bool {
+        // Whatever else keeps a socket from being had is not the address's fault.
+        let bound = std::net::UdpSocket::bind((ip, 0));
+        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+
     fn on_link(&mut self, interface: &str, ip: IpAddr) -> OnLink {
         let Ok(mut netlink) = Netlink::open() else { return OnLink::Unknown };
         match netlink.interfaces() {

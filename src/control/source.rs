@@ -51,6 +51,8 @@ pub enum Severity {
     Error,
     /// It can, but not all of it does what it says.
     Warning,
+    /// Worth knowing.
+    Note,
 }
 
 /// Something to say about a place.
@@ -70,6 +72,11 @@ impl Diagnostic {
     /// An error at a place.
     pub fn error(span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, span: Some(span), message: message.into(), help: None }
+    }
+
+    /// Something worth knowing, at a place.
+    pub fn note(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, span: Some(span), message: message.into(), help: None }
     }
 
     /// A warning at a place.
@@ -138,6 +145,7 @@ impl Sources {
         let severity = match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         match diagnostic.span {
             Some(span) => format!("{}: {severity}: {}", self.place(span), diagnostic.message),
@@ -162,6 +170,7 @@ impl Sources {
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
         };
         let annotation = AnnotationKind::Primary.span(start..end);
         let mut group = Group::with_level(level).element(Snippet::source(text).annotation(annotation));

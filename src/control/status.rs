@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::graph::backend_tls::BackendTlsState;
 use super::graph::policy::{Outcome, Policies};
 use super::graph::{CONTROLLER, GatewayState, Graph, ListenerState, Problem};
+use super::resources::Resource;
+use super::resources::gateway::GatewayClassSpec;
 use super::resources::meta::Meta;
 use super::resources::policy::Policy;
 use super::resources::refs::{GATEWAY_GROUP, ParentRef, PolicyTargetRef};
@@ -12,7 +14,10 @@ use super::resources::tls::BackendTlsPolicySpec;
 
 /// A `v1 List` of every Gateway, route and policy that is ours, with its status.
 pub fn status(graph: &Graph<'_>) -> Value {
-    let mut items: Vec<Value> = graph.gateways.iter().map(gateway).collect();
+    let classes = graph.resources.classes.iter().filter(|class| &*class.spec.controller_name == CONTROLLER);
+    let mut items: Vec<Value> = classes.map(gateway_class).collect();
+    items.extend((0..graph.gateways.len()).map(|index| gateway(graph, index)));
+    items.extend((0..graph.listener_sets.len()).map(|index| listener_set(graph, index)));
     items.extend(graph.routes.iter().map(|route| {
         let meta = graph.route_meta(route);
         let refs = route.parent_refs(graph.resources);
@@ -156,11 +161,108 @@ fn parent_ref(meta: &Meta, parent: &ParentRef) -> Value {
     found
 }
 
-fn gateway(state: &GatewayState<'_>) -> Value {
+/// What of the API's features works, by the names of its conformance suite, sorted.
+pub const SUPPORTED_FEATURES: &[&str] = &[
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayPort8080",
+    "GatewayStaticAddresses",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendRequestRedirect",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteBackendURLRewrite",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
+    "HTTPRouteSchemeRedirect",
+    "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
+];
+
+fn gateway_class(class: &Resource<GatewayClassSpec>) -> Value {
+    let meta = &class.meta;
+    let unknown = class.spec.parameters_ref.as_ref().map(|_| Problem {
+        reason: "InvalidParameters",
+        message: "parametersRef: no kind of parameters is known".to_owned(),
+    });
+    let accepted = condition(meta, "Accepted", "Accepted", "Gateways of the class are served", unknown.as_ref());
+    let features: Vec<Value> = SUPPORTED_FEATURES.iter().map(|name| json!({ "name": name })).collect();
+    json!({
+        "apiVersion": format!("{GATEWAY_GROUP}/v1"),
+        "kind": "GatewayClass",
+        "metadata": { "name": meta.name },
+        "status": { "conditions": [accepted], "supportedFeatures": features },
+    })
+}
+
+/// A ListenerSet is accepted as long as one of its listeners is.
+fn listener_set(graph: &Graph<'_>, index: usize) -> Value {
+    let set = &graph.listener_sets[index];
+    let gateway = &graph.gateways[set.gateway];
+    let meta = &set.object.meta;
+    let own = || gateway.listeners.iter().filter(|listener| listener.set == Some(index));
+    let served = own().any(ListenerState::is_served);
+    let refused: Vec<&str> = own().filter(|listener| !listener.is_served()).map(listener_of).collect();
+    let invalid =
+        Problem { reason: "ListenersNotValid", message: format!("listeners not served: {}", refused.join(", ")) };
+    let refusal = set.problem.as_ref().or_else(|| (!served).then_some(&invalid));
+    let accepted = match refusal {
+        Some(_) => condition(meta, "Accepted", "", "", refusal),
+        None if refused.is_empty() => raw(meta, "Accepted", true, "Accepted", "the ListenerSet is served"),
+        None => raw(meta, "Accepted", true, invalid.reason, &invalid.message),
+    };
+    let programmed = condition(meta, "Programmed", "Programmed", "the listeners are bound", refusal);
+    let listeners: Vec<Value> = own().map(|each| listener(meta, gateway, each)).collect();
+    object(
+        &format!("{GATEWAY_GROUP}/v1"),
+        "ListenerSet",
+        meta,
+        json!({ "conditions": [accepted, programmed], "listeners": listeners }),
+    )
+}
+
+fn listener_of<'l>(state: &'l ListenerState<'_>) -> &'l str {
+    &state.spec.name.value.0
+}
+
+fn gateway(graph: &Graph<'_>, index: usize) -> Value {
+    let state = &graph.gateways[index];
     let meta = &state.object.meta;
-    let served =
-        state.problem.is_none() && (state.listeners.is_empty() || state.listeners.iter().any(ListenerState::is_served));
-    let refused = state.listeners.iter().filter(|listener| listener.problem.is_some() || listener.conflict.is_some());
+    let none = state.own_listeners().next().is_none();
+    let served = state.problem.is_none() && (none || state.own_listeners().any(ListenerState::is_served));
+    let refused = state.own_listeners().filter(|listener| listener.problem.is_some() || listener.conflict.is_some());
     let refused: Vec<&str> = refused.map(|listener| &*listener.spec.name.value.0).collect();
     let invalid = (!refused.is_empty()).then(|| Problem {
         reason: "ListenersNotValid",
@@ -171,7 +273,9 @@ fn gateway(state: &GatewayState<'_>) -> Value {
         (None, Some(invalid)) => raw(meta, "Accepted", served, invalid.reason, &invalid.message),
         (None, None) => raw(meta, "Accepted", true, "Accepted", "the Gateway is served"),
     };
-    let programmed = if served {
+    let programmed = if let Some(unusable) = state.unusable.as_ref().filter(|_| served) {
+        condition(meta, "Programmed", "", "", Some(unusable))
+    } else if served {
         raw(meta, "Programmed", true, "Programmed", "the Gateway's listeners are bound")
     } else {
         raw(meta, "Programmed", false, "Invalid", "no listener is served")
@@ -181,7 +285,12 @@ fn gateway(state: &GatewayState<'_>) -> Value {
     } else {
         Vec::new()
     };
-    let listeners: Vec<Value> = state.listeners.iter().map(|each| listener(meta, state, each)).collect();
+    let listeners: Vec<Value> = state.own_listeners().map(|each| listener(meta, state, each)).collect();
+    let sets = graph.listener_sets.iter().enumerate().filter(|(number, set)| {
+        let mut listeners = state.listeners.iter().filter(|listener| listener.set == Some(*number));
+        set.gateway == index && listeners.any(ListenerState::is_served)
+    });
+    let sets = sets.count();
     let mut conditions = vec![accepted, programmed];
     if state.object.spec.tls.is_some() {
         let problem = state.unresolved.as_ref();
@@ -195,29 +304,41 @@ fn gateway(state: &GatewayState<'_>) -> Value {
         &format!("{GATEWAY_GROUP}/v1"),
         "Gateway",
         meta,
-        json!({ "addresses": addresses, "conditions": conditions, "listeners": listeners }),
+        json!({
+            "addresses": addresses,
+            "attachedListenerSets": sets,
+            "conditions": conditions,
+            "listeners": listeners,
+        }),
     )
 }
 
 fn listener(meta: &Meta, gateway: &GatewayState<'_>, state: &ListenerState<'_>) -> Value {
     let refused = state.problem.as_ref().or(state.conflict.as_ref()).or(gateway.problem.as_ref());
     let unusable = state.unresolved.as_ref().filter(|_| state.lacks_certificate());
-    let programmed =
-        refused.or(unusable).map(|problem| Problem { reason: "Invalid", message: problem.message.clone() });
+    // A ListenerSet's listener says why (ListenerEntryConditionReason), a Gateway's that it is invalid.
+    let programmed = refused.or(unusable).map(|problem| {
+        let reason = if state.set.is_some() { problem.reason } else { "Invalid" };
+        Problem { reason, message: problem.message.clone() }
+    });
     let conflicted = match &state.conflict {
         Some(conflict) => raw(meta, "Conflicted", true, conflict.reason, &conflict.message),
         None => raw(meta, "Conflicted", false, "NoConflicts", "it clashes with no other listener"),
     };
     let kinds: Vec<Value> = state.kinds.iter().map(|kind| json!({ "group": GATEWAY_GROUP, "kind": kind })).collect();
+    let mut conditions = vec![
+        condition(meta, "Accepted", "Accepted", "the listener is served", refused),
+        condition(meta, "Programmed", "Programmed", "the listener is bound", programmed.as_ref()),
+        condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", state.unresolved.as_ref()),
+        conflicted,
+    ];
+    if let Some(overlaps) = &state.overlaps {
+        conditions.push(raw(meta, "OverlappingTLSConfig", true, overlaps.reason, &overlaps.message));
+    }
     json!({
         "name": &*state.spec.name.value,
         "supportedKinds": kinds,
         "attachedRoutes": state.attached_routes,
-        "conditions": [
-            condition(meta, "Accepted", "Accepted", "the listener is served", refused),
-            condition(meta, "Programmed", "Programmed", "the listener is bound", programmed.as_ref()),
-            condition(meta, "ResolvedRefs", "ResolvedRefs", "every reference resolves", state.unresolved.as_ref()),
-            conflicted,
-        ],
+        "conditions": conditions,
     })
 }

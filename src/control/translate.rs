@@ -126,7 +126,16 @@ fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_
             }
         }
         Action::Forward(split) => *split = backends.split(place, split),
-        Action::Fail(_) => {}
+        Action::Fail(_) | Action::Respond(_) => {}
+    }
+    if let Some(extras) = &mut rule.extras {
+        backends.mirrors(place, &mut extras.mirrors);
+        for share in extras.shares.iter_mut().flatten() {
+            if let Some(RedirectPort::Listener(listener)) = share.redirect.as_mut().map(|redirect| &mut redirect.port) {
+                *listener = port;
+            }
+            backends.mirrors(place, &mut share.mirrors);
+        }
     }
     rule
 }

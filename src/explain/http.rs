@@ -182,6 +182,9 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             let location = text.split("\r\n").find_map(|line| line.strip_prefix("location: "));
             out["outcome"] = json!({ "answer": redirect.status, "reason": "RequestRedirect", "location": location });
         }
+        Action::Respond(response) => {
+            out["outcome"] = json!({ "answer": response.status, "reason": "HTTPRouteFilter directResponse" });
+        }
         Action::Forward(split) => {
             let steps = Steps { head, chosen, context: &context };
             out["filters"] = steps.all();

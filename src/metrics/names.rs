@@ -136,6 +136,8 @@ reasons! {
         TlsHandshake = "tls_handshake",
         /// An endpoint's certificate that is not valid, or not for it.
         TlsCertificate = "tls_certificate",
+        /// A copy of a request that was not made: it is too long, or too many are on their way.
+        MirrorDropped = "mirror_dropped",
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ringway_core::http::Date;
 use ringway_core::model::Model;
 use serde_json::Value;
 
@@ -96,7 +97,10 @@ impl Generations {
         &self.status
     }
 
-    pub(super) fn set_status(&mut self, status: Value) {
+    /// Takes over what the newest load says of its objects. Conditions that were the same before keep their time.
+    pub(super) fn set_status(&mut self, mut status: Value) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        transitions(&mut status, &self.status, &Date::rfc3339(now.as_secs()));
         self.status = status;
     }
 
@@ -158,7 +162,7 @@ impl Generations {
         self.number = snapshot.generation;
         self.current = snapshot;
         self.model = model;
-        self.status = status;
+        self.set_status(status);
         Ok(())
     }
 }
@@ -185,4 +189,43 @@ fn explain(address: SocketAddr, error: io::Error) -> ApplyError {
         }
         _ => ApplyError::Bind { address, error, hint: "" },
     }
+}
+
+/// Gives every condition its `lastTransitionTime`: `now`, or what it was if its status was the same before.
+fn transitions(new: &mut Value, old: &Value, now: &str) {
+    match new {
+        Value::Object(fields) if fields.contains_key("type") && fields.contains_key("observedGeneration") => {
+            let same = fields["status"] == old["status"];
+            let time = old["lastTransitionTime"].as_str().filter(|_| same).unwrap_or(now);
+            fields.insert("lastTransitionTime".to_owned(), time.into());
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                transitions(value, &old[name.as_str()], now);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let before = old.as_array().into_iter().flatten().find(|before| is_same(item, before));
+                transitions(item, before.unwrap_or(&Value::Null), now);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether two items of a status's lists are about the same thing.
+fn is_same(a: &Value, b: &Value) -> bool {
+    let keys: &[&str] = if a["metadata"].is_object() {
+        &["kind", "metadata"]
+    } else if a["parentRef"].is_object() {
+        &["parentRef"]
+    } else if a["ancestorRef"].is_object() {
+        &["ancestorRef"]
+    } else if a["type"].is_string() {
+        &["type"]
+    } else {
+        &["name"]
+    };
+    keys.iter().all(|key| a[*key] == b[*key])
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use ringway_core::balance::WeightedRoundRobin;
 use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, Target, WeightedTarget};
-use ringway_core::route::RouteTable;
+use ringway_core::route::{CompiledRule, RouteTable};
 
 use super::Core;
 use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
@@ -116,13 +116,15 @@ impl Generation {
     /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP or UDP socket. `None` when every weight is
     /// zero.
     pub fn pick(&self, socket: usize, rule: usize, split: &[WeightedTarget]) -> Option<Target> {
+        self.pick_share(socket, rule, split).map(|share| split[share].target)
+    }
+
+    /// The same, by its place in the split.
+    #[inline]
+    pub fn pick_share(&self, socket: usize, rule: usize, split: &[WeightedTarget]) -> Option<usize> {
         match split {
-            [only] => (only.weight > 0).then_some(only.target),
-            _ => {
-                let mut turn = self.splits[socket][rule].borrow_mut();
-                let index = turn.as_mut()?.next()?;
-                Some(split[index].target)
-            }
+            [only] => (only.weight > 0).then_some(0),
+            _ => self.splits[socket][rule].borrow_mut().as_mut()?.next(),
         }
     }
 
@@ -131,11 +133,15 @@ impl Generation {
         self.tls.get(socket)?.get(listener)?.as_ref()
     }
 
+    /// A rule, if there is such a one.
+    pub fn rule(&self, socket: usize, rule: usize) -> Option<&CompiledRule> {
+        self.shared.sockets.get(socket)?.kind.table()?.rules().get(rule)
+    }
+
     /// What a rule changes; nothing when there is no such rule.
     pub fn filters(&self, socket: usize, rule: usize) -> &Filters {
         static NONE: LazyLock<Filters> = LazyLock::new(Filters::default);
-        let table = self.shared.sockets.get(socket).and_then(|socket| socket.kind.table());
-        table.and_then(|table| table.rules().get(rule)).map_or(&NONE, |rule| &rule.filters)
+        self.rule(socket, rule).map_or(&NONE, |rule| &rule.filters)
     }
 
     /// A backend.
@@ -238,7 +244,7 @@ fn server_tls(kind: &SocketKind) -> Vec<Option<ServerTls>> {
 fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobin>> {
     RefCell::new(match action {
         Action::Forward(split) => turn(core, split),
-        Action::Redirect(_) | Action::Fail(_) => None,
+        Action::Redirect(_) | Action::Respond(_) | Action::Fail(_) => None,
     })
 }
 

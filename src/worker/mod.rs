@@ -83,6 +83,8 @@ pub struct Core {
     pub conns: Registry,
     /// Bytes under construction, between suspension points only.
     pub scratch: RefCell<Vec<u8>>,
+    /// Copies of requests that are on their way to mirrors.
+    pub copies: Cell<usize>,
     generation: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
     date: Cell<Date>,
@@ -130,6 +132,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         latencies: RefCell::new(Latencies::default()),
         conns: Registry::default(),
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
+        copies: Cell::new(0),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),
         date: Cell::new(housekeeping::date()),

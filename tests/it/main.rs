@@ -20,6 +20,7 @@ mod bad_input;
 mod balance;
 mod config;
 mod explain;
+mod filters;
 mod forwarding;
 mod http1;
 mod http2;

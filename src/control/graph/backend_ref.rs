@@ -8,7 +8,7 @@ use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, Endpoin
 
 use crate::control::resources::core::{ServicePort, ServiceSpec};
 use crate::control::resources::meta::Meta;
-use crate::control::resources::refs::{BackendRef, HttpBackendRef, RINGWAY_GROUP};
+use crate::control::resources::refs::{BackendObjectRef, BackendRef, HttpBackendRef, RINGWAY_GROUP};
 use crate::control::resources::ringway::BackendSpec;
 use crate::control::resources::text::{Group, Kind, Namespace, ObjectName, Port};
 use crate::control::resources::{Resource, Resources};
@@ -52,6 +52,17 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    pub(super) fn of_object(target: &'a BackendObjectRef) -> Self {
+        Self {
+            span: target.span,
+            group: &target.group,
+            kind: &target.kind,
+            namespace: target.namespace.as_ref(),
+            name: &target.name,
+            port: target.port,
+        }
+    }
+
     pub(super) fn of_stream(target: &'a BackendRef) -> Self {
         Self {
             span: target.span,
@@ -75,6 +86,11 @@ pub(super) struct Backends<'r> {
 impl<'r> Backends<'r> {
     pub(super) fn new<'a: 'r>(resources: &'r Resources, resolver: &'a mut dyn Resolve) -> Self {
         Self { resources, resolver, known: HashMap::new(), all: Vec::new() }
+    }
+
+    /// What they are found in.
+    pub(super) fn resources(&self) -> &'r Resources {
+        self.resources
     }
 
     pub(super) fn finish(self) -> Vec<BackendState> {

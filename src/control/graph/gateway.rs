@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use ringway_core::model::{CertificateChain, ClientAuth, HostPattern};
 
-use crate::control::resources::gateway::{GatewaySpec, Listener, TlsMode};
+use crate::control::resources::gateway::{GatewaySpec, Listener, ListenerSetSpec, TlsMode};
+use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::GATEWAY_GROUP;
 use crate::control::resources::{Resource, Resources};
 
-use super::gateway_tls;
 use super::secret::Secrets;
-use super::{Problem, Report, by_age};
+use super::{Problem, Report, Resolve, by_age};
+use super::{gateway_tls, listener_set};
 
 /// The controller whose GatewayClasses are served.
 pub const CONTROLLER: &str = "ringway.dev/gateway";
@@ -57,6 +58,8 @@ impl Serves {
 pub struct ListenerState<'r> {
     /// As configured.
     pub spec: &'r Listener,
+    /// What it stands in: a Gateway or a ListenerSet.
+    pub owner: &'r Meta,
     /// What it speaks; none: its protocol is not served.
     pub serves: Option<Serves>,
     /// It is not accepted.
@@ -75,6 +78,10 @@ pub struct ListenerState<'r> {
     pub attached_routes: usize,
     /// Its traffic is forwarded by direct server return: no socket is bound.
     pub dsr: bool,
+    /// The ListenerSet that it stands in, by its index in the graph; none: the Gateway.
+    pub set: Option<usize>,
+    /// Another listener of its port ends TLS for some of the same names.
+    pub overlaps: Option<Problem>,
 }
 
 impl ListenerState<'_> {
@@ -87,6 +94,17 @@ impl ListenerState<'_> {
     pub fn lacks_certificate(&self) -> bool {
         self.serves.is_some_and(Serves::ends_tls) && self.certificates.is_empty()
     }
+}
+
+/// A ListenerSet whose parent is a Gateway of ours.
+#[derive(Debug)]
+pub struct ListenerSetState<'r> {
+    /// As configured.
+    pub object: &'r Resource<ListenerSetSpec>,
+    /// Its Gateway, by its index in the graph.
+    pub gateway: usize,
+    /// It is not accepted as a whole: its listeners are not among the Gateway's.
+    pub problem: Option<Problem>,
 }
 
 /// A gateway.
@@ -106,12 +124,20 @@ pub struct GatewayState<'r> {
     pub insecure_frontend: bool,
     /// What is shown to backends that ask; `None` in it: it cannot be had.
     pub backend_certificate: Option<Option<Arc<CertificateChain>>>,
+    /// An address that this machine does not have.
+    pub unusable: Option<Problem>,
 }
 
-impl GatewayState<'_> {
-    /// `namespace/gateway/listener`.
+impl<'r> GatewayState<'r> {
+    /// `namespace/gateway/listener`, or `namespace/listenerset/listener`.
     pub fn listener_name(&self, listener: usize) -> String {
-        format!("{}/{}", self.object.meta.full_name(), &*self.listeners[listener].spec.name.value)
+        let state = &self.listeners[listener];
+        format!("{}/{}", state.owner.full_name(), &*state.spec.name.value)
+    }
+
+    /// The listeners that stand in the Gateway itself, with their indices; those of ListenerSets come behind them.
+    pub fn own_listeners(&self) -> impl Iterator<Item = &ListenerState<'r>> {
+        self.listeners.iter().take_while(|listener| listener.set.is_none())
     }
 
     /// The sockets of a listener.
@@ -125,17 +151,27 @@ impl GatewayState<'_> {
 pub(super) fn gateways<'r>(
     resources: &'r Resources,
     secrets: &mut Secrets<'_>,
+    resolver: &mut dyn Resolve,
     report: &mut Report,
-) -> Vec<GatewayState<'r>> {
+) -> (Vec<GatewayState<'r>>, Vec<ListenerSetState<'r>>) {
     let mut all = Vec::new();
     for index in by_age(&resources.gateways) {
         let object = &resources.gateways[index];
         if is_ours(object, resources, report) {
-            all.push(gateway(object, secrets, report));
+            all.push(gateway(object, resolver, report));
         }
     }
+    let sets = listener_set::attach(resources, &mut all, report);
+    for gateway in &mut all {
+        for listener in &mut gateway.listeners {
+            let kind = if listener.set.is_some() { "ListenerSet" } else { "Gateway" };
+            gateway_tls::certificates((kind, &listener.owner.namespace), listener, secrets, report);
+        }
+        gateway_tls::gateway(gateway, secrets, report);
+        overlaps(&mut gateway.listeners);
+    }
     between_gateways(&mut all, report);
-    all
+    (all, sets)
 }
 
 fn is_ours(object: &Resource<GatewaySpec>, resources: &Resources, report: &mut Report) -> bool {
@@ -163,9 +199,20 @@ fn is_ours(object: &Resource<GatewaySpec>, resources: &Resources, report: &mut R
     }
 }
 
-fn gateway<'r>(object: &'r Resource<GatewaySpec>, secrets: &mut Secrets<'_>, report: &mut Report) -> GatewayState<'r> {
+fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, report: &mut Report) -> GatewayState<'r> {
     let spec = &object.spec;
     let mut problem = None;
+    if let Some(infrastructure) = &spec.infrastructure {
+        let name = object.meta.full_name();
+        if let Some(parameters) = &infrastructure.value.parameters_ref {
+            let message = format!("parametersRef {}: no kind of parameters is known", parameters.value.name);
+            report.warning(parameters.span, format!("Gateway {name} is not served: {message}"));
+            problem = Some(Problem::new("InvalidParameters", message));
+        } else {
+            let message = "infrastructure has no effect: nothing is generated that could have labels or annotations";
+            report.note(infrastructure.span, format!("Gateway {name}: {message}"));
+        }
+    }
     let mut addresses = Vec::new();
     for address in &*spec.addresses {
         match (&*address.kind, &address.value) {
@@ -182,12 +229,21 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, secrets: &mut Secrets<'_>, rep
     if addresses.is_empty() && problem.is_none() {
         addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
-    let mut listeners: Vec<ListenerState<'r>> = spec.listeners.iter().map(|each| listener(each, report)).collect();
+    let mut listeners: Vec<ListenerState<'r>> =
+        spec.listeners.iter().map(|each| listener(each, &object.meta, report)).collect();
     conflicts(&mut listeners, report);
-    for listener in &mut listeners {
-        gateway_tls::certificates(&object.meta.namespace, listener, secrets, report);
-    }
-    let mut state = GatewayState {
+    // What cannot be bound must not keep others from being served.
+    let mut unusable = None;
+    addresses.retain(|ip| {
+        let usable = resolver.is_usable(*ip);
+        if !usable {
+            let message = format!("{ip} is no address of this machine: it is not bound");
+            report.note(spec.addresses[0].span, format!("Gateway {}: {message}", object.meta.full_name()));
+            unusable.get_or_insert_with(|| Problem::new("AddressNotUsable", message));
+        }
+        usable
+    });
+    GatewayState {
         object,
         problem,
         addresses,
@@ -195,12 +251,11 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, secrets: &mut Secrets<'_>, rep
         unresolved: None,
         insecure_frontend: false,
         backend_certificate: None,
-    };
-    gateway_tls::gateway(&mut state, secrets, report);
-    state
+        unusable,
+    }
 }
 
-fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
+pub(super) fn listener<'r>(spec: &'r Listener, owner: &'r Meta, report: &mut Report) -> ListenerState<'r> {
     let name = &*spec.name.value;
     let (serves, supported, problem): (_, &[&'static str], _) = match &*spec.protocol.value {
         "HTTP" => (Some(Serves::Http), &["HTTPRoute"], None),
@@ -241,6 +296,7 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
     }
     ListenerState {
         spec,
+        owner,
         serves,
         problem,
         conflict: None,
@@ -250,6 +306,8 @@ fn listener<'r>(spec: &'r Listener, report: &mut Report) -> ListenerState<'r> {
         kinds,
         attached_routes: 0,
         dsr: false,
+        set: None,
+        overlaps: None,
     }
 }
 
@@ -270,7 +328,7 @@ fn conflicts(listeners: &mut [ListenerState<'_>], report: &mut Report) {
     }
 }
 
-fn clash(a: &Listener, b: &Listener) -> Option<&'static str> {
+pub(super) fn clash(a: &Listener, b: &Listener) -> Option<&'static str> {
     if a.port.value != b.port.value {
         return None;
     }
@@ -282,19 +340,35 @@ fn clash(a: &Listener, b: &Listener) -> Option<&'static str> {
     if x != y && !(encrypted(x) && encrypted(y)) {
         return Some("ProtocolConflict");
     }
-    let by_port_alone = x == "TCP" || x == "UDP";
-    let passthrough =
-        |listener: &Listener| listener.tls.as_ref().and_then(|tls| tls.mode) == Some(TlsMode::Passthrough);
-    if a.host() == b.host() && (by_port_alone || x != y || passthrough(a) != passthrough(b)) {
-        return Some("HostnameConflict");
+    // TCP and UDP listeners have no hostname, so two of a port always clash.
+    (a.host() == b.host()).then_some("HostnameConflict")
+}
+
+/// Listeners of a port that end TLS for some of the same names (GEP-3567). Requests for a host that another of them has
+/// are told so by 421.
+fn overlaps(listeners: &mut [ListenerState<'_>]) {
+    let encrypted: Vec<(usize, u16, HostPattern)> = listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| state.serves.is_some_and(Serves::ends_tls))
+        .map(|(index, state)| (index, state.spec.port.value.get(), state.spec.host()))
+        .collect();
+    for (index, port, host) in &encrypted {
+        let other = encrypted
+            .iter()
+            .find(|(other, of, name)| other != index && of == port && name != host && name.intersect(host).is_some());
+        if let Some((other, ..)) = other {
+            let message =
+                format!("its hostname overlaps with that of listener {}", &*listeners[*other].spec.name.value);
+            listeners[*index].overlaps = Some(Problem::new("OverlappingHostnames", message));
+        }
     }
-    by_port_alone.then_some("ProtocolConflict")
 }
 
 /// Several Gateways share an address where their HTTP listeners differ by hostname; otherwise the oldest has it.
 fn between_gateways(gateways: &mut [GatewayState<'_>], report: &mut Report) {
-    let mut taken: Vec<(SocketAddr, Serves, HostPattern, String)> = Vec::new();
-    for gateway in gateways {
+    let mut taken: Vec<(SocketAddr, Serves, HostPattern, String, usize)> = Vec::new();
+    for (number, gateway) in gateways.iter_mut().enumerate() {
         if gateway.problem.is_some() {
             continue;
         }
@@ -303,13 +377,12 @@ fn between_gateways(gateways: &mut [GatewayState<'_>], report: &mut Report) {
             let Some(serves) = state.serves.filter(|_| state.is_served()) else { continue };
             let host = state.spec.host();
             let name = gateway.listener_name(index);
-            let owner = gateway.object.meta.full_name() + "/";
             let clash = gateway.binds(index).find_map(|bind| {
                 taken.iter().find(|other| {
                     let same_transport = (other.1 == Serves::Udp) == (serves == Serves::Udp);
                     other.0 == bind
                         && same_transport
-                        && !other.3.starts_with(&owner)
+                        && other.4 != number
                         && (!serves.shares_with(other.1) || other.2 == host)
                 })
             });
@@ -320,7 +393,9 @@ fn between_gateways(gateways: &mut [GatewayState<'_>], report: &mut Report) {
                     report.warning(state.spec.span, message.clone());
                     gateway.listeners[index].conflict = Some(Problem::new(reason, message));
                 }
-                None => taken.extend(gateway.binds(index).map(|bind| (bind, serves, host.clone(), name.clone()))),
+                None => {
+                    taken.extend(gateway.binds(index).map(|bind| (bind, serves, host.clone(), name.clone(), number)))
+                }
             }
         }
     }

@@ -10,9 +10,9 @@ use super::gateway::{GatewayState, ListenerState, Serves};
 use super::secret::{AuthorityRef, Secrets};
 use super::{Problem, Report};
 
-/// Finds a listener's certificates. Those that cannot be used are reported, and the others serve.
+/// Finds a listener's certificates; `owner`: kind and namespace of what it stands in. Those that cannot be used are reported, and the others serve.
 pub(super) fn certificates(
-    namespace: &str,
+    owner: (&str, &str),
     listener: &mut ListenerState<'_>,
     secrets: &mut Secrets<'_>,
     report: &mut Report,
@@ -23,7 +23,7 @@ pub(super) fn certificates(
     let name = &*listener.spec.name.value;
     let refs = listener.spec.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
     for wanted in refs {
-        match secrets.certificate(namespace, wanted, "InvalidCertificateRef", report) {
+        match secrets.certificate(owner, wanted, "InvalidCertificateRef", report) {
             Ok(found) => listener.certificates.push(found),
             Err(problem) => {
                 listener.unresolved.get_or_insert(problem);
@@ -42,7 +42,7 @@ pub(super) fn gateway(state: &mut GatewayState<'_>, secrets: &mut Secrets<'_>, r
     let Some(tls) = &state.object.spec.tls else { return };
     let namespace = &state.object.meta.namespace;
     if let Some(wanted) = tls.backend.as_ref().and_then(|backend| backend.client_certificate_ref.as_ref()) {
-        match secrets.certificate(namespace, wanted, "InvalidClientCertificateRef", report) {
+        match secrets.certificate(("Gateway", namespace), wanted, "InvalidClientCertificateRef", report) {
             Ok(found) => state.backend_certificate = Some(Some(found)),
             Err(problem) => {
                 state.backend_certificate = Some(None);

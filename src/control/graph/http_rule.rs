@@ -1,16 +1,22 @@
 //! HTTPRoute rules to the model's: matches, filters, splits.
 
+use std::time::Duration;
+
 use ringway_core::model::{
-    Action, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRule, PathMatch, PathModifier, QueryMatch, Redirect,
-    RedirectPort, RouteTimeouts, UrlRewrite, ValueMatch, WeightedTarget,
+    Action, Cors, DirectResponse, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRule, Mirror, PathMatch,
+    PathModifier, QueryMatch, Redirect, RedirectPort, Retry, RouteTimeouts, RuleExtras, ShareFilters, Target,
+    UrlRewrite, ValueMatch, WeightedTarget,
 };
 
-use crate::control::resources::Resource;
 use crate::control::resources::filter::{
-    FilterType, HeaderFilter, HttpFilter, HttpHeader, PathModifierType, RequestRedirect, UrlRewrite as Rewrite,
+    self, ExtensionRef, HeaderFilter, HttpFilter, HttpHeader, PathModifierType, RequestRedirect, UrlRewrite as Rewrite,
 };
 use crate::control::resources::http_route::{self as route, HttpRouteSpec, PathMatchType};
-use crate::control::resources::refs::Weight;
+use crate::control::resources::refs::{RINGWAY_GROUP, Weight};
+use crate::control::resources::route_filter::MAX_BODY;
+use crate::control::resources::text::HeaderName;
+use crate::control::resources::tls::LocalObjectRef;
+use crate::control::resources::{Resource, Resources};
 
 use super::backend_ref::{Backends, Referrer, Wanted};
 use super::{Problem, Report};
@@ -20,100 +26,280 @@ pub(super) struct Built {
     pub(super) rules: Vec<HttpRule>,
     pub(super) unresolved: Option<Problem>,
     pub(super) partly_invalid: Option<Problem>,
+    /// The route is not accepted as a whole: none of its rules can be honoured.
+    pub(super) refused: Option<Problem>,
 }
 
 /// Translates them. A filter that cannot be honoured makes its rule answer 500, as the API asks.
 pub(super) fn rules(object: &Resource<HttpRouteSpec>, backends: &mut Backends<'_>, report: &mut Report) -> Built {
-    let mut built = Built { rules: Vec::new(), unresolved: None, partly_invalid: None };
     let name = format!("HTTPRoute {}", object.meta.full_name());
     let Some(rules) = &object.spec.rules else {
         // The CRD's default: one rule that matches everything, without backends.
-        built.rules.push(HttpRule {
+        report.warning(object.meta.span, format!("{name} has no rules: it answers 500"));
+        let rules = vec![HttpRule {
             matches: vec![HttpMatch::default()],
             filters: Filters::default(),
             action: Action::Fail(500),
             timeouts: RouteTimeouts::default(),
-        });
-        report.warning(object.meta.span, format!("{name} has no rules: it answers 500"));
-        return built;
+            extras: None,
+        }];
+        return Built { rules, unresolved: None, partly_invalid: None, refused: None };
     };
     let referrer = Referrer { kind: "HTTPRoute", namespace: &object.meta.namespace };
-    for rule in rules.iter() {
-        for (field, what) in [(&rule.retry, "retry"), (&rule.session_persistence, "sessionPersistence")] {
-            if let Some(field) = field {
-                report.warning(field.span, format!("{name}: {what} is not served yet"));
-            }
+    let mut builder = Builder { name, referrer, backends, report, unresolved: None, invalid: None };
+    let mut broken = 0;
+    let built: Vec<HttpRule> = rules
+        .iter()
+        .map(|rule| {
+            let (rule, honoured) = builder.rule(rule);
+            broken += usize::from(!honoured);
+            rule
+        })
+        .collect();
+    let (refused, partly_invalid) =
+        if broken == built.len() { (builder.invalid.take(), None) } else { (None, builder.invalid.take()) };
+    Built { rules: built, unresolved: builder.unresolved, partly_invalid, refused }
+}
+
+/// What the rules of a route are made with, and what is found on the way.
+struct Builder<'b, 'r> {
+    /// `HTTPRoute namespace/name`
+    name: String,
+    referrer: Referrer<'b>,
+    backends: &'b mut Backends<'r>,
+    report: &'b mut Report,
+    unresolved: Option<Problem>,
+    invalid: Option<Problem>,
+}
+
+/// What the filters of a rule or of a backendRef come to.
+#[derive(Default)]
+struct Filtered {
+    filters: Filters,
+    redirect: Option<Redirect>,
+    response: Option<DirectResponse>,
+    mirrors: Vec<Mirror>,
+    cors: Option<Cors>,
+    /// One of them cannot be honoured.
+    broken: bool,
+}
+
+impl Builder<'_, '_> {
+    /// A rule, and whether it can be honoured.
+    fn rule(&mut self, rule: &route::HttpRule) -> (HttpRule, bool) {
+        if let Some(found) = &rule.session_persistence {
+            self.report.warning(found.span, format!("{}: sessionPersistence is not served yet", self.name));
         }
-        let unsupported = rule.filters.iter().find(|filter| !is_served(filter));
-        let redirect = rule.filters.iter().find_map(|filter| filter.request_redirect.as_ref());
-        let split = split(rule, &referrer, backends, &mut built, report, &name);
-        let action = if let Some(filter) = unsupported {
-            let message =
-                format!("{name}: filter {} is not served yet: the rule answers 500", filter.kind.value.as_str());
-            report.warning(filter.kind.span, message.clone());
-            built.partly_invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
+        let filtered = self.filters(&rule.filters);
+        let (split, shares) = self.split(rule, &filtered.filters);
+        let action = if filtered.broken {
             Action::Fail(500)
-        } else if let Some(redirect) = redirect {
-            Action::Redirect(to_redirect(redirect))
+        } else if let Some(redirect) = filtered.redirect {
+            Action::Redirect(redirect)
+        } else if let Some(response) = filtered.response {
+            Action::Respond(response)
         } else if split.is_empty() {
-            report.warning(rule.span, format!("{name}: a rule without backendRefs answers 500"));
+            self.report.warning(rule.span, format!("{}: a rule without backendRefs answers 500", self.name));
             Action::Fail(500)
         } else {
             Action::Forward(split)
         };
-        built.rules.push(HttpRule {
+        let extras = RuleExtras {
+            shares,
+            mirrors: filtered.mirrors,
+            cors: filtered.cors,
+            retry: rule.retry.as_ref().map(to_retry),
+        };
+        let built = HttpRule {
             matches: if rule.matches.is_empty() {
                 vec![HttpMatch::default()]
             } else {
                 rule.matches.iter().map(to_match).collect()
             },
-            filters: to_filters(&rule.filters),
+            filters: filtered.filters,
             action,
             timeouts: rule.timeouts.as_ref().map_or_else(RouteTimeouts::default, |timeouts| RouteTimeouts {
                 request: timeouts.request.and_then(|found| found.limit()),
                 backend_request: timeouts.backend_request.and_then(|found| found.limit()),
             }),
+            extras: extras.boxed(),
+        };
+        (built, !filtered.broken)
+    }
+
+    /// The split, and what its shares have of their own.
+    fn split(&mut self, rule: &route::HttpRule, common: &Filters) -> (Vec<WeightedTarget>, Vec<Option<ShareFilters>>) {
+        let mut split = Vec::new();
+        let mut shares = Vec::new();
+        for each in &*rule.backend_refs {
+            let wanted = Wanted::of_http(each);
+            let mut target = self.backends.resolve(&self.referrer, &wanted, &mut self.unresolved, self.report);
+            let mut share = None;
+            if !each.filters.is_empty() {
+                let own = self.filters(&each.filters);
+                if own.broken || own.response.is_some() {
+                    target = Target::Invalid;
+                }
+                share = Some(ShareFilters {
+                    filters: common.then(&own.filters),
+                    redirect: own.redirect,
+                    mirrors: own.mirrors,
+                    cors: own.cors,
+                });
+            }
+            split.push(WeightedTarget { weight: weight(each.weight), target });
+            shares.push(share);
+        }
+        if shares.iter().all(Option::is_none) {
+            shares.clear();
+        }
+        (split, shares)
+    }
+
+    fn filters(&mut self, filters: &[HttpFilter]) -> Filtered {
+        let mut all = Filtered::default();
+        for filter in filters {
+            if let Some(found) = &filter.request_header_modifier {
+                all.filters.request_headers = to_modifier(found);
+            }
+            if let Some(found) = &filter.response_header_modifier {
+                all.filters.response_headers = to_modifier(found);
+            }
+            if let Some(found) = &filter.url_rewrite {
+                let rewrite = all.filters.rewrite.get_or_insert_default();
+                let UrlRewrite { hostname, path } = to_rewrite(found);
+                rewrite.hostname = hostname;
+                rewrite.path = path.or_else(|| rewrite.path.take());
+            }
+            if let Some(found) = &filter.request_redirect {
+                all.redirect = Some(to_redirect(found));
+            }
+            if let Some(found) = &filter.cors {
+                all.cors = Some(to_cors(found));
+            }
+            if let Some(found) = &filter.request_mirror {
+                let wanted = Wanted::of_object(&found.backend_ref);
+                let target = self.backends.resolve(&self.referrer, &wanted, &mut self.unresolved, self.report);
+                if let Target::Backend(backend) = target {
+                    all.mirrors.push(Mirror { backend, fraction: to_fraction(found) });
+                }
+            }
+            if let Some(found) = &filter.extension_ref {
+                self.extension(filter, found, &mut all);
+            }
+            if filter.external_auth.is_some() {
+                self.cannot_honour(filter, "filter ExternalAuth is not served yet", &mut all);
+            }
+        }
+        all
+    }
+
+    /// What an object of ours says.
+    fn extension(&mut self, filter: &HttpFilter, wanted: &ExtensionRef, all: &mut Filtered) {
+        let full_name = format!("{}/{}", self.referrer.namespace, wanted.name);
+        if (&*wanted.group, &*wanted.kind) != (RINGWAY_GROUP, "HTTPRouteFilter") {
+            let what =
+                format!("extensionRef {full_name}: a {} of group \"{}\" is no filter", wanted.kind, wanted.group);
+            return self.cannot_honour(filter, &what, all);
+        }
+        let resources = self.backends.resources();
+        let mut known = resources.route_filters.iter().filter(|each| each.meta.namespace == self.referrer.namespace);
+        let Some(found) = known.find(|each| each.meta.name == wanted.name.0) else {
+            return self.cannot_honour(filter, &format!("there is no HTTPRouteFilter {full_name}"), all);
+        };
+        if let Some(rewrite) = &found.spec.url_rewrite {
+            let path = PathModifier::ReplaceRegex(rewrite.path.regex.0.clone());
+            all.filters.rewrite.get_or_insert_default().path = Some(path);
+        }
+        let Some(response) = &found.spec.direct_response else { return };
+        let body = match response.body.as_ref().map(|body| (&body.inline, &body.value_ref)) {
+            Some((Some(inline), _)) => inline.value.0.clone().into_bytes(),
+            Some((_, Some(reference))) => match config_map_body(resources, self.referrer.namespace, &reference.value) {
+                Ok(body) => body,
+                Err(what) => {
+                    self.report.warning(reference.span, what.clone());
+                    return self.cannot_honour(filter, &what, all);
+                }
+            },
+            _ => Vec::new(),
+        };
+        all.response = Some(DirectResponse {
+            status: u16::try_from(response.status.0).expect("up to 599"),
+            content_type: response.content_type.as_ref().map_or("text/plain", |found| &found.0).to_owned(),
+            body,
         });
     }
-    built
+
+    fn cannot_honour(&mut self, filter: &HttpFilter, what: &str, all: &mut Filtered) {
+        let message = format!("{}: {what}: its requests are answered 500", self.name);
+        self.report.warning(filter.kind.span, message.clone());
+        self.invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
+        all.broken = true;
+    }
 }
 
-fn split(
-    rule: &route::HttpRule,
-    referrer: &Referrer<'_>,
-    backends: &mut Backends<'_>,
-    built: &mut Built,
-    report: &mut Report,
-    name: &str,
-) -> Vec<WeightedTarget> {
-    rule.backend_refs
-        .iter()
-        .map(|each| {
-            let mut target = backends.resolve(referrer, &Wanted::of_http(each), &mut built.unresolved, report);
-            if let Some(filter) = each.filters.first() {
-                let message = format!("{name}: filters of a backendRef are not served yet: its share answers 500");
-                report.warning(filter.span, message.clone());
-                built.partly_invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
-                target = ringway_core::model::Target::Invalid;
-            }
-            WeightedTarget { weight: weight(each.weight), target }
-        })
-        .collect()
+/// The body that a ConfigMap holds.
+pub(super) fn config_map_body(
+    resources: &Resources,
+    namespace: &str,
+    wanted: &LocalObjectRef,
+) -> Result<Vec<u8>, String> {
+    let full_name = format!("{namespace}/{}", wanted.name);
+    if (&*wanted.group, &*wanted.kind) != ("", "ConfigMap") {
+        return Err(format!("valueRef {full_name}: a {} holds no body, only a ConfigMap", wanted.kind));
+    }
+    let mut all = resources.config_maps.iter();
+    let found = all.find(|each| each.meta.name == wanted.name.0 && each.meta.namespace == namespace);
+    let found = found.ok_or_else(|| format!("there is no ConfigMap {full_name}"))?;
+    let keys: Vec<&str> = found.spec.text.iter().chain(&found.spec.base64).map(|(key, _)| key.as_str()).collect();
+    let key = match keys.as_slice() {
+        [only] => only,
+        keys if keys.contains(&"response.body") => "response.body",
+        _ => return Err(format!("ConfigMap {full_name} needs a key `response.body`")),
+    };
+    let body = found.spec.get(key).expect("the key is there").value;
+    let body = body.map_err(|error| format!("ConfigMap {full_name}: {key} is {error}"))?;
+    if body.len() > MAX_BODY {
+        return Err(format!("ConfigMap {full_name}: {key} has more than {MAX_BODY} bytes"));
+    }
+    Ok(body)
 }
+
+fn to_cors(found: &filter::Cors) -> Cors {
+    let names = |list: &[HeaderName]| list.iter().map(|name| name.0.clone()).collect();
+    Cors {
+        origins: found.allow_origins.iter().map(|origin| origin.0.clone()).collect(),
+        credentials: found.allow_credentials,
+        methods: found.allow_methods.iter().map(|method| method.as_str().to_owned()).collect(),
+        headers: names(&found.allow_headers),
+        expose: names(&found.expose_headers),
+        max_age: u32::try_from(found.max_age.0).expect("bounds of the field"),
+    }
+}
+
+fn to_fraction(found: &filter::Mirror) -> (u32, u32) {
+    let number = |value: i64| u32::try_from(value).expect("bounds of the field");
+    match (&found.percent, &found.fraction) {
+        (Some(percent), _) => (number(percent.0), 100),
+        (None, Some(fraction)) => (number(fraction.numerator.0), number(fraction.denominator.0)),
+        (None, None) => (1, 1),
+    }
+}
+
+fn to_retry(found: &route::Retry) -> Retry {
+    Retry {
+        codes: found.codes.iter().map(|code| u16::try_from(code.0).expect("up to 599")).collect(),
+        attempts: found.attempts.map_or(1, |attempts| u32::try_from(attempts.0).expect("up to 1000")),
+        backoff: found.backoff.map_or(DEFAULT_BACKOFF, |backoff| backoff.0),
+    }
+}
+
+/// What is waited for at least before a request is sent again, unless the rule says something else.
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 
 /// A weight as the model's.
 pub(super) fn weight(weight: Weight) -> u32 {
     u32::try_from(weight.0).expect("0 to 1,000,000")
-}
-
-fn is_served(filter: &HttpFilter) -> bool {
-    match filter.kind.value {
-        FilterType::RequestHeaderModifier
-        | FilterType::ResponseHeaderModifier
-        | FilterType::RequestRedirect
-        | FilterType::UrlRewrite => true,
-        FilterType::RequestMirror | FilterType::ExtensionRef | FilterType::Cors => false,
-    }
 }
 
 fn to_match(found: &route::HttpMatch) -> HttpMatch {
@@ -153,22 +339,6 @@ fn to_value(found: &route::ValueMatch) -> ValueMatch {
     }
 }
 
-fn to_filters(filters: &[HttpFilter]) -> Filters {
-    let mut all = Filters::default();
-    for filter in filters {
-        if let Some(found) = &filter.request_header_modifier {
-            all.request_headers = to_modifier(found);
-        }
-        if let Some(found) = &filter.response_header_modifier {
-            all.response_headers = to_modifier(found);
-        }
-        if let Some(found) = &filter.url_rewrite {
-            all.rewrite = Some(to_rewrite(found));
-        }
-    }
-    all
-}
-
 /// One action per name: where several are given, removing wins over setting, and setting over adding.
 fn to_modifier(found: &HeaderFilter) -> HeaderModifier {
     let lower = |header: &HttpHeader| (header.name.to_lowercase(), header.value.0.trim().to_owned());
@@ -186,7 +356,7 @@ fn to_rewrite(found: &Rewrite) -> UrlRewrite {
     }
 }
 
-fn to_path(found: &crate::control::resources::filter::PathModifier) -> PathModifier {
+fn to_path(found: &filter::PathModifier) -> PathModifier {
     let text = |value: &Option<crate::control::resources::text::FilterPath>| {
         value.as_ref().map(|path| path.0.clone()).unwrap_or_default()
     };

@@ -12,6 +12,7 @@ mod gateway;
 mod gateway_tls;
 mod grant;
 mod http_rule;
+mod listener_set;
 pub mod policy;
 mod secret;
 
@@ -31,7 +32,7 @@ use super::resources::text::SectionName;
 use super::source::{Diagnostic, Span};
 
 use backend_tls::{BackendTls, BackendTlsState};
-pub use gateway::{CONTROLLER, GatewayState, ListenerState, Serves};
+pub use gateway::{CONTROLLER, GatewayState, ListenerSetState, ListenerState, Serves};
 use policy::{Policies, Targets};
 use secret::Secrets;
 
@@ -39,6 +40,11 @@ use secret::Secrets;
 pub trait Resolve {
     /// Its addresses, in a stable order.
     fn resolve(&mut self, hostname: &str) -> Vec<IpAddr>;
+
+    /// Whether an address can be bound on this machine.
+    fn is_usable(&mut self, _ip: IpAddr) -> bool {
+        true
+    }
 
     /// Whether frames can be sent to an address without a router between.
     fn on_link(&mut self, _interface: &str, _ip: IpAddr) -> OnLink {
@@ -205,6 +211,8 @@ pub struct Graph<'r> {
     pub resources: &'r Resources,
     /// Gateways of our classes, oldest first.
     pub gateways: Vec<GatewayState<'r>>,
+    /// ListenerSets of those, oldest first.
+    pub listener_sets: Vec<ListenerSetState<'r>>,
     /// Routes, oldest first, HTTP before TLS before TCP before UDP.
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
@@ -234,6 +242,10 @@ impl Report {
         self.diagnostics.push(Diagnostic::warning(span, message));
     }
 
+    fn note(&mut self, span: Span, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::note(span, message));
+    }
+
     fn warning_with_help(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
         self.diagnostics.push(Diagnostic { help, ..Diagnostic::warning(span, message) });
     }
@@ -244,14 +256,15 @@ impl<'r> Graph<'r> {
     pub fn build(resources: &'r Resources, environment: &dyn Environment, resolver: &mut dyn Resolve) -> Self {
         let mut report = Report::default();
         let mut secrets = Secrets::new(resources, environment);
-        let mut gateways = gateway::gateways(resources, &mut secrets, &mut report);
+        let (mut gateways, listener_sets) = gateway::gateways(resources, &mut secrets, resolver, &mut report);
+        let places = attach::Places::new(&gateways, &listener_sets);
         let mut backends = backend_ref::Backends::new(resources, resolver);
         let mut routes = Vec::new();
         for index in by_age(&resources.http_routes) {
             let route = &resources.http_routes[index];
             let id = next_id(&routes);
-            let parents = attach::http(route, &mut gateways, resources, &mut report);
             let built = http_rule::rules(route, &mut backends, &mut report);
+            let parents = attach::http(route, built.refused, &mut gateways, &places, resources, &mut report);
             routes.push(RouteState {
                 kind: "HTTPRoute",
                 index,
@@ -265,7 +278,7 @@ impl<'r> Graph<'r> {
         for index in by_age(&resources.tls_routes) {
             let route = &resources.tls_routes[index];
             let id = next_id(&routes);
-            let parents = attach::tls(route, &mut gateways, resources, &mut report);
+            let parents = attach::tls(route, &mut gateways, &places, resources, &mut report);
             let refs = &route.spec.rules[0].backend_refs;
             let (split, unresolved) = backends.split("TLSRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
@@ -281,8 +294,15 @@ impl<'r> Graph<'r> {
         for index in by_age(&resources.tcp_routes) {
             let route = &resources.tcp_routes[index];
             let id = next_id(&routes);
-            let parents =
-                attach::stream("TCPRoute", &route.meta, &route.spec.parent_refs, &mut gateways, resources, &mut report);
+            let parents = attach::stream(
+                "TCPRoute",
+                &route.meta,
+                &route.spec.parent_refs,
+                &mut gateways,
+                &places,
+                resources,
+                &mut report,
+            );
             let refs = &route.spec.rules[0].backend_refs;
             let (split, unresolved) = backends.split("TCPRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
@@ -298,8 +318,15 @@ impl<'r> Graph<'r> {
         for index in by_age(&resources.udp_routes) {
             let route = &resources.udp_routes[index];
             let id = next_id(&routes);
-            let parents =
-                attach::stream("UDPRoute", &route.meta, &route.spec.parent_refs, &mut gateways, resources, &mut report);
+            let parents = attach::stream(
+                "UDPRoute",
+                &route.meta,
+                &route.spec.parent_refs,
+                &mut gateways,
+                &places,
+                resources,
+                &mut report,
+            );
             let refs = &route.spec.rules[0].backend_refs;
             let (split, unresolved) = backends.split("UDPRoute", &route.meta, refs, &mut report);
             routes.push(RouteState {
@@ -339,6 +366,7 @@ impl<'r> Graph<'r> {
         Self {
             resources,
             gateways,
+            listener_sets,
             routes,
             backends,
             backend_policies,

@@ -167,7 +167,7 @@ impl<'r> Targets<'_, 'r> {
         };
         let Some(section) = &wanted.section_name else { return Ok(Target::Gateway(gateway)) };
         let names: Vec<&str> =
-            self.gateways[gateway].listeners.iter().map(|listener| &*listener.spec.name.value.0).collect();
+            self.gateways[gateway].own_listeners().map(|listener| &*listener.spec.name.value.0).collect();
         let listener = position(&names, section).ok_or_else(|| no_section(wanted, "listener", section, &names))?;
         Ok(Target::Listener(gateway, listener))
     }

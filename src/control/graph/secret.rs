@@ -43,17 +43,17 @@ impl<'r> Secrets<'r> {
         Self { resources, environment, known: HashMap::new() }
     }
 
-    /// The certificate that a Gateway refers to. One that cannot be used is reported where its fault is, and `reason`
+    /// The certificate that a Gateway or ListenerSet refers to. One that cannot be used is reported where its fault is, and `reason`
     /// is what the API calls that.
     pub(super) fn certificate(
         &mut self,
-        namespace: &str,
+        (from_kind, namespace): (&str, &str),
         wanted: &CertificateRef,
         reason: &'static str,
         report: &mut Report,
     ) -> Result<Arc<CertificateChain>, Problem> {
         let reference = Reference {
-            from_kind: "Gateway",
+            from_kind,
             from_namespace: namespace,
             group: &wanted.group,
             kind: &wanted.kind,

@@ -1,7 +1,10 @@
 //! HTTPRoute filters.
 
-use crate::control::read::{Cx, Ignored, Int, List, choice, object};
+use ringway_core::model::OriginPattern;
+
+use crate::control::read::{Cx, FromNode, Int, List, choice, object};
 use crate::control::source::Spanned;
+use crate::control::yaml::Node;
 
 use super::refs::BackendObjectRef;
 use super::text::{FilterPath, HeaderName, HeaderValue, Port, PreciseHostname};
@@ -23,6 +26,8 @@ choice! {
         ExtensionRef = "ExtensionRef",
         /// Cross-origin resource sharing.
         Cors = "CORS",
+        /// Asks another server whether a request may pass. Experimental channel.
+        ExternalAuth = "ExternalAuth",
     }
 }
 
@@ -44,10 +49,13 @@ object! {
         /// For `ExtensionRef`.
         extension_ref / "extensionRef": ExtensionRef = optional,
         /// For `CORS`.
-        cors / "cors": Ignored = optional,
+        cors / "cors": Cors = optional,
+        /// For `ExternalAuth`.
+        external_auth / "externalAuth": ExternalAuth = optional,
     }
     rules |this, cx| {
         let parts = [
+            (FilterType::ExternalAuth, "externalAuth", this.external_auth.is_some()),
             (FilterType::Cors, "cors", this.cors.is_some()),
             (FilterType::RequestHeaderModifier, "requestHeaderModifier", this.request_header_modifier.is_some()),
             (FilterType::ResponseHeaderModifier, "responseHeaderModifier", this.response_header_modifier.is_some()),
@@ -82,6 +90,7 @@ pub fn check_filters(filters: &[HttpFilter], cx: &Cx<'_>) {
         FilterType::ResponseHeaderModifier,
         FilterType::RequestRedirect,
         FilterType::UrlRewrite,
+        FilterType::ExternalAuth,
     ] {
         if let Some(second) = find(kind).nth(1) {
             cx.error(second.kind.span, format!("{} filter cannot be repeated", kind.as_str()));
@@ -253,5 +262,147 @@ object! {
                 _ => {}
             }
         }
+    }
+}
+
+object! {
+    /// Cross-origin resource sharing.
+    Cors = "cors" {
+        /// Who may share; none: nobody.
+        allow_origins / "allowOrigins": List<CorsOrigin, 0, 64> = or(List::default()),
+        /// With cookies and the like.
+        allow_credentials / "allowCredentials": bool = or(false),
+        /// Methods.
+        allow_methods / "allowMethods": List<CorsMethod, 0, 9> = or(List::default()),
+        /// Request fields.
+        allow_headers / "allowHeaders": List<HeaderName, 0, 64> = or(List::default()),
+        /// Response fields that scripts see.
+        expose_headers / "exposeHeaders": List<HeaderName, 0, 64> = or(List::default()),
+        /// Seconds for which the answer to a preflight holds.
+        max_age / "maxAge": Int<1, 2_147_483_647> = or(Int(5)),
+    }
+    rules |this, cx| {
+        if this.allow_origins.len() > 1 && this.allow_origins.iter().any(|origin| origin.0 == OriginPattern::Any) {
+            cx.error(this.span, "AllowOrigins cannot contain '*' alongside other origins");
+        }
+        if this.allow_methods.len() > 1 && this.allow_methods.iter().any(|method| method.as_str() == "*") {
+            cx.error(this.span, "AllowMethods cannot contain '*' alongside other methods");
+        }
+        if this.allow_headers.len() > 1 && this.allow_headers.iter().any(|header| &**header == "*") {
+            cx.error(this.span, "AllowHeaders cannot contain '*' alongside other methods");
+        }
+    }
+}
+
+/// An origin or a pattern of origins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsOrigin(pub OriginPattern);
+
+impl FromNode for CorsOrigin {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = String::from_node(node, cx)?;
+        let parsed = OriginPattern::parse(&text);
+        if parsed.is_none() {
+            let message =
+                format!("\"{text}\" is not an origin such as https://www.example.com, https://*.example.com or *");
+            cx.error(node.span, message);
+        }
+        parsed.map(Self)
+    }
+}
+
+choice! {
+    /// A method, or all of them.
+    CorsMethod {
+        /// GET.
+        Get = "GET",
+        /// HEAD.
+        Head = "HEAD",
+        /// POST.
+        Post = "POST",
+        /// PUT.
+        Put = "PUT",
+        /// DELETE.
+        Delete = "DELETE",
+        /// CONNECT.
+        Connect = "CONNECT",
+        /// OPTIONS.
+        Options = "OPTIONS",
+        /// TRACE.
+        Trace = "TRACE",
+        /// PATCH.
+        Patch = "PATCH",
+        /// All.
+        All = "*",
+    }
+}
+
+choice! {
+    /// How a server of authorizations is asked.
+    ExternalAuthProtocol {
+        /// By a request of HTTP.
+        Http = "HTTP",
+        /// By Envoy's ext_authz.
+        Grpc = "GRPC",
+    }
+}
+
+object! {
+    /// Asks another server whether a request may pass.
+    ExternalAuth = "externalAuth" {
+        /// How it is asked.
+        protocol / "protocol": Spanned<ExternalAuthProtocol> = required,
+        /// Whom.
+        backend_ref / "backendRef": BackendObjectRef = required,
+        /// For `GRPC`.
+        grpc / "grpc": GrpcAuth = optional,
+        /// For `HTTP`.
+        http / "http": HttpAuth = optional,
+        /// How much of the body goes along.
+        forward_body / "forwardBody": ForwardBody = optional,
+    }
+    rules |this, cx| {
+        if this.protocol.value == ExternalAuthProtocol::Http && this.grpc.is_some() {
+            cx.error(this.span, "grpc must only be specified with protocol 'GRPC'");
+        }
+        if this.protocol.value == ExternalAuthProtocol::Grpc && this.http.is_some() {
+            cx.error(this.span, "http must only be specified with protocol 'HTTP'");
+        }
+    }
+}
+
+object! {
+    /// What is asked by gRPC.
+    GrpcAuth = "grpc" {
+        /// Fields of the request that go along; none: all.
+        allowed_headers / "allowedHeaders": List<HeaderName, 0, 64> = or(List::default()),
+    }
+}
+
+object! {
+    /// What is asked by HTTP.
+    HttpAuth = "http" {
+        /// Stands in front of the request's path.
+        path / "path": Spanned<FilterPath> = optional,
+        /// Further fields of the request that go along.
+        allowed_headers / "allowedHeaders": List<HeaderName, 0, 64> = or(List::default()),
+        /// Fields of the answer that the backend gets; none: all.
+        allowed_response_headers / "allowedResponseHeaders": List<HeaderName, 0, 64> = or(List::default()),
+    }
+    rules |this, cx| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte);
+        if let Some(path) = &this.path
+            && !(path.value.bytes().all(good) && (path.value.is_empty() || path.value.starts_with('/')))
+        {
+            cx.error(path.span, "path must be an absolute path of valid characters");
+        }
+    }
+}
+
+object! {
+    /// How much of a body goes along.
+    ForwardBody = "forwardBody" {
+        /// In bytes; more is cut off; 0 is nothing.
+        max_size / "maxSize": Int<0, 65536> = or(Int(0)),
     }
 }

@@ -7,15 +7,15 @@ use crate::control::source::Spanned;
 
 use super::refs::{CertificateRef, FromNamespaces, LabelSelector};
 use super::text::{ControllerName, Group, Hostname, Kind, Namespace, ObjectName, Port, ProtocolName, SectionName};
-use super::tls::GatewayTls;
+use super::tls::{GatewayTls, LocalObjectRef};
 
 object! {
     /// `GatewayClass.spec`.
     GatewayClassSpec = "GatewayClass spec" {
         /// Who serves it.
         controller_name / "controllerName": ControllerName = required,
-        /// Not used.
-        parameters_ref / "parametersRef": Ignored = optional,
+        /// None is taken.
+        parameters_ref / "parametersRef": Spanned<Ignored> = optional,
         /// Not used.
         description / "description": Ignored = optional,
     }
@@ -31,9 +31,9 @@ object! {
         /// Where it listens; none: everywhere.
         addresses / "addresses": List<Address, 0, 16> = or(List::default()),
         /// Concerns generated resources of a cluster.
-        infrastructure / "infrastructure": Ignored = optional,
-        /// For ListenerSets.
-        allowed_listeners / "allowedListeners": Ignored = optional,
+        infrastructure / "infrastructure": Spanned<Infrastructure> = optional,
+        /// Which ListenerSets may add listeners; none: none.
+        allowed_listeners / "allowedListeners": AllowedListeners = optional,
         /// TLS towards clients and backends as a whole.
         tls / "tls": GatewayTls = optional,
         /// Experimental; accepted and not used.
@@ -42,6 +42,63 @@ object! {
     rules |this, cx| {
         check_listeners(&this.listeners, cx);
         check_addresses(&this.addresses, cx);
+    }
+}
+
+object! {
+    /// What is said about generated resources of a cluster.
+    Infrastructure = "infrastructure" {
+        /// Their labels.
+        labels / "labels": Ignored = optional,
+        /// Their annotations.
+        annotations / "annotations": Ignored = optional,
+        /// An object with parameters of an implementation.
+        parameters_ref / "parametersRef": Spanned<LocalObjectRef> = optional,
+    }
+}
+
+object! {
+    /// Which ListenerSets may add listeners.
+    AllowedListeners = "allowedListeners" {
+        /// From which namespaces; none: none.
+        namespaces / "namespaces": ListenerNamespaces = optional,
+    }
+}
+
+object! {
+    /// Which namespaces.
+    ListenerNamespaces = "namespaces" {
+        /// Which.
+        from / "from": FromNamespaces = or(FromNamespaces::None),
+        /// For `Selector`.
+        selector / "selector": LabelSelector = optional,
+    }
+}
+
+object! {
+    /// `ListenerSet.spec`: listeners that are added to a Gateway.
+    ListenerSetSpec = "ListenerSet spec" {
+        /// The Gateway.
+        parent_ref / "parentRef": ParentGatewayRef = required,
+        /// The listeners.
+        listeners / "listeners": List<Listener, 1, 64> = required,
+    }
+    rules |this, cx| {
+        check_listeners(&this.listeners, cx);
+    }
+}
+
+object! {
+    /// A ListenerSet's Gateway.
+    ParentGatewayRef = "parentRef" {
+        /// Its group.
+        group / "group": Group = or(Group(super::refs::GATEWAY_GROUP.to_owned())),
+        /// Its kind.
+        kind / "kind": Kind = or(Kind("Gateway".to_owned())),
+        /// Its namespace; none: the ListenerSet's.
+        namespace / "namespace": Namespace = optional,
+        /// Its name.
+        name / "name": ObjectName = required,
     }
 }
 

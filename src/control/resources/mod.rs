@@ -12,6 +12,7 @@ pub mod meta;
 pub mod policy;
 pub mod refs;
 pub mod ringway;
+pub mod route_filter;
 pub mod text;
 pub mod tls;
 
@@ -38,6 +39,7 @@ pub struct Resource<S> {
 pub struct Resources {
     pub classes: Vec<Resource<gateway::GatewayClassSpec>>,
     pub gateways: Vec<Resource<gateway::GatewaySpec>>,
+    pub listener_sets: Vec<Resource<gateway::ListenerSetSpec>>,
     pub http_routes: Vec<Resource<http_route::HttpRouteSpec>>,
     pub tcp_routes: Vec<Resource<l4_route::TcpRouteSpec>>,
     pub tls_routes: Vec<Resource<tls::TlsRouteSpec>>,
@@ -54,15 +56,17 @@ pub struct Resources {
     pub client_policies: Vec<Resource<ringway::ClientPolicySpec>>,
     pub backend_policies: Vec<Resource<backend_policy::BackendPolicySpec>>,
     pub l4_policies: Vec<Resource<l4_forwarding::L4ForwardingPolicySpec>>,
+    pub route_filters: Vec<Resource<route_filter::RouteFilterSpec>>,
     seen: HashMap<(String, String, String), Span>,
 }
 
 /// Kinds of the groups that are known and come with later work.
-const LATER: [&str; 2] = ["ListenerSet", "GRPCRoute"];
+const LATER: [&str; 1] = ["GRPCRoute"];
 
-const KINDS: [(&str, &str, &[&str]); 18] = [
+const KINDS: &[(&str, &str, &[&str])] = &[
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
+    (refs::GATEWAY_GROUP, "ListenerSet", &["v1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
@@ -79,6 +83,7 @@ const KINDS: [(&str, &str, &[&str]); 18] = [
     (refs::RINGWAY_GROUP, "ClientPolicy", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "BackendPolicy", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "L4ForwardingPolicy", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "HTTPRouteFilter", &["v1alpha1"]),
 ];
 
 impl Resources {
@@ -119,6 +124,7 @@ impl Resources {
         match (group, kind) {
             (refs::GATEWAY_GROUP, "GatewayClass") => self.put(kind, document, cx, spec, |all| &mut all.classes),
             (refs::GATEWAY_GROUP, "Gateway") => self.put(kind, document, cx, spec, |all| &mut all.gateways),
+            (refs::GATEWAY_GROUP, "ListenerSet") => self.put(kind, document, cx, spec, |all| &mut all.listener_sets),
             (refs::GATEWAY_GROUP, "HTTPRoute") => self.put(kind, document, cx, spec, |all| &mut all.http_routes),
             (refs::GATEWAY_GROUP, "TCPRoute") => self.put(kind, document, cx, spec, |all| &mut all.tcp_routes),
             (refs::GATEWAY_GROUP, "TLSRoute") => self.put(kind, document, cx, spec, |all| &mut all.tls_routes),
@@ -135,6 +141,9 @@ impl Resources {
             }
             (refs::RINGWAY_GROUP, "L4ForwardingPolicy") => {
                 self.put(kind, document, cx, spec, |all| &mut all.l4_policies);
+            }
+            (refs::RINGWAY_GROUP, "HTTPRouteFilter") => {
+                self.put(kind, document, cx, spec, |all| &mut all.route_filters);
             }
             (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
             (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),

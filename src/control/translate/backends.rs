@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, ProxyHeader, ProxyTlvs, Target, UpstreamHttp,
+    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs, Target, UpstreamHttp,
     UpstreamTls, WeightedTarget,
 };
 
@@ -54,6 +54,17 @@ impl<'g, 'r> Backends<'g, 'r> {
         };
         let mut target = target;
         split.iter().map(|share| WeightedTarget { target: target(share.target), ..*share }).collect()
+    }
+
+    /// Mirrors to the graph's backends as ones to the model's. One that cannot be protected as it should is left out.
+    pub(super) fn mirrors(&mut self, place: Place, mirrors: &mut Vec<Mirror>) {
+        mirrors.retain_mut(|mirror| match self.backend(place, mirror.backend) {
+            Some(backend) => {
+                mirror.backend = backend;
+                true
+            }
+            None => false,
+        });
     }
 
     /// `None`: TLS is asked for and cannot be had, so nothing is sent there.

@@ -92,7 +92,7 @@ fn response_parsed_and_encoded(bytes: &[u8], mut out: Vec<u8>) -> Vec<u8> {
     let mut exchange = Exchange::new(&request, false);
     let head = parse_response(black_box(bytes), &mut storage, Method::Get, &limits).unwrap().unwrap();
     let plan = exchange.response_head(&head).unwrap();
-    encode::response(&head, &Filters::default(), &plan, &Date::at(0), &mut out);
+    encode::response(&head, &Filters::default(), encode::Added::default(), &plan, &Date::at(0), &mut out);
     out
 }
 
@@ -142,6 +142,7 @@ fn routes(count: usize) -> RouteTable {
                 filters: Filters::default(),
                 action: Action::Fail(500),
                 timeouts: RouteTimeouts::default(),
+                extras: None,
             }],
         })
         .collect();

@@ -54,6 +54,7 @@ fn table(shape: Shape, count: usize) -> RouteTable {
                 filters: Filters::default(),
                 action: Action::Fail(500),
                 timeouts: RouteTimeouts::default(),
+                extras: None,
             }],
         })
         .collect();

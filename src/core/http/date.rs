@@ -26,6 +26,15 @@ impl Date {
         Self(text)
     }
 
+    /// The same instant as RFC 3339 writes it, which is the form of Kubernetes: `1994-11-06T08:49:37Z`.
+    pub fn rfc3339(unix_seconds: u64) -> String {
+        let seconds = unix_seconds.min(253_402_300_799);
+        let (days, time) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+
     /// Its 29 characters.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -65,6 +74,12 @@ mod tests {
 
     fn text(seconds: u64) -> String {
         String::from_utf8(Date::at(seconds).as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn instants_of_kubernetes() {
+        assert_eq!(Date::rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(Date::rfc3339(784_111_777), "1994-11-06T08:49:37Z");
     }
 
     #[test]

@@ -277,8 +277,24 @@ fn forwarded(head: &RequestHead<'_>, context: &RequestContext<'_>, out: &mut Out
     out.put(context.scheme.as_bytes());
 }
 
+/// What an answer gets besides what filters say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Added<'a> {
+    /// Whole lines.
+    pub lines: &'a [u8],
+    /// Fields that the endpoint's answer loses for that, in lower case.
+    pub replaced: &'a [&'a str],
+}
+
 /// The head that goes downstream. An answer without a Date gets `now` (RFC 9110 section 6.6.1).
-pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now: &Date, out: &mut Vec<u8>) {
+pub fn response(
+    head: &ResponseHead<'_>,
+    filters: &Filters,
+    added: Added<'_>,
+    plan: &HeadPlan,
+    now: &Date,
+    out: &mut Vec<u8>,
+) {
     let mut out = Out(out);
     status_line(&mut out, head.status, head.reason);
     let HeadPlan::Final { framing, close, keep_alive_10 } = *plan else {
@@ -300,6 +316,7 @@ pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now
     let mut dated = false;
     for (tag, name, value) in head.fields.tagged() {
         match tag {
+            Tag::Plain if added.replaces(name) => {}
             Tag::Plain => modifier.pass(&mut out, name, value),
             Tag::Date => {
                 dated = true;
@@ -313,6 +330,7 @@ pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now
         modifier.pass(&mut out, b"date", now.as_bytes());
     }
     modifier.finish(&mut out);
+    out.put(added.lines);
     match framing {
         ResponseFraming::Length(length) => out.length(length),
         ResponseFraming::None(Some(length)) if head.status != 204 => out.length(length),
@@ -325,6 +343,12 @@ pub fn response(head: &ResponseHead<'_>, filters: &Filters, plan: &HeadPlan, now
         out.put(b"connection: keep-alive\r\n");
     }
     out.put(b"\r\n");
+}
+
+impl Added<'_> {
+    fn replaces(&self, name: &[u8]) -> bool {
+        !self.replaced.is_empty() && self.replaced.iter().any(|lost| name.eq_ignore_ascii_case(lost.as_bytes()))
+    }
 }
 
 fn status_line(out: &mut Out<'_>, status: u16, reason: &[u8]) {
@@ -364,15 +388,28 @@ impl Reply {
 fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
     out.field(b"date", now.as_bytes());
     out.length(body.len() as u64);
+    end_of_head(out, reply);
+    if !reply.head_only {
+        out.put(body);
+    }
+}
+
+fn end_of_head(out: &mut Out<'_>, reply: Reply) {
     if reply.close {
         out.put(b"connection: close\r\n");
     } else if reply.keep_alive_10 {
         out.put(b"connection: keep-alive\r\n");
     }
     out.put(b"\r\n");
-    if !reply.head_only {
-        out.put(body);
-    }
+}
+
+/// An answer without a body (204).
+pub fn no_content(lines: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
+    let mut out = Out(out);
+    status_line(&mut out, 204, reason_of(204).as_bytes());
+    out.put(lines);
+    out.field(b"date", now.as_bytes());
+    end_of_head(&mut out, reply);
 }
 
 /// An error of ours: a short text that says which.
@@ -391,11 +428,27 @@ pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
     end_of_reply(&mut out, reply, now, &body[..=len]);
 }
 
-/// A whole answer of ours with a body.
-pub fn content(status: u16, content_type: &str, body: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
+/// A whole answer of ours with a body, which filters may change like an endpoint's.
+pub fn content(
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+    filters: &HeaderModifier,
+    reply: Reply,
+    now: &Date,
+    out: &mut Vec<u8>,
+) {
     let mut out = Out(out);
     status_line(&mut out, status, reason_of(status).as_bytes());
-    out.field(b"content-type", content_type.as_bytes());
+    let mut modifier = Modifier::new(filters);
+    if !content_type.is_empty() {
+        modifier.pass(&mut out, b"content-type", content_type.as_bytes());
+    }
+    modifier.finish(&mut out);
+    if matches!(status, 204 | 304) {
+        out.field(b"date", now.as_bytes());
+        return end_of_head(&mut out, reply);
+    }
     end_of_reply(&mut out, reply, now, body);
 }
 
@@ -449,18 +502,27 @@ pub fn redirect(
 pub fn reason_of(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
+        304 => "Not Modified",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -122,6 +122,8 @@ pub struct Exchange {
     interim: u8,
     response: Response,
     attempts_failed: bool,
+    /// How often the route wants a failed request sent again.
+    retries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +150,26 @@ impl Exchange {
             interim: 0,
             response: Response::Awaited,
             attempts_failed: false,
+            retries: 0,
         }
+    }
+
+    /// The route wants a failed request sent again up to this often, whatever its method (HTTPRouteRetry.attempts).
+    pub fn allow_retries(&mut self, retries: u32) {
+        self.retries = retries;
+    }
+
+    /// An attempt has failed for which nothing else is left, or was answered by a status that counts as failed: whether
+    /// the request is sent again because the route wants it. Not if it cannot be, or if something of an answer has been
+    /// passed on.
+    pub fn retry(&mut self) -> bool {
+        let again = self.retries > 0 && self.response == Response::Awaited && !self.body_gone && self.interim == 0;
+        if again {
+            self.retries -= 1;
+            self.attempts_failed = true;
+            self.request_complete = false;
+        }
+        again
     }
 
     /// Body bytes have left for good: they could not be sent a second time.

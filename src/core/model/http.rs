@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use super::{HostPattern, RouteId, WeightedTarget};
+use super::{BackendId, HostPattern, RouteId, WeightedTarget};
 
 /// An HTTPRoute as attached to one listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,96 @@ pub struct HttpRule {
     pub action: Action,
     /// Deadlines.
     pub timeouts: RouteTimeouts,
+    /// What most rules do not have.
+    pub extras: Option<Box<RuleExtras>>,
+}
+
+/// What most rules do not have. A request of a rule without any of it pays for one look at a pointer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RuleExtras {
+    /// By share of the split; empty when no backendRef has filters of its own.
+    pub shares: Vec<Option<ShareFilters>>,
+    /// Copies that go elsewhere.
+    pub mirrors: Vec<Mirror>,
+    /// Cross-origin resource sharing.
+    pub cors: Option<Cors>,
+    /// Sending again what failed.
+    pub retry: Option<Retry>,
+}
+
+impl RuleExtras {
+    /// Nothing at all is kept as nothing.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+/// What is done for one share of a split: the filters of its backendRef behind those of the rule.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ShareFilters {
+    /// Both levels as one.
+    pub filters: Filters,
+    /// Answers in place of the backend.
+    pub redirect: Option<Redirect>,
+    /// Copies of this share's requests, besides the rule's.
+    pub mirrors: Vec<Mirror>,
+    /// In place of the rule's.
+    pub cors: Option<Cors>,
+}
+
+/// RequestMirror: a copy whose answer nobody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where it goes.
+    pub backend: BackendId,
+    /// How many of how many requests are copied; the second is not zero.
+    pub fraction: (u32, u32),
+}
+
+/// Sending a request again that an endpoint has failed (HTTPRouteRetry).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses that count as failures.
+    pub codes: Vec<u16>,
+    /// How often, after the first time.
+    pub attempts: u32,
+    /// The least time before each.
+    pub backoff: Duration,
+}
+
+/// CORS (HTTPCORSFilter).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Who may share.
+    pub origins: Vec<OriginPattern>,
+    /// With cookies and the like.
+    pub credentials: bool,
+    /// Methods; `*` alone for all.
+    pub methods: Vec<String>,
+    /// Request fields; `*` alone for all.
+    pub headers: Vec<String>,
+    /// Response fields that scripts see.
+    pub expose: Vec<String>,
+    /// Seconds for which the answer to a preflight holds.
+    pub max_age: u32,
+}
+
+/// An origin as CORS filters write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginPattern {
+    /// `*`
+    Any,
+    /// Scheme and host in lower case and the port.
+    Origin {
+        /// `http` or `https`.
+        scheme: String,
+        /// Without the part that a `*` in front stands for, which is anything, dots included.
+        host: String,
+        /// It begins with a `*`.
+        wildcard: bool,
+        /// The scheme's own where none is written.
+        port: u16,
+    },
 }
 
 /// What a rule does with a request.
@@ -37,8 +127,21 @@ pub enum Action {
     Forward(Vec<WeightedTarget>),
     /// Answers with a redirect.
     Redirect(Redirect),
+    /// Answers with this.
+    Respond(DirectResponse),
     /// Answers with this status: a rule without backends, or with a filter that could not be honoured (500).
     Fail(u16),
+}
+
+/// An answer in place of a backend's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// Its status, 200 to 599.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// All conditions of one match must hold.
@@ -157,6 +260,63 @@ impl HeaderModifier {
     }
 }
 
+impl HeaderModifier {
+    /// What both do, `self` first.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        let find = |list: &[(String, String)], name: &str| list.iter().position(|(known, _)| known == name);
+        let mut both = self.clone();
+        for name in &later.remove {
+            both.set.retain(|(known, _)| known != name);
+            both.add.retain(|(known, _)| known != name);
+            if !both.remove.contains(name) {
+                both.remove.push(name.clone());
+            }
+        }
+        for (name, value) in &later.set {
+            both.remove.retain(|known| known != name);
+            both.add.retain(|(known, _)| known != name);
+            match find(&both.set, name) {
+                Some(at) => both.set[at].1.clone_from(value),
+                None => both.set.push((name.clone(), value.clone())),
+            }
+        }
+        for (name, value) in &later.add {
+            if let Some(at) = find(&both.set, name) {
+                both.set[at].1 = format!("{},{value}", both.set[at].1);
+            } else if let Some(at) = find(&both.add, name) {
+                both.add[at].1 = format!("{},{value}", both.add[at].1);
+            } else if both.remove.contains(name) {
+                // Nothing of the name is left: what is added is all there is.
+                both.remove.retain(|known| known != name);
+                both.set.push((name.clone(), value.clone()));
+            } else {
+                both.add.push((name.clone(), value.clone()));
+            }
+        }
+        both
+    }
+}
+
+impl Filters {
+    /// What both do, `self` first; where both rewrite the same thing, `later` does.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        let rewrite = match (&self.rewrite, &later.rewrite) {
+            (Some(first), Some(second)) => Some(UrlRewrite {
+                hostname: second.hostname.clone().or_else(|| first.hostname.clone()),
+                path: second.path.clone().or_else(|| first.path.clone()),
+            }),
+            (first, second) => second.clone().or_else(|| first.clone()),
+        };
+        Self {
+            request_headers: self.request_headers.then(&later.request_headers),
+            response_headers: self.response_headers.then(&later.response_headers),
+            rewrite,
+        }
+    }
+}
+
 /// URLRewrite.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UrlRewrite {
@@ -173,6 +333,72 @@ pub enum PathModifier {
     ReplaceFull(String),
     /// The prefix that the rule's one PathPrefix match matched (HTTPPathModifier's table in the API).
     ReplacePrefix(String),
+    /// Every match of a regular expression.
+    ReplaceRegex(RegexRewrite),
+}
+
+/// A replacement by a regular expression: `ringway.dev HTTPRouteFilter`.
+#[derive(Debug, Clone)]
+pub struct RegexRewrite {
+    /// Linear time.
+    pub pattern: Regex,
+    /// What stands in place of a match.
+    pub substitution: Vec<Substitution>,
+}
+
+/// A part of a replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Substitution {
+    /// As it is.
+    Text(String),
+    /// What a group of the pattern has captured; 0 is the whole match.
+    Group(usize),
+}
+
+impl PartialEq for RegexRewrite {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
+    }
+}
+
+impl Eq for RegexRewrite {}
+
+impl Substitution {
+    /// Parses `\1` and `$1` (also `${1}`) as groups, and `\\` and `$$` as themselves. `groups`: how many the pattern has,
+    /// the whole match included.
+    pub fn parse(text: &str, groups: usize) -> Result<Vec<Self>, String> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['\\', '$']) {
+            let (before, marked) = rest.split_at(at);
+            plain.push_str(before);
+            let (mark, after) = marked.split_at(1);
+            if let Some(after) = after.strip_prefix(mark) {
+                plain.push_str(mark);
+                rest = after;
+                continue;
+            }
+            let (digits, left) = match after.strip_prefix('{').filter(|_| mark == "$") {
+                Some(inside) => inside.split_once('}').ok_or("`${` without its `}`")?,
+                None => after.split_at(after.bytes().take_while(u8::is_ascii_digit).count().min(2)),
+            };
+            let group: usize = digits.parse().map_err(|_none| format!("`{mark}` without the number of a group"))?;
+            if group >= groups {
+                return Err(format!("the pattern has no group {group}"));
+            }
+            if !plain.is_empty() {
+                parts.push(Self::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(Self::Group(group));
+            rest = left;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Self::Text(plain));
+        }
+        Ok(parts)
+    }
 }
 
 /// RequestRedirect.
@@ -208,4 +434,40 @@ pub struct RouteTimeouts {
     pub request: Option<Duration>,
     /// One request to a backend, from its start to the response's head and on to its end.
     pub backend_request: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modifier(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderModifier {
+        let pairs = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let remove = remove.iter().map(|name| (*name).to_owned()).collect();
+        HeaderModifier { set: pairs(set), add: pairs(add), remove }
+    }
+
+    #[test]
+    fn two_modifiers_are_one() {
+        let first = modifier(&[("a", "1"), ("b", "1")], &[("c", "1"), ("d", "1")], &["e", "f", "g"]);
+        let second =
+            modifier(&[("c", "2"), ("e", "2")], &[("a", "2"), ("d", "2"), ("f", "2"), ("h", "2")], &["b", "i"]);
+        let both = first.then(&second);
+        assert_eq!(both.set, modifier(&[("a", "1,2"), ("c", "2"), ("e", "2"), ("f", "2")], &[], &[]).set);
+        assert_eq!(both.add, modifier(&[], &[("d", "1,2"), ("h", "2")], &[]).add);
+        assert_eq!(both.remove, ["g", "b", "i"]);
+    }
+
+    #[test]
+    fn substitutions() {
+        let group = Substitution::Group;
+        let text = |text: &str| Substitution::Text(text.to_owned());
+        assert_eq!(Substitution::parse(r"/\1/x$2", 3), Ok(vec![text("/"), group(1), text("/x"), group(2)]));
+        assert_eq!(Substitution::parse("${1}0$$", 2), Ok(vec![group(1), text("0$")]));
+        assert_eq!(Substitution::parse("", 1), Ok(vec![]));
+        for bad in ["$", "\\x", "$3", "${1", "${x}"] {
+            assert!(Substitution::parse(bad, 3).is_err(), "{bad}");
+        }
+    }
 }

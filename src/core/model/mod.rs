@@ -21,8 +21,9 @@ pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, Keepalive, ListenOp
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
 pub use http::{
-    Action, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, PathMatch, PathModifier, QueryMatch,
-    Redirect, RedirectPort, RouteTimeouts, UrlRewrite, ValueMatch,
+    Action, Cors, DirectResponse, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, Mirror,
+    OriginPattern, PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, RegexRewrite, Retry, RouteTimeouts,
+    RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
 pub use tls::{

@@ -17,7 +17,7 @@ mod trace;
 mod tree;
 
 use crate::model::{
-    Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts,
+    Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts, RuleExtras,
 };
 use tree::PathTree;
 
@@ -62,6 +62,8 @@ pub struct CompiledRule {
     pub action: Action,
     /// Deadlines.
     pub timeouts: RouteTimeouts,
+    /// What most rules do not have.
+    pub extras: Option<Box<RuleExtras>>,
 }
 
 /// What a request is matched by.
@@ -197,6 +199,7 @@ impl RouteTable {
                     filters: rule.filters.clone(),
                     action: rule.action.clone(),
                     timeouts: rule.timeouts,
+                    extras: rule.extras.clone(),
                 });
                 for (match_index, condition) in rule.matches.iter().enumerate() {
                     order += 1;

@@ -1,7 +1,7 @@
 //! Paths rewritten.
 
 use super::Matched;
-use crate::model::PathModifier;
+use crate::model::{PathModifier, Substitution};
 
 /// Appends `path` as `modifier` wants it (Gateway API HTTPPathModifier). A replacement of the prefix takes what the
 /// rule matched; with another kind of match, which the API does not allow, the whole path counts as the prefix.
@@ -31,12 +31,53 @@ pub fn replace_path(path: &[u8], matched: Matched<'_>, modifier: &PathModifier, 
                 out.push(b'/');
             }
         }
+        PathModifier::ReplaceRegex(rewrite) => {
+            let start = out.len();
+            let mut at = 0;
+            for captures in rewrite.pattern.captures_iter(path) {
+                let Some(whole) = captures.get(0) else { break };
+                out.extend_from_slice(&path[at..whole.start()]);
+                for part in &rewrite.substitution {
+                    match part {
+                        Substitution::Text(text) => out.extend_from_slice(text.as_bytes()),
+                        Substitution::Group(group) => {
+                            out.extend_from_slice(captures.get(*group).map_or(&b""[..], |found| found.as_bytes()));
+                        }
+                    }
+                }
+                at = whole.end();
+            }
+            out.extend_from_slice(&path[at..]);
+            if out.get(start) != Some(&b'/') {
+                out.insert(start, b'/');
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RegexRewrite;
+
+    #[test]
+    fn regular_expressions() {
+        let rows = [
+            ("/api/v1/users", "^/api/(v[0-9]+)/(.*)$", "/$2/\\1", "/users/v1"),
+            ("/a/b/c", "/", "/x", "/xa/xb/xc"),
+            ("/a", "^/a$", "", "/"),
+            ("/a", "^/(a)|(b)", "$2z", "/z"),
+            ("/a", "nothing", "x", "/a"),
+        ];
+        for (path, pattern, substitution, expected) in rows {
+            let pattern = regex::bytes::Regex::new(pattern).unwrap();
+            let substitution = Substitution::parse(substitution, pattern.captures_len()).unwrap();
+            let modifier = PathModifier::ReplaceRegex(RegexRewrite { pattern, substitution });
+            let mut out = b"GET ".to_vec();
+            replace_path(path.as_bytes(), Matched::Exact, &modifier, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("GET {expected}"), "{path}");
+        }
+    }
 
     /// The table in the API's HTTPPathModifier.replacePrefixMatch.
     #[test]

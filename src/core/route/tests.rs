@@ -30,6 +30,7 @@ fn rule(matches: Vec<HttpMatch>) -> HttpRule {
         },
         action: Action::Fail(500),
         timeouts: RouteTimeouts::default(),
+        extras: None,
     }
 }
 

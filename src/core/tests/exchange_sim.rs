@@ -383,12 +383,19 @@ fn pass(
         match plan {
             HeadPlan::Interim { forward } => {
                 if forward {
-                    encode::response(&head, &Filters::default(), &plan, &Date::at(0), &mut down);
+                    encode::response(
+                        &head,
+                        &Filters::default(),
+                        encode::Added::default(),
+                        &plan,
+                        &Date::at(0),
+                        &mut down,
+                    );
                 }
             }
             HeadPlan::Tunnel => unreachable!("nobody asks for an upgrade here"),
             HeadPlan::Final { .. } => {
-                encode::response(&head, &Filters::default(), &plan, &Date::at(0), &mut down);
+                encode::response(&head, &Filters::default(), encode::Added::default(), &plan, &Date::at(0), &mut down);
                 let mut decoder = BodyDecoder::response(head.body);
                 let decoded = decode_in_pieces(random, &mut decoder, &bytes[at..]);
                 let Ok((payload, used, mut whole)) = decoded else { return Err((down, UpstreamFault::BadBody)) };

@@ -13,8 +13,9 @@ use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
-use ringway_core::model::{Action, BackendId, ClientPolicy, EndpointAddress, RouteId, Target};
+use ringway_core::model::{Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, RouteId, Target};
 
+use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
 use super::{Cx, echo};
 use crate::buffer::{Buf, Class};
@@ -86,6 +87,8 @@ pub(super) struct Plan {
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
     pub(super) expect_continue: bool,
+    /// What most requests do not have.
+    pub(super) extra: Option<Box<Extra>>,
 }
 
 /// Decides about the head at the front of `buf`, if it is whole.
@@ -167,7 +170,7 @@ fn weigh(
     let policy = &socket.shared.client;
     let started = Instant::now();
     let close = core.is_draining() && head.version != Version::Http2;
-    let mut local = Local { cx, head, reply: Reply::to(head, close), counted: None, started };
+    let mut local = Local { cx, head, reply: Reply::to(head, close), counted: None, started, added: Vec::new() };
     let Chosen { id: rule, rule: compiled, matched } =
         match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
             Ok(chosen) => chosen,
@@ -196,6 +199,12 @@ fn weigh(
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
     };
+    let extras = compiled.extras.as_deref();
+    if let Some(cors) = extras.and_then(|extras| extras.cors.as_ref())
+        && let Some(lines) = local.share(cors)
+    {
+        return local.preflight(&lines);
+    }
     let split = match &compiled.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
@@ -203,16 +212,39 @@ fn weigh(
                 encode::redirect(head, redirect, matched, context.scheme, reply, &core.date(), out);
             });
         }
+        Action::Respond(response) => {
+            let DirectResponse { status, content_type, body } = response;
+            let filters = &compiled.filters.response_headers;
+            return local.answer(*status, |reply, out| {
+                encode::content(*status, content_type, body, filters, reply, &core.date(), out);
+            });
+        }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
     };
-    let id = match generation.pick(socket.index, rule.index(), split) {
-        Some(Target::Backend(id)) => id,
-        Some(Target::Invalid) | None => return local.error(500, Some(DownstreamError::InvalidBackend)),
+    let share = generation.pick_share(socket.index, rule.index(), split);
+    let (share, id) = match share.map(|share| (share, split[share].target)) {
+        Some((share, Target::Backend(id))) => (share, id),
+        Some((_, Target::Invalid)) | None => return local.error(500, Some(DownstreamError::InvalidBackend)),
     };
+    let mut filters = &compiled.filters;
+    if let Some(own) = extras.and_then(|extras| extras.shares.get(share)?.as_ref()) {
+        filters = &own.filters;
+        if let Some(cors) = &own.cors {
+            local.added.clear();
+            if let Some(lines) = local.share(cors) {
+                return local.preflight(&lines);
+            }
+        }
+        if let Some(redirect) = &own.redirect {
+            return local.answer(redirect.status, |reply, out| {
+                encode::redirect(head, redirect, matched, context.scheme, reply, &core.date(), out);
+            });
+        }
+    }
     let metrics = &generation.metrics.backends[id.0 as usize];
     let mut scratch = core.scratch.borrow_mut();
     scratch.clear();
-    encode::request(head, &compiled.filters, matched, &context, &mut scratch);
+    encode::request(head, filters, matched, &context, &mut scratch);
     match generation.backend(id).first_address() {
         None => {
             drop(scratch);
@@ -222,17 +254,32 @@ fn weigh(
         Some(EndpointAddress::Echo(name)) => {
             metrics.requests.inc();
             let body = echo::describe(&scratch, name, cx.secure.as_deref());
+            if let Some(extras) = extras {
+                let mut extra = Extra::new(core, extras, share, head, Vec::new());
+                // The demonstration answers before a body has come, and copies go without waiting for one.
+                if let Some(mut copying) = extra.copying.take().filter(|_| matches!(head.body, Framing::None)) {
+                    copying.begin(&scratch, scratch.len(), false);
+                    copying.send(cx, generation, head.method);
+                }
+            }
             drop(scratch);
-            let date = core.date();
-            return local.answer(200, |reply, out| encode::content(200, "application/json", &body, reply, &date, out));
+            let (date, filters) = (core.date(), &filters.response_headers);
+            return local.answer(200, |reply, out| {
+                encode::content(200, "application/json", &body, filters, reply, &date, out);
+            });
         }
         Some(_) => {}
     }
+    let mut exchange = Exchange::new(head, close);
+    let extra = extras.map(|extras| {
+        exchange.allow_retries(extras.retry.as_ref().map_or(0, |retry| retry.attempts));
+        Box::new(Extra::new(core, extras, share, head, std::mem::take(&mut local.added)))
+    });
     let plan = Plan {
         socket: socket.index,
         rule: rule.index(),
         backend: id,
-        exchange: Exchange::new(head, close),
+        exchange,
         method: head.method,
         reply: local.reply,
         body: BodyDecoder::request(head.body),
@@ -249,6 +296,7 @@ fn weigh(
         upgrade: head.upgrade.is_some(),
         body_limit: policy.limits.body_bytes.unwrap_or(u64::MAX),
         expect_continue: head.expect_continue,
+        extra,
         counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },
     };
     Decision::Forward(plan)
@@ -270,9 +318,25 @@ struct Local<'l> {
     reply: Reply,
     counted: Option<(&'l Rc<Generation>, RouteId)>,
     started: Instant,
+    /// Lines that its answer gets, whoever gives it.
+    added: Vec<u8>,
 }
 
 impl Local<'_> {
+    /// The lines that answer a preflight; the answer to anything else gets those that belong to it.
+    fn share(&mut self, cors: &Cors) -> Option<Vec<u8>> {
+        let preflight = extra::preflight(cors, self.head);
+        if preflight.is_none() {
+            extra::shared(cors, self.head, &mut self.added);
+        }
+        preflight
+    }
+
+    fn preflight(self, lines: &[u8]) -> Decision {
+        let date = self.cx.core.date();
+        self.answer(204, |reply, out| encode::no_content(lines, reply, &date, out))
+    }
+
     fn error(self, status: u16, error: Option<DownstreamError>) -> Decision {
         if let Some(error) = error {
             self.cx.core.metrics.downstream_error(error);
@@ -288,7 +352,8 @@ impl Local<'_> {
             self.reply.close = true;
             self.reply.keep_alive_10 = false;
         }
-        let bytes = bytes_of(|out| write(self.reply, out));
+        let mut bytes = bytes_of(|out| write(self.reply, out));
+        extra::add_lines(&mut bytes, &self.added);
         let counted = self.counted.map(|(generation, route)| Counted {
             generation: Rc::clone(generation),
             route,

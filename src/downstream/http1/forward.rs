@@ -10,12 +10,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ringway_core::http1::body::BodyDecoder;
-use ringway_core::http1::encode;
+use ringway_core::http1::encode::{self, Added};
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
 use ringway_core::http1::{FieldStorage, response};
+use ringway_core::model::Retry;
 
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::Plan;
+use super::extra::{self, Copying};
 use super::io::{Filled, Watch};
 use super::origin::{Begin, Http2Origin, Origin, Sink, Source};
 use super::piece::{self, TooLarge, next_piece};
@@ -40,6 +42,8 @@ enum Answered {
     ClientGone { status: u16 },
     /// 101 has passed, and these bytes came behind it.
     Tunnel(Buf),
+    /// Its status counts as a failure, and the request is sent again.
+    Unwanted,
 }
 
 /// How the request's body went.
@@ -102,7 +106,11 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
         let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
             Err(failure) => {
+                let tried = failure.error != ConnectError::NoEndpoint;
                 let status = unconnected(failure, &mut plan.exchange);
+                if tried && again(cx, plan).await {
+                    continue;
+                }
                 // What was to be sent is the answered request, not the next one.
                 buf.consume(first);
                 return (Outcome::Upstream { status }, buf);
@@ -139,6 +147,13 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 local::count(cx, &plan.counted, status);
                 return (Outcome::Whole { downstream: finish.downstream, sent: sent == Sent::Whole }, buf);
             }
+            Answered::Unwanted => {
+                drop((lease, stream));
+                if !pause(cx, plan).await {
+                    return (Outcome::Upstream { status: 504 }, buf);
+                }
+                buf.set_window(start..end);
+            }
             Answered::Tunnel(from_up) => {
                 lease.answered();
                 local::count(cx, &plan.counted, 101);
@@ -174,6 +189,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 metrics.error(upstream_error(fault));
                 match plan.exchange.upstream_failed(fault, reused, more) {
                     FailurePlan::Retry => buf.set_window(start..end),
+                    FailurePlan::Answer { .. } if again(cx, plan).await => buf.set_window(start..end),
                     FailurePlan::Answer { status } => return (Outcome::Upstream { status }, buf),
                     FailurePlan::CutDownstream => return (Outcome::Cut, buf),
                 }
@@ -196,6 +212,10 @@ async fn once<C: Requester, O: Origin>(
 ) -> (Answered, Sent, Buf) {
     let streaming = !plan.body.is_done();
     let (start, end) = (buf.mark(), buf.mark_end());
+    let mut copying = plan.extra.as_mut().and_then(|extra| extra.copying.take());
+    if let Some(copying) = &mut copying {
+        copying.begin(&buf.data()[..first], plan.head, plan.chunked);
+    }
     let (written, mut buf) = up.begin(buf, plan.head, first, !streaming).await;
     if let Err(Begin::Refused(fault)) = written {
         buf.set_window(start..end);
@@ -204,7 +224,10 @@ async fn once<C: Requester, O: Origin>(
     }
     if streaming && written.is_ok() {
         plan.exchange.request_body_consumed();
-        return Box::pin(both(cx, client, up, buf, plan, by)).await;
+        return Box::pin(both(cx, client, up, buf, plan, by, copying)).await;
+    }
+    if let Some(copying) = copying.filter(|_| !streaming) {
+        copying.send(cx, &plan.counted.generation, plan.method);
     }
     // After a failed write the endpoint's answer, if it gave one, is still worth reading.
     plan.exchange.request_complete();
@@ -222,6 +245,36 @@ async fn once<C: Requester, O: Origin>(
         buf.consume(first);
     }
     (answered, sent, buf)
+}
+
+/// How the route wants failed requests sent again, if it does.
+fn retry(plan: &Plan) -> Option<&Retry> {
+    plan.counted.generation.rule(plan.socket, plan.rule)?.extras.as_ref()?.retry.as_ref()
+}
+
+/// Whether a status counts as a failure.
+fn is_unwanted(plan: &Plan, status: u16) -> bool {
+    status >= 400 && retry(plan).is_some_and(|retry| retry.codes.contains(&status))
+}
+
+/// Whether a request that has failed is sent again because its route wants it; that is due now.
+async fn again(cx: &Cx, plan: &mut Plan) -> bool {
+    plan.extra.is_some() && rt::now() < plan.by && plan.exchange.retry() && pause(cx, plan).await
+}
+
+/// Waits before a request is sent again; false when its time is over.
+async fn pause(cx: &Cx, plan: &mut Plan) -> bool {
+    let Some(extra) = &mut plan.extra else { return false };
+    extra.retried += 1;
+    let retried = extra.retried;
+    let wait = retry(plan).map(|retry| extra::backoff(retry, retried, cx.core.random())).unwrap_or_default();
+    if rt::tick_after(wait) < plan.by {
+        rt::sleep(wait).await;
+        return true;
+    }
+    let mut deadline = rt::Deadline::new(cx.client.fd);
+    deadline.passed(plan.by).await;
+    false
 }
 
 /// How a request is answered for which there is no connection. Nothing of it has been sent.
@@ -260,6 +313,7 @@ async fn both<C: Requester, O: Origin>(
     buf: Buf,
     plan: &mut Plan,
     by: Tick,
+    copying: Option<Box<Copying>>,
 ) -> (Answered, Sent, Buf) {
     let call_off = Signal::default();
     let sending = Cell::new(true);
@@ -273,6 +327,7 @@ async fn both<C: Requester, O: Origin>(
         frames: O::FRAMES,
         trailers: Vec::new(),
         idle: cx.timeouts.get().body_idle,
+        copying,
     };
     let limit = plan.body_limit;
     let (source, sink, cut) = up.parts();
@@ -303,6 +358,9 @@ async fn both<C: Requester, O: Origin>(
     let ((sent, buf), answered) = rt::join(pin!(send), pin!(receive)).await;
     // Whether it has come whole decides whether the client's connection can go on.
     plan.body = body.decoder;
+    if let Some(copying) = body.copying.filter(|_| sent == Sent::Whole) {
+        copying.send(cx, &plan.counted.generation, plan.method);
+    }
     (answered, sent, buf)
 }
 
@@ -329,6 +387,8 @@ pub(super) struct RequestBody {
     pub(super) trailers: Vec<u8>,
     /// How long the client may pause.
     pub(super) idle: Duration,
+    /// Takes a copy of what leaves.
+    copying: Option<Box<Copying>>,
 }
 
 impl RequestBody {
@@ -354,6 +414,9 @@ impl RequestBody {
                 return (Sent::Client(ClientFault::TooLarge), buf);
             }
             let (payload, done) = (piece.payload, piece.done);
+            if let Some(copying) = &mut self.copying {
+                copying.piece(&buf.data()[..piece.len], self.chunked);
+            }
             let (written, back) = to.send(buf, piece, &self.trailers).await;
             buf = back;
             if written.is_err() {
@@ -419,6 +482,7 @@ async fn answer<S: Source, D: Download>(
             }
             Heads::Tunnel(buf) => return Answered::Tunnel(buf),
             Heads::Fault(fault) => return Answered::Failed { fault },
+            Heads::Unwanted => return Answered::Unwanted,
             Heads::ClientGone => return Answered::ClientGone { status: 0 },
         }
     };
@@ -489,6 +553,8 @@ enum Heads {
     },
     Tunnel(Buf),
     Fault(UpstreamFault),
+    /// The request is sent again in place of it.
+    Unwanted,
     ClientGone,
 }
 
@@ -521,12 +587,21 @@ async fn heads<D: Download>(
             if head.status == 100 {
                 progress.wanted.raise();
             }
+            if plan.extra.is_some() && is_unwanted(plan, head.status) && rt::now() < plan.by && plan.exchange.retry() {
+                return Heads::Unwanted;
+            }
             let Ok(planned) = plan.exchange.response_head(&head) else { return Heads::Fault(UpstreamFault::BadHead) };
             let generation = &plan.counted.generation;
-            let filters = generation.filters(plan.socket, plan.rule);
+            let mut filters = generation.filters(plan.socket, plan.rule);
+            let mut added = Added::default();
+            if let Some(extra) = &plan.extra {
+                let rule = generation.rule(plan.socket, plan.rule);
+                filters = extra.filters(rule.and_then(|rule| rule.extras.as_deref()), filters);
+                added = Added { lines: &extra.added, replaced: extra.replaced() };
+            }
             let mut scratch = cx.core.scratch.borrow_mut();
             scratch.clear();
-            encode::response(&head, filters, &planned, &cx.core.date(), &mut scratch);
+            encode::response(&head, filters, added, &planned, &cx.core.date(), &mut scratch);
             let (old, status) = (head.len, head.status);
             let body = if frames { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {

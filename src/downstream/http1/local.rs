@@ -8,7 +8,7 @@ use rustix::net::Shutdown;
 
 use super::decide::{Answer, Counted, Plan};
 use super::io::{Filled, Watch, fill};
-use super::{After, Cx};
+use super::{After, Cx, extra};
 use crate::buffer::{Buf, Class};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Stream, Writer};
@@ -96,7 +96,10 @@ pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status:
     let whole = plan.body.is_done();
     let reply =
         Reply { close: plan.reply.close || !whole, keep_alive_10: plan.reply.keep_alive_10 && whole, ..plan.reply };
-    let bytes = error(cx, status, reply);
+    let mut bytes = error(cx, status, reply);
+    if let Some(extra) = &plan.extra {
+        extra::add_lines(&mut bytes, &extra.added);
+    }
     if send(&mut down.wr, &bytes).await.is_err() {
         return (After::Close, buf);
     }

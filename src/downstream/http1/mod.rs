@@ -4,9 +4,11 @@
 //! a larger future is boxed that reads heads and runs exchanges for as long as they follow each other closely: one
 //! allocation per burst of requests, and about a kilobyte per idle connection.
 
+mod aside;
 mod client;
 mod decide;
 mod echo;
+mod extra;
 mod forward;
 mod http2;
 mod io;

@@ -1,0 +1,211 @@
+//! Requests beside the one that is forwarded: copies for mirrors, and questions that have to be answered before it may
+//! go. They use the same endpoints, connections and limits.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringway_core::http::Method;
+use ringway_core::http1::body::{BodyDecoder, CRLF, LAST_CHUNK, chunk_header};
+use ringway_core::http1::{FieldStorage, response};
+use ringway_core::model::{BackendId, ClientLimits, EndpointAddress};
+
+use super::Cx;
+use super::extra::Copied;
+use super::forward::ready_to_read;
+use super::io::{Filled, Watch};
+use super::origin::{Http2Origin, Origin, Source};
+use crate::buffer::{Buf, Class};
+use crate::metrics::UpstreamError;
+use crate::rt::{self, Tick};
+use crate::upstream::{self, Connected, Link, Reuse};
+use crate::worker::Generation;
+
+/// Copies of a core that are on their way; more are not made.
+const COPIES: usize = 1024;
+
+/// How long a copy may take.
+const COPY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of a request that are copied, head and body; a longer one is not.
+pub(super) const COPY_LIMIT: usize = 60 << 10;
+
+/// A request that is asked aside.
+pub(super) struct Question<'q> {
+    pub(super) backend: BackendId,
+    /// A PROXY protocol header, where the backend wants one.
+    pub(super) header: Option<&'q [u8]>,
+    pub(super) request: &'q Copied,
+    pub(super) method: Method,
+    pub(super) limits: ClientLimits,
+    pub(super) by: Tick,
+}
+
+/// Asks; `None`: there was no whole answer in time.
+pub(super) async fn ask(generation: &Generation, question: Question<'_>) -> Option<()> {
+    let Question { backend, header, request, method, limits, by } = question;
+    let metrics = &generation.metrics.backends[backend.0 as usize];
+    if matches!(generation.backend(backend).first_address(), Some(EndpointAddress::Echo(_))) {
+        metrics.requests.inc();
+        return Some(());
+    }
+    let dial = generation.dial(backend, None, header, Reuse::KeptAndLookedAt, false, by);
+    let Connected { lease, link, .. } = upstream::connect(dial).await.ok()?;
+    let mut stream = None;
+    let stall = by.saturating_sub(rt::now());
+    let stall = Duration::from_millis(stall * 50);
+    let heard = match link {
+        Link::Stream(up) => {
+            let up = stream.insert(up);
+            up.wr.set_stall_timeout(stall);
+            exchange(up, request, method, &limits, by).await
+        }
+        Link::Http2(slot) => exchange(&mut Http2Origin::new(slot, stall), request, method, &limits, by).await,
+    };
+    match heard {
+        Ok(clean) => {
+            if let Some(stream) = stream.filter(|_| clean) {
+                lease.keep(stream, header);
+            }
+            Some(())
+        }
+        Err(error) => {
+            metrics.error(error);
+            None
+        }
+    }
+}
+
+/// Sends a request and reads the answer; whether its connection is at a message boundary then.
+async fn exchange<O: Origin>(
+    up: &mut O,
+    request: &Copied,
+    method: Method,
+    limits: &ClientLimits,
+    by: Tick,
+) -> Result<bool, UpstreamError> {
+    let Copied { head, payload, chunked } = request;
+    let mut buf = Buf::new(Class::Body);
+    let mut fits = buf.push(head);
+    if *chunked && !O::FRAMES {
+        let mut room = [0; 18];
+        if !payload.is_empty() {
+            fits &= buf.push(chunk_header(payload.len(), &mut room)) && buf.push(payload) && buf.push(CRLF);
+        }
+        fits &= buf.push(LAST_CHUNK) && buf.push(CRLF);
+    } else {
+        fits &= buf.push(payload);
+    }
+    let first = buf.len();
+    if !fits {
+        return Err(UpstreamError::MirrorDropped);
+    }
+    let (begun, _buf) = up.begin(buf, head.len(), first, true).await;
+    begun.map_err(|_refused| UpstreamError::Write)?;
+    let (source, _, _) = up.parts();
+    answer(source, method, limits, by).await
+}
+
+/// Reads the answer.
+async fn answer<S: Source>(up: &mut S, method: Method, limits: &ClientLimits, by: Tick) -> Result<bool, UpstreamError> {
+    let mut buf = Buf::new(Class::Body);
+    let (mut body, alive) = loop {
+        buf = more(up, buf, by).await?;
+        let mut found = None;
+        while found.is_none() && !buf.is_empty() {
+            let mut storage = FieldStorage::new();
+            let head = response::parse_response(buf.data(), &mut storage, method, limits);
+            let Some(head) = head.map_err(|_bad| UpstreamError::BadResponse)? else { break };
+            let len = head.len;
+            if head.status == 101 {
+                return Err(UpstreamError::BadResponse);
+            }
+            if head.status >= 200 {
+                let body = if S::FRAMES { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
+                found = Some((body, head.keep_alive));
+            }
+            buf.consume(len);
+        }
+        if let Some(found) = found {
+            break found;
+        }
+        buf.compact();
+        if buf.room() == 0 {
+            return Err(UpstreamError::BadResponse);
+        }
+    };
+    while !body.is_done() {
+        if S::FRAMES
+            && let Some(trailers) = up.take_end()
+        {
+            body.end_of_frames(trailers);
+        }
+        let decoded = body.decode(buf.data_mut()).map_err(|_bad| UpstreamError::BadResponse)?;
+        buf.consume(decoded.consumed);
+        if decoded.done {
+            break;
+        }
+        buf = ready_to_read(buf);
+        match more(up, buf, by).await {
+            Ok(filled) => buf = filled,
+            Err(UpstreamError::Eof) if body.end_of_stream().is_ok() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(alive && buf.is_empty())
+}
+
+async fn more<S: Source>(up: &mut S, buf: Buf, by: Tick) -> Result<Buf, UpstreamError> {
+    let (filled, buf) = up.fill(buf, by, Watch::None).await;
+    match filled {
+        Filled::Data => Ok(buf),
+        Filled::End => Err(UpstreamError::Eof),
+        Filled::Late | Filled::CalledOff => Err(UpstreamError::Timeout),
+        Filled::Broken | Filled::Refused => Err(UpstreamError::Reset),
+    }
+}
+
+/// Sends copies of a request to backends, and forgets their answers. Nobody waits for that.
+pub(super) fn mirror(
+    cx: &Cx,
+    generation: &Rc<Generation>,
+    backends: &[BackendId],
+    method: Method,
+    request: &Rc<Copied>,
+) {
+    for &backend in backends {
+        let metrics = &generation.metrics.backends[backend.0 as usize];
+        let core = Rc::clone(&cx.core);
+        if core.copies.get() >= COPIES {
+            metrics.error(UpstreamError::MirrorDropped);
+            continue;
+        }
+        let wanted = generation.shared.proxy_header(backend);
+        let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || core.random()));
+        let (generation, request, limits) = (Rc::clone(generation), Rc::clone(request), cx.limits.get());
+        core.copies.set(core.copies.get() + 1);
+        let counted = Counted(core);
+        let copy = async move {
+            let by = rt::tick_after(COPY_TIMEOUT);
+            let header = header.as_deref();
+            let question = Question { backend, header, request: &request, method, limits, by };
+            // What it answers, or whether, is nobody's business.
+            let _heard = ask(&generation, question).await;
+        };
+        let copy = rt::catch_unwind(Box::pin(copy));
+        rt::spawn(async move {
+            if copy.await.is_err() {
+                counted.0.metrics.panics.inc();
+            }
+            drop(counted);
+        });
+    }
+}
+
+/// A copy on its way.
+struct Counted(Rc<crate::worker::Core>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.copies.set(self.0.copies.get() - 1);
+    }
+}

@@ -1,0 +1,172 @@
+//! What most requests do not have: filters beyond those that rewrite heads. A rule says by one pointer whether it has any
+//! of it (`CompiledRule::extras`), and so does a request (`Plan::extra`).
+
+use std::rc::Rc;
+
+use ringway_core::http::Method;
+use ringway_core::http::cors::{self, CorsRequest};
+use ringway_core::http1::body::BodyDecoder;
+use ringway_core::http1::request::{Framing, RequestHead};
+use ringway_core::model::{BackendId, Cors, Filters, Mirror, Retry, RuleExtras};
+
+use super::Cx;
+use super::aside::{self, COPY_LIMIT};
+use crate::metrics::UpstreamError;
+use crate::worker::{Core, Generation};
+
+/// What is special about a request that is forwarded.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Its share of the split, where that has filters of its own.
+    share: Option<usize>,
+    /// Copies of it, which go once it has left.
+    pub(super) copying: Option<Box<Copying>>,
+    /// Lines that its answer gets.
+    pub(super) added: Vec<u8>,
+    /// Its answer shares what the endpoint says about that by what the filter says.
+    shared: bool,
+    /// How often it has been sent again.
+    pub(super) retried: u32,
+}
+
+impl Extra {
+    /// Of a request for which `share` was chosen.
+    pub(super) fn new(core: &Core, extras: &RuleExtras, share: usize, head: &RequestHead<'_>, added: Vec<u8>) -> Self {
+        let own = extras.shares.get(share).and_then(Option::as_ref);
+        let cors = own.and_then(|own| own.cors.as_ref()).or(extras.cors.as_ref());
+        // Who switches protocols does not send a request that could be copied.
+        let mirrors = extras.mirrors.iter().chain(own.iter().flat_map(|own| &own.mirrors));
+        let chosen = mirrors.filter(|mirror| head.upgrade.is_none() && is_chosen(mirror, core.random()));
+        let backends: Vec<BackendId> = chosen.map(|mirror| mirror.backend).collect();
+        Self {
+            share: own.is_some().then_some(share),
+            copying: (!backends.is_empty()).then(|| Box::new(Copying { backends, ..Copying::default() })),
+            added,
+            shared: cors.is_some(),
+            retried: 0,
+        }
+    }
+
+    /// The filters of its share, or else `common`.
+    pub(super) fn filters<'g>(&self, extras: Option<&'g RuleExtras>, common: &'g Filters) -> &'g Filters {
+        let own = self.share.and_then(|share| extras?.shares.get(share)?.as_ref());
+        own.map_or(common, |own| &own.filters)
+    }
+
+    /// Fields of the endpoint's answer that are not passed on.
+    pub(super) fn replaced(&self) -> &'static [&'static str] {
+        if self.shared { &cors::REPLACED } else { &[] }
+    }
+}
+
+/// A request that is copied as it leaves.
+#[derive(Debug, Default)]
+pub(super) struct Copying {
+    backends: Vec<BackendId>,
+    copy: Copied,
+    /// The chunks that have left, for as long as their payload is not known.
+    chunks: Vec<u8>,
+    too_long: bool,
+}
+
+/// A request's copy.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// As it is written in HTTP/1.1.
+    pub(super) head: Vec<u8>,
+    /// The body.
+    pub(super) payload: Vec<u8>,
+    /// The head says that the body comes in chunks.
+    pub(super) chunked: bool,
+}
+
+impl Copying {
+    /// This has left, of which `head` bytes are the head.
+    pub(super) fn begin(&mut self, bytes: &[u8], head: usize, chunked: bool) {
+        self.copy.head.extend_from_slice(&bytes[..head]);
+        self.copy.chunked = chunked;
+        self.piece(&bytes[head..], false);
+    }
+
+    /// More of the body has left.
+    pub(super) fn piece(&mut self, bytes: &[u8], in_chunks: bool) {
+        let so_far = self.copy.head.len() + self.copy.payload.len() + self.chunks.len();
+        if so_far + bytes.len() > COPY_LIMIT {
+            self.too_long = true;
+            self.copy.payload = Vec::new();
+            self.chunks = Vec::new();
+        }
+        if !self.too_long {
+            let place = if in_chunks { &mut self.chunks } else { &mut self.copy.payload };
+            place.extend_from_slice(bytes);
+        }
+    }
+
+    /// All of it has left.
+    pub(super) fn send(mut self, cx: &Cx, generation: &Rc<Generation>, method: Method) {
+        let mut decoder = BodyDecoder::request(Framing::Chunked);
+        let mut rest = &mut self.chunks[..];
+        while !rest.is_empty() && !decoder.is_done() {
+            let Ok(decoded) = decoder.decode(rest) else { break };
+            self.copy.payload.extend_from_slice(&rest[decoded.data]);
+            rest = &mut rest[decoded.consumed..];
+        }
+        if self.too_long {
+            for backend in &self.backends {
+                generation.metrics.backends[backend.0 as usize].error(UpstreamError::MirrorDropped);
+            }
+        } else {
+            aside::mirror(cx, generation, &self.backends, method, &Rc::new(self.copy));
+        }
+    }
+}
+
+fn is_chosen(mirror: &Mirror, random: u64) -> bool {
+    let (numerator, denominator) = mirror.fraction;
+    numerator >= denominator || random % u64::from(denominator) < u64::from(numerator)
+}
+
+/// How long to wait before a request is sent again for the `count`th time: twice as long each time, up to ten times what
+/// is asked for, and up to half of it longer, so that many do not come back at once.
+pub(super) fn backoff(retry: &Retry, count: u32, random: u64) -> std::time::Duration {
+    let base = retry.backoff;
+    let wait = base.saturating_mul(1 << count.saturating_sub(1).min(4)).min(base.saturating_mul(10));
+    let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
+    wait + std::time::Duration::from_micros(if half == 0 { 0 } else { random % half })
+}
+
+/// The lines that answer a preflight under these rules; `None`: it is none.
+pub(super) fn preflight(cors: &Cors, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    let request = cors_request(head);
+    (head.method == Method::Options && request.origin.is_some() && request.method.is_some()).then(|| {
+        let mut fields = Vec::new();
+        cors.preflight(&request, &mut fields);
+        fields
+    })
+}
+
+/// The lines that any other answer gets under these rules.
+pub(super) fn shared(cors: &Cors, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    cors.response(cors_request(head).origin, out);
+}
+
+fn cors_request<'h>(head: &RequestHead<'h>) -> CorsRequest<'h> {
+    let mut request = CorsRequest::default();
+    for (name, value) in head.fields() {
+        let place = match name.len() {
+            6 if name.eq_ignore_ascii_case(b"origin") => &mut request.origin,
+            29 if name.eq_ignore_ascii_case(b"access-control-request-method") => &mut request.method,
+            30 if name.eq_ignore_ascii_case(b"access-control-request-headers") => &mut request.headers,
+            _ => continue,
+        };
+        place.get_or_insert(value);
+    }
+    request
+}
+
+/// Puts lines at the end of the head that stands at the front of an answer.
+pub(super) fn add_lines(answer: &mut Vec<u8>, lines: &[u8]) {
+    if let Some(end) = memchr::memmem::find(answer, b"\r\n\r\n").filter(|_| !lines.is_empty()) {
+        answer.splice(end + 2..end + 2, lines.iter().copied());
+    }
+}
