@@ -29,3 +29,17 @@ need_packages() {
 need_nginx_stream() {
   [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || need_packages ngx_stream_module:libnginx-mod-stream
 }
+
+# need_python PACKAGE...: packages of PyPI for tests, in target/python; where they cannot be had, this says so.
+need_python() {
+  local package missing=()
+  for package in "$@"; do
+    [ -e "target/python/$package" ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if ! { python3 -m venv target/python && target/python/bin/pip install --quiet "${missing[@]}"; }; then
+    say "PyPI's ${missing[*]} cannot be had: TESTS THAT NEED THEM ARE LEFT OUT"
+    return
+  fi
+  for package in "${missing[@]}"; do touch "target/python/$package"; done
+}

@@ -17,6 +17,7 @@ pub mod balance;
 pub mod deadline;
 pub mod dsr;
 pub mod flow;
+pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod http1;

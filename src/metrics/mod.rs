@@ -128,6 +128,8 @@ impl CoreMetrics {
 pub struct RouteMetrics {
     /// By status class; index 0 is for requests that got no answer.
     pub by_class: [Counter; 6],
+    /// Calls of gRPC, by status.
+    pub grpc: [Counter; ringway_core::grpc::STATUSES],
 }
 
 /// What a core counts for a backend.

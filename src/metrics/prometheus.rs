@@ -189,6 +189,16 @@ fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, His
             }
         }
     }
+    let name = "ringway_grpc_requests_total";
+    page.family(name, "counter", "Calls of gRPC by route and status.");
+    for (route, cores) in registry.routes.sorted() {
+        for status in 0..ringway_core::grpc::STATUSES {
+            let count: u64 = cores.iter().map(|core| core.grpc[status].get()).sum();
+            if count > 0 {
+                page.sample(name, &[("route", route), ("grpc_status", &status.to_string())], count);
+            }
+        }
+    }
     let name = "ringway_request_duration_seconds";
     page.family(name, "summary", "From the request's head to the last byte of its answer.");
     let mut measured: Vec<_> =

@@ -22,6 +22,7 @@ mod config;
 mod explain;
 mod filters;
 mod forwarding;
+mod grpc;
 mod http1;
 mod http2;
 mod http2_input;

@@ -13,8 +13,9 @@ use crate::control::resources::{Resource, Resources};
 
 use super::{Attachment, GatewayState, ListenerSetState, ListenerState, ParentState, Problem, Report};
 
-/// Attaches an HTTPRoute.
+/// Attaches an HTTPRoute, or a GRPCRoute.
 pub(super) fn http(
+    kind: &'static str,
     route: &Resource<HttpRouteSpec>,
     refused: Option<Problem>,
     gateways: &mut [GatewayState<'_>],
@@ -23,8 +24,7 @@ pub(super) fn http(
     report: &mut Report,
 ) -> Vec<ParentState> {
     let common = by_host(route.spec.hostnames.iter().map(|hostname| hostname.value.0.clone()));
-    let mut found =
-        parents("HTTPRoute", &route.meta, &route.spec.parent_refs, gateways, places, resources, report, common);
+    let mut found = parents(kind, &route.meta, &route.spec.parent_refs, gateways, places, resources, report, common);
     if let Some(refused) = refused {
         // It is not accepted, and what it would have been asked is answered by its error all the same: a filter that
         // cannot be honoured must not be skipped.

@@ -258,9 +258,9 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, re
 pub(super) fn listener<'r>(spec: &'r Listener, owner: &'r Meta, report: &mut Report) -> ListenerState<'r> {
     let name = &*spec.name.value;
     let (serves, supported, problem): (_, &[&'static str], _) = match &*spec.protocol.value {
-        "HTTP" => (Some(Serves::Http), &["HTTPRoute"], None),
+        "HTTP" => (Some(Serves::Http), &["HTTPRoute", "GRPCRoute"], None),
         "TCP" => (Some(Serves::Tcp), &["TCPRoute"], None),
-        "HTTPS" => (Some(Serves::Https), &["HTTPRoute"], None),
+        "HTTPS" => (Some(Serves::Https), &["HTTPRoute", "GRPCRoute"], None),
         "TLS" => match spec.tls.as_ref().and_then(|tls| tls.mode) {
             Some(TlsMode::Passthrough) => (Some(Serves::TlsPassthrough), &["TLSRoute"], None),
             _ => (Some(Serves::TlsTerminate), &["TLSRoute"], None),

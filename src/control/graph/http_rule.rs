@@ -31,8 +31,13 @@ pub(super) struct Built {
 }
 
 /// Translates them. A filter that cannot be honoured makes its rule answer 500, as the API asks.
-pub(super) fn rules(object: &Resource<HttpRouteSpec>, backends: &mut Backends<'_>, report: &mut Report) -> Built {
-    let name = format!("HTTPRoute {}", object.meta.full_name());
+pub(super) fn rules(
+    kind: &'static str,
+    object: &Resource<HttpRouteSpec>,
+    backends: &mut Backends<'_>,
+    report: &mut Report,
+) -> Built {
+    let name = format!("{kind} {}", object.meta.full_name());
     let Some(rules) = &object.spec.rules else {
         // The CRD's default: one rule that matches everything, without backends.
         report.warning(object.meta.span, format!("{name} has no rules: it answers 500"));
@@ -45,7 +50,7 @@ pub(super) fn rules(object: &Resource<HttpRouteSpec>, backends: &mut Backends<'_
         }];
         return Built { rules, unresolved: None, partly_invalid: None, refused: None };
     };
-    let referrer = Referrer { kind: "HTTPRoute", namespace: &object.meta.namespace };
+    let referrer = Referrer { kind, namespace: &object.meta.namespace };
     let mut builder = Builder { name, referrer, backends, report, unresolved: None, invalid: None };
     let mut broken = 0;
     let built: Vec<HttpRule> = rules

@@ -22,13 +22,14 @@ use std::net::IpAddr;
 use ringway_core::model::{Action, Backend, DsrService, HostPattern, HttpRule, RouteId, Target, WeightedTarget};
 
 use super::read::Environment;
-use super::resources::Resources;
 use super::resources::backend_policy::BackendPolicySpec;
+use super::resources::http_route::HttpRouteSpec;
 use super::resources::l4_forwarding::L4ForwardingPolicySpec;
 use super::resources::meta::Meta;
 use super::resources::refs::ParentRef;
 use super::resources::ringway::ClientPolicySpec;
 use super::resources::text::SectionName;
+use super::resources::{Resource, Resources};
 use super::source::{Diagnostic, Span};
 
 use backend_tls::{BackendTls, BackendTlsState};
@@ -120,7 +121,7 @@ pub enum RouteRules {
 /// A route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteState {
-    /// `HTTPRoute`, `TLSRoute`, `TCPRoute` or `UDPRoute`.
+    /// `HTTPRoute`, `GRPCRoute`, `TLSRoute`, `TCPRoute` or `UDPRoute`.
     pub kind: &'static str,
     /// Index among the resources of that kind.
     pub index: usize,
@@ -137,10 +138,20 @@ pub struct RouteState {
 }
 
 impl RouteState {
+    /// Calls of gRPC, which are requests of HTTP/2.
+    pub fn is_grpc(&self) -> bool {
+        self.kind == "GRPCRoute"
+    }
+
+    /// The resources of its kind, where that is HTTPRoute or one that is read as such.
+    fn http_routes<'r>(&self, resources: &'r Resources) -> &'r [Resource<HttpRouteSpec>] {
+        if self.is_grpc() { &resources.grpc_routes } else { &resources.http_routes }
+    }
+
     /// Its metadata.
     pub fn meta<'r>(&self, resources: &'r Resources) -> &'r Meta {
         match self.rules {
-            RouteRules::Http(_) => &resources.http_routes[self.index].meta,
+            RouteRules::Http(_) => &self.http_routes(resources)[self.index].meta,
             RouteRules::Tcp(_) => &resources.tcp_routes[self.index].meta,
             RouteRules::Tls(_) => &resources.tls_routes[self.index].meta,
             RouteRules::Udp(_) => &resources.udp_routes[self.index].meta,
@@ -150,7 +161,7 @@ impl RouteState {
     /// Its parentRefs.
     pub fn parent_refs<'r>(&self, resources: &'r Resources) -> &'r [ParentRef] {
         match self.rules {
-            RouteRules::Http(_) => &resources.http_routes[self.index].spec.parent_refs,
+            RouteRules::Http(_) => &self.http_routes(resources)[self.index].spec.parent_refs,
             RouteRules::Tcp(_) => &resources.tcp_routes[self.index].spec.parent_refs,
             RouteRules::Tls(_) => &resources.tls_routes[self.index].spec.parent_refs,
             RouteRules::Udp(_) => &resources.udp_routes[self.index].spec.parent_refs,
@@ -175,7 +186,7 @@ impl RouteState {
         let name = |name: &'r Option<SectionName>| name.as_deref().unwrap_or("");
         match self.rules {
             RouteRules::Http(_) => {
-                let rules = resources.http_routes[self.index].spec.rules.as_ref();
+                let rules = self.http_routes(resources)[self.index].spec.rules.as_ref();
                 rules.map_or_else(Vec::new, |rules| rules.iter().map(|rule| name(&rule.name)).collect())
             }
             RouteRules::Tcp(_) => {
@@ -213,7 +224,7 @@ pub struct Graph<'r> {
     pub gateways: Vec<GatewayState<'r>>,
     /// ListenerSets of those, oldest first.
     pub listener_sets: Vec<ListenerSetState<'r>>,
-    /// Routes, oldest first, HTTP before TLS before TCP before UDP.
+    /// Routes, oldest first, HTTP before gRPC before TLS before TCP before UDP.
     pub routes: Vec<RouteState>,
     /// Backends that routes refer to, by `BackendId`.
     pub backends: Vec<BackendState>,
@@ -260,20 +271,22 @@ impl<'r> Graph<'r> {
         let places = attach::Places::new(&gateways, &listener_sets);
         let mut backends = backend_ref::Backends::new(resources, resolver);
         let mut routes = Vec::new();
-        for index in by_age(&resources.http_routes) {
-            let route = &resources.http_routes[index];
-            let id = next_id(&routes);
-            let built = http_rule::rules(route, &mut backends, &mut report);
-            let parents = attach::http(route, built.refused, &mut gateways, &places, resources, &mut report);
-            routes.push(RouteState {
-                kind: "HTTPRoute",
-                index,
-                id,
-                parents,
-                unresolved: built.unresolved,
-                partly_invalid: built.partly_invalid,
-                rules: RouteRules::Http(built.rules),
-            });
+        for (kind, all) in [("HTTPRoute", &resources.http_routes), ("GRPCRoute", &resources.grpc_routes)] {
+            for index in by_age(all) {
+                let route = &all[index];
+                let id = next_id(&routes);
+                let built = http_rule::rules(kind, route, &mut backends, &mut report);
+                let parents = attach::http(kind, route, built.refused, &mut gateways, &places, resources, &mut report);
+                routes.push(RouteState {
+                    kind,
+                    index,
+                    id,
+                    parents,
+                    unresolved: built.unresolved,
+                    partly_invalid: built.partly_invalid,
+                    rules: RouteRules::Http(built.rules),
+                });
+            }
         }
         for index in by_age(&resources.tls_routes) {
             let route = &resources.tls_routes[index];
@@ -393,7 +406,7 @@ fn next_id(routes: &[RouteState]) -> RouteId {
     RouteId(u32::try_from(routes.len()).expect("fewer routes than 2^32"))
 }
 
-fn by_age<S>(all: &[super::resources::Resource<S>]) -> Vec<usize> {
+fn by_age<S>(all: &[Resource<S>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by(|a, b| all[*a].meta.age_key().cmp(&all[*b].meta.age_key()));
     order

@@ -38,6 +38,7 @@ impl Policy for BackendPolicySpec {
     const TARGETS: &'static [(&'static str, &'static str)] = &[
         policy::GATEWAY,
         policy::HTTP_ROUTE,
+        policy::GRPC_ROUTE,
         policy::TCP_ROUTE,
         policy::UDP_ROUTE,
         policy::TLS_ROUTE,

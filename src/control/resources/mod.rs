@@ -5,6 +5,7 @@ pub mod backend_policy;
 pub mod core;
 pub mod filter;
 pub mod gateway;
+pub mod grpc_route;
 pub mod http_route;
 pub mod l4_forwarding;
 pub mod l4_route;
@@ -41,6 +42,7 @@ pub struct Resources {
     pub gateways: Vec<Resource<gateway::GatewaySpec>>,
     pub listener_sets: Vec<Resource<gateway::ListenerSetSpec>>,
     pub http_routes: Vec<Resource<http_route::HttpRouteSpec>>,
+    pub grpc_routes: Vec<Resource<http_route::HttpRouteSpec>>,
     pub tcp_routes: Vec<Resource<l4_route::TcpRouteSpec>>,
     pub tls_routes: Vec<Resource<tls::TlsRouteSpec>>,
     pub backend_tls_policies: Vec<Resource<tls::BackendTlsPolicySpec>>,
@@ -61,13 +63,12 @@ pub struct Resources {
 }
 
 /// Kinds of the groups that are known and come with later work.
-const LATER: [&str; 1] = ["GRPCRoute"];
-
 const KINDS: &[(&str, &str, &[&str])] = &[
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "ListenerSet", &["v1"]),
     (refs::GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1"]),
+    (refs::GATEWAY_GROUP, "GRPCRoute", &["v1", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
     (refs::GATEWAY_GROUP, "BackendTLSPolicy", &["v1", "v1alpha3"]),
@@ -126,6 +127,10 @@ impl Resources {
             (refs::GATEWAY_GROUP, "Gateway") => self.put(kind, document, cx, spec, |all| &mut all.gateways),
             (refs::GATEWAY_GROUP, "ListenerSet") => self.put(kind, document, cx, spec, |all| &mut all.listener_sets),
             (refs::GATEWAY_GROUP, "HTTPRoute") => self.put(kind, document, cx, spec, |all| &mut all.http_routes),
+            (refs::GATEWAY_GROUP, "GRPCRoute") => {
+                let read = |node: &Node, cx: &Cx<'_>| Some(spec::<grpc_route::GrpcRouteSpec>(node, cx)?.into());
+                self.put(kind, document, cx, read, |all| &mut all.grpc_routes);
+            }
             (refs::GATEWAY_GROUP, "TCPRoute") => self.put(kind, document, cx, spec, |all| &mut all.tcp_routes),
             (refs::GATEWAY_GROUP, "TLSRoute") => self.put(kind, document, cx, spec, |all| &mut all.tls_routes),
             (refs::GATEWAY_GROUP, "BackendTLSPolicy") => {
@@ -212,16 +217,9 @@ fn service(document: &Node, cx: &Cx<'_>) -> Option<core::ServiceSpec> {
 
 fn unknown(group: &str, kind: &Spanned<String>, cx: &Cx<'_>) {
     let ours = [refs::GATEWAY_GROUP, refs::RINGWAY_GROUP].contains(&group);
-    let mut warning = if ours && LATER.contains(&kind.value.as_str()) {
-        Diagnostic::warning(kind.span, format!("{} is not served yet; the object is ignored", kind.value))
-    } else {
-        Diagnostic::warning(kind.span, format!("unknown kind {}; the object is ignored", kind.value))
-    };
+    let mut warning = Diagnostic::warning(kind.span, format!("unknown kind {}; the object is ignored", kind.value));
     let known: Vec<&str> = KINDS.iter().filter(|known| known.0 == group).map(|known| known.1).collect();
-    if ours
-        && !LATER.contains(&kind.value.as_str())
-        && let Some(meant) = super::read::suggestion(&kind.value, &known)
-    {
+    if ours && let Some(meant) = super::read::suggestion(&kind.value, &known) {
         warning = warning.help(format!("did you mean `{meant}`?"));
     }
     cx.report(warning);

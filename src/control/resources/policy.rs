@@ -19,6 +19,8 @@ pub trait Policy {
 pub const GATEWAY: (&str, &str) = (GATEWAY_GROUP, "Gateway");
 /// An HTTPRoute or one of its rules.
 pub const HTTP_ROUTE: (&str, &str) = (GATEWAY_GROUP, "HTTPRoute");
+/// A GRPCRoute or one of its rules.
+pub const GRPC_ROUTE: (&str, &str) = (GATEWAY_GROUP, "GRPCRoute");
 /// A TCPRoute or its rule.
 pub const TCP_ROUTE: (&str, &str) = (GATEWAY_GROUP, "TCPRoute");
 /// A UDPRoute or its rule.

@@ -89,7 +89,7 @@ impl<'g, 'r> Backends<'g, 'r> {
         let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
         let name = policy.map(|policy| policy.meta.full_name());
         let http = match &tls {
-            _ if found.http2 => UpstreamHttp::Http2,
+            _ if found.http2 || self.graph.routes[place.route].is_grpc() => UpstreamHttp::Http2,
             Some(_) => UpstreamHttp::Negotiated,
             None => UpstreamHttp::Http1,
         };

@@ -3,6 +3,7 @@
 use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
+use crate::grpc;
 use crate::http::{Date, Tag, Version, is_token, list};
 use crate::model::{ClientPolicy, Filters, HeaderModifier, Redirect, RedirectPort};
 use crate::route::{Matched, replace_path};
@@ -368,6 +369,8 @@ pub struct Reply {
     pub head_only: bool,
     /// The client speaks HTTP/1.0 and its connection stays.
     pub keep_alive_10: bool,
+    /// The request was a gRPC call: errors are said in its terms.
+    pub grpc: bool,
 }
 
 impl Reply {
@@ -378,11 +381,20 @@ impl Reply {
             close,
             head_only: head.method == crate::http::Method::Head,
             keep_alive_10: head.version == Version::Http10 && !close,
+            grpc: is_grpc(head),
         }
     }
 
     /// To bytes that are no request.
-    pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false };
+    pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false, grpc: false };
+}
+
+/// Only a POST of HTTP/2 can be one, so that nobody else pays for the look.
+fn is_grpc(head: &RequestHead<'_>) -> bool {
+    let named = |(name, _): &(&[u8], &[u8])| name.len() == 12 && name.eq_ignore_ascii_case(b"content-type");
+    head.version == Version::Http2
+        && head.method == crate::http::Method::Post
+        && head.fields().find(named).is_some_and(|(_, value)| grpc::is_grpc(value))
 }
 
 fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
@@ -416,6 +428,15 @@ pub fn no_content(lines: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
 pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let reason = reason_of(status);
     let mut out = Out(out);
+    if reply.grpc {
+        // Trailers-only: a head that says how the call has ended.
+        status_line(&mut out, 200, b"OK");
+        out.put(b"content-type: application/grpc\r\ngrpc-status: ");
+        out.number(u64::from(grpc::status_of(status)));
+        out.put(b"\r\n");
+        out.field(b"grpc-message", reason.as_bytes());
+        return end_of_reply(&mut out, reply, now, b"");
+    }
     status_line(&mut out, status, reason.as_bytes());
     out.put(b"content-type: text/plain\r\n");
     if status == 405 {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ringway_core::balance::key::{self, KeyedRequest};
+use ringway_core::grpc;
 use ringway_core::http::{Method, Version};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
@@ -13,7 +14,9 @@ use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
-use ringway_core::model::{Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, RouteId, Target};
+use ringway_core::model::{
+    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, RouteId, RouteTimeouts, Target,
+};
 
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
@@ -65,6 +68,8 @@ pub(super) struct Plan {
     pub(super) method: Method,
     /// How the client is answered if the endpoint does not.
     pub(super) reply: Reply,
+    /// What a gRPC call's answer has said of how it ended.
+    pub(super) grpc_status: Option<u8>,
     /// Decodes the body that comes.
     pub(super) body: BodyDecoder,
     /// The body leaves in chunks.
@@ -282,11 +287,12 @@ fn weigh(
         exchange,
         method: head.method,
         reply: local.reply,
+        grpc_status: None,
         body: BodyDecoder::request(head.body),
         chunked: head.body == Framing::Chunked,
         length: if let Framing::Length(length) = head.body { Some(length) } else { None },
         head: scratch.len(),
-        by: compiled.timeouts.request.map_or(Tick::MAX, rt::tick_after),
+        by: until(&compiled.timeouts, head, local.reply.grpc),
         backend_request: compiled.timeouts.backend_request,
         key: generation.shared.hash_key(id).and_then(|wanted| {
             let request = KeyedRequest { path: &head.path, query: head.query, fields: head };
@@ -300,6 +306,17 @@ fn weigh(
         counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },
     };
     Decision::Forward(plan)
+}
+
+/// Until when a request may take: by its rule, and for a gRPC call by what it says itself.
+fn until(timeouts: &RouteTimeouts, head: &RequestHead<'_>, grpc: bool) -> Tick {
+    let by = timeouts.request.map_or(Tick::MAX, rt::tick_after);
+    if !grpc {
+        return by;
+    }
+    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-timeout"));
+    let own = named.and_then(|(_, value)| grpc::timeout(value));
+    own.map_or(by, |own| by.min(rt::tick_after(own)))
 }
 
 /// What is said upstream of a client's certificate.
@@ -354,6 +371,11 @@ impl Local<'_> {
         }
         let mut bytes = bytes_of(|out| write(self.reply, out));
         extra::add_lines(&mut bytes, &self.added);
+        if self.reply.grpc
+            && let Some((generation, route)) = self.counted
+        {
+            generation.metrics.routes[route.0 as usize].grpc[usize::from(grpc::status_of(status))].inc();
+        }
         let counted = self.counted.map(|(generation, route)| Counted {
             generation: Rc::clone(generation),
             route,

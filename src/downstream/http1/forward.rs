@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
+use ringway_core::grpc;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Added};
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
@@ -145,6 +146,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     lease.keep(up, header.as_deref());
                 }
                 local::count(cx, &plan.counted, status);
+                local::count_call(plan, grpc::UNKNOWN);
                 return (Outcome::Whole { downstream: finish.downstream, sent: sent == Sent::Whole }, buf);
             }
             Answered::Unwanted => {
@@ -163,6 +165,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Answered::ClientGone { status } => {
                 cx.core.metrics.downstream_error(DownstreamError::Aborted);
                 local::count(cx, &plan.counted, status);
+                local::count_call(plan, grpc::CANCELLED);
                 return (Outcome::Gone, buf);
             }
             Answered::Broken { fault, status } => {
@@ -170,6 +173,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     metrics.error(upstream_error(fault));
                 }
                 local::count(cx, &plan.counted, status);
+                local::count_call(plan, grpc::INTERNAL);
                 return (Outcome::Cut, buf);
             }
             Answered::Failed { fault } => {
@@ -516,6 +520,9 @@ async fn answer<S: Source, D: Download>(
             buf.set_window(piece.rest);
         }
         if done {
+            if plan.reply.grpc {
+                plan.grpc_status = plan.grpc_status.or_else(|| grpc::status_in_lines(body.trailers()));
+            }
             return Answered::Whole { status, clean: buf.is_empty() };
         }
         buf = ready_to_read(buf);
@@ -603,6 +610,10 @@ async fn heads<D: Download>(
             scratch.clear();
             encode::response(&head, filters, added, &planned, &cx.core.date(), &mut scratch);
             let (old, status) = (head.len, head.status);
+            if plan.reply.grpc {
+                let said = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"));
+                plan.grpc_status = said.map(|(_, value)| grpc::status(value));
+            }
             let body = if frames { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {
                 return Heads::Fault(UpstreamFault::BadHead);

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringway_core::grpc;
 use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
 use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
@@ -303,6 +304,7 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
         cx.core.metrics.downstream_error(error);
     }
     local::count(cx, &plan.counted, status);
+    local::count_call(&plan, grpc::status_of(status));
     let mut bytes = Vec::with_capacity(128);
     encode::error(status, plan.reply, &cx.core.date(), &mut bytes);
     if let Some(extra) = &plan.extra {

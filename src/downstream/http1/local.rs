@@ -27,6 +27,14 @@ pub(super) fn count(cx: &Cx, counted: &Counted, status: u16) {
     }
 }
 
+/// Counts a finished call of gRPC; `status` is the answer's where it has none of gRPC's.
+pub(super) fn count_call(plan: &Plan, status: u8) {
+    if plan.reply.grpc {
+        let routes = &plan.counted.generation.metrics.routes;
+        routes[plan.counted.route.0 as usize].grpc[usize::from(plan.grpc_status.unwrap_or(status))].inc();
+    }
+}
+
 /// Sends bytes of our own, whatever their number.
 async fn send(to: &mut Writer, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;

@@ -17,6 +17,19 @@ pub fn address() -> String {
     format!("127.{}.{}.{}", 1 + process % 250, process / 250 % 64 * 4 + next / 250, 1 + next % 250)
 }
 
+/// An interpreter of Python that has a package, or `None`, which is said: `scripts/test` makes one in `target/python`.
+pub fn python(package: &str) -> Option<String> {
+    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
+    let found = [made, "python3"].into_iter().find(|python| {
+        let run = std::process::Command::new(python).args(["-c", &format!("import {package}")]).output();
+        run.is_ok_and(|output| output.status.success())
+    });
+    if found.is_none() {
+        eprintln!("SKIPPED: no Python with the package {package}; scripts/test installs it");
+    }
+    found.map(str::to_owned)
+}
+
 /// Waits until something holds, for at most ten seconds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
