@@ -38,6 +38,33 @@ pub enum Command {
     Dsr(DsrCommand),
     /// Say where a request or connection goes, and why, by the code that serves it.
     Explain(ExplainArgs),
+    /// Translate what another proxy is configured by.
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+/// `ringway import`.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Ingress objects with the annotations of ingress-nginx to Gateway API objects, on standard output.
+    IngressNginx(ImportArgs),
+}
+
+/// `ringway import ingress-nginx`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Files and directories with Ingresses, and with the Services and ConfigMaps that they refer to.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The name of the Gateway.
+    #[arg(long, value_name = "NAME", default_value = "edge")]
+    pub gateway: String,
+    /// Only Ingresses of this class, and those without one.
+    #[arg(long, value_name = "CLASS", default_value = "nginx")]
+    pub ingress_class: String,
+    /// Leave rules open whose protection cannot be translated. Without it they answer 403.
+    #[arg(long)]
+    pub open: bool,
 }
 
 /// Where configuration is.

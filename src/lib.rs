@@ -29,6 +29,7 @@ pub mod doctor;
 pub mod downstream;
 pub mod explain;
 pub mod http2;
+pub mod import;
 pub mod metrics;
 pub mod relay;
 pub mod rt;

@@ -6,13 +6,13 @@ use clap::Parser;
 use ringway::admin::{self, Address, Answer};
 use ringway::cli::{
     AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DoctorArgs, DoctorTopic, DsrCommand, ExplainArgs,
-    RunArgs, StatusArgs,
+    ImportArgs, ImportCommand, RunArgs, StatusArgs,
 };
-use ringway::control::provider::SystemResolver;
+use ringway::control::provider::{Provider, SystemResolver};
 use ringway::control::read::ProcessEnvironment;
 use ringway::control::{self, effective};
 use ringway::server::{self, Options, RunError};
-use ringway::{doctor, explain as explanation, sys, term, xdp};
+use ringway::{doctor, explain as explanation, import, sys, term, xdp};
 
 // Per-thread heaps: a worker's blocks are freed where they were made.
 #[global_allocator]
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Dsr(DsrCommand::Flows(args)) => dsr_flows(&args),
         Command::Dsr(DsrCommand::Detach(args)) => dsr_detach(&args),
         Command::Explain(args) => explain(args),
+        Command::Import(ImportCommand::IngressNginx(args)) => import(args),
     }
 }
 
@@ -172,6 +173,22 @@ fn explain(args: ExplainArgs) -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+fn import(args: ImportArgs) -> ExitCode {
+    let inputs = Provider::Files(args.files).read();
+    let options = import::Options { gateway: args.gateway, class: args.ingress_class, open: args.open };
+    let imported = import::ingress_nginx(inputs, &options);
+    let Some(yaml) = &imported.yaml else {
+        imported.diagnostics.iter().for_each(|each| term::print_error(&imported.sources.render(each, false)));
+        return BAD_CONFIG.into();
+    };
+    term::print(yaml);
+    let attention = &imported.attention;
+    attention.iter().for_each(|each| term::print_error(each));
+    let (count, left) = (term::many(imported.ingresses, "Ingress"), term::many(attention.len(), "matter"));
+    term::print_error(&format!("{count} translated, {left} left to you; the comments in the output say more"));
+    ExitCode::SUCCESS
 }
 
 fn show(

@@ -107,3 +107,27 @@ fn a_path_that_does_not_exist_is_an_error() {
     assert_eq!(code, 64);
     assert!(error.contains("cannot read nowhere.yaml"), "{error}");
 }
+
+#[test]
+fn an_import_can_be_checked_and_explained() {
+    let directory = Directory::new();
+    directory.write("cluster.yaml", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: app\n  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: /$2\n    nginx.ingress.kubernetes.io/limit-rps: '5'\nspec:\n  rules:\n  - host: www.example.com\n    http: {paths: [{path: '/api(/|$)(.*)', pathType: ImplementationSpecific, backend: {service: {name: app, port: {name: web}}}}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: app}\nspec: {ports: [{name: web, port: 8080}]}\n");
+    directory.write("rest.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: app}\nspec: {ports: [{name: web, port: 8080}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: app-1, labels: {kubernetes.io/service-name: app}}\naddressType: IPv4\nports: [{name: web, port: 9000}]\nendpoints: [{addresses: [10.0.0.5]}]\n");
+    let (code, out, error) = command(&["import", "ingress-nginx", "cluster.yaml"], &directory.0);
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        error.contains("default/app: limit-rps:") && error.contains("1 Ingress translated, 1 matter left"),
+        "{error}"
+    );
+    directory.write("edge.yaml", &out);
+    let both = ["--config", "edge.yaml", "--config", "rest.yaml"];
+    let (code, _, error) = command(&[&["check", "--strict"], &both[..]].concat(), &directory.0);
+    assert_eq!(code, 0, "{error}");
+    let question = ["explain", "-o", "json", "http://www.example.com/API/v1/x?q"];
+    let (code, out, error) = command(&[&question, &both[..]].concat(), &directory.0);
+    assert_eq!(code, 0, "{error}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["upstreamRequest"][0], "GET /v1/x?q HTTP/1.1", "{found:#}");
+    assert_eq!(found["backends"][0]["endpoints"][0]["address"], "10.0.0.5:9000", "{found:#}");
+    assert_eq!(command(&["import", "ingress-nginx", "missing.yaml"], &directory.0).0, 64);
+}

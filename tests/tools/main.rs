@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
 mod explain;
+mod import;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

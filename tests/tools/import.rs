@@ -1,0 +1,98 @@
+//! `tests/golden/import/NAME.in.yaml` are Ingresses, `NAME.out.yaml` what is made of them, then what is left to a person
+//! and what `ringway check` says of it.
+
+use ringway::control::provider::Input;
+use ringway::control::source::Severity;
+use ringway::import::{ANNOTATIONS, Fate, Imported, Options, ingress_nginx};
+
+use super::{compare, files, golden, load_text, said};
+
+fn import(name: &str, text: &str, options: &Options) -> Imported {
+    ingress_nginx(vec![Input { name: name.to_owned(), text: Ok(text.to_owned()) }], options)
+}
+
+/// The output, which has to be loadable, and what is said beside it.
+fn translated(name: &str, text: &str) -> String {
+    let imported = import(name, text, &Options::default());
+    let errors: Vec<String> = imported.diagnostics.iter().map(|each| imported.sources.line(each)).collect();
+    let mut out = imported.yaml.unwrap_or_else(|| panic!("{name}: {errors:?}"));
+    let loaded = load_text("out.yaml", &out, false);
+    assert!(loaded.accepted.is_some(), "{name}: what is written cannot be loaded:\n{}\n{out}", said(&loaded));
+    for each in &imported.attention {
+        out += &format!("# left to you: {each}\n");
+    }
+    for each in &loaded.diagnostics {
+        assert_eq!(each.severity, Severity::Warning);
+        out += &format!("# check: {}\n", loaded.sources.line(each));
+    }
+    out
+}
+
+#[test]
+fn translations_are_as_written_and_can_be_loaded() {
+    let mut good = true;
+    for path in files(&golden("import"), ".in.yaml") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let out = translated(name, &std::fs::read_to_string(&path).unwrap());
+        good &= compare(&path.with_file_name(name.replace(".in.yaml", ".out.yaml")), &out);
+    }
+    assert!(good, "run with RINGWAY_BLESS=1 and read the change");
+}
+
+#[test]
+fn every_documented_annotation_has_its_place() {
+    assert_eq!(ANNOTATIONS.len(), 117 + 13, "the table of the documentation, and what its text describes");
+    let all: String =
+        files(&golden("import"), ".in.yaml").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/migrating-from-ingress-nginx.md")).unwrap();
+    for (index, (name, fate)) in ANNOTATIONS.iter().enumerate() {
+        assert!(!ANNOTATIONS[..index].iter().any(|(earlier, _)| earlier == name), "{name} is there twice");
+        assert!(all.contains(&format!("nginx.ingress.kubernetes.io/{name}: ")), "no golden file has {name}");
+        if matches!(fate, Fate::Translated(_)) {
+            assert!(golden("import").join(format!("{name}.in.yaml")).exists(), "{name} has no golden pair of its own");
+        }
+        let row = row(name, *fate);
+        assert!(page.contains(&row), "docs/migrating-from-ingress-nginx.md should have\n{row}");
+    }
+}
+
+/// A row of the documentation's table.
+fn row(name: &str, fate: Fate) -> String {
+    let (what, how) = match fate {
+        Fate::Translated(to) => ("translated", to),
+        Fate::Refused(why) => ("refused", why),
+        Fate::Closed(why) => ("closed", why),
+        Fate::NoEffect(why) => ("no effect", why),
+    };
+    format!("| `{name}` | {what} | {how} |\n")
+}
+
+/// Prints the table of the documentation.
+#[test]
+#[ignore = "writes no test's result: `cargo test --test tools documentation -- --ignored --nocapture`"]
+fn table_of_the_documentation() {
+    let rows: String = ANNOTATIONS.iter().map(|(name, fate)| row(name, *fate)).collect();
+    eprintln!("{rows}");
+}
+
+#[test]
+fn closed_rules_are_opened_on_demand_only() {
+    let text = std::fs::read_to_string(golden("import").join("closed.in.yaml")).unwrap();
+    let closed = import("closed", &text, &Options::default()).yaml.unwrap();
+    assert_eq!(closed.matches("# CLOSED. It led to Service app port 80").count(), 5, "{closed}");
+    assert_eq!(closed.matches("name: app").count(), 1, "only the Ingress that was open leads anywhere:\n{closed}");
+    let open = import("closed", &text, &Options { open: true, ..Options::default() }).yaml.unwrap();
+    assert!(!open.contains("directResponse") && open.matches("name: app").count() == 6, "{open}");
+    assert!(open.contains("OPEN, BUT WAS PROTECTED"), "{open}");
+}
+
+#[test]
+fn what_is_wrong_with_an_ingress_is_said_with_its_place() {
+    let text = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec:\n  rules:\n  - http: {paths: [{path: /, pathType: prefix, backend: {service: {name: a, port: {number: 70000}}}}]}\n---\napiVersion: extensions/v1beta1\nkind: Ingress\n";
+    let imported = import("in.yaml", text, &Options::default());
+    let lines: Vec<String> = imported.diagnostics.iter().map(|each| imported.sources.line(each)).collect();
+    assert!(imported.yaml.is_none() && imported.errors() == lines.len(), "{lines:?}");
+    assert!(lines[0].starts_with("in.yaml:6:") && lines[0].contains("70000 is out of range"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("networking.k8s.io/v1: export it again")), "{lines:?}");
+}
