@@ -6,7 +6,10 @@ use ringway_core::http1::FieldStorage;
 use ringway_core::http1::choose::{self, Chosen, Unserved};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::{self, RequestHead};
-use ringway_core::model::{Action, Filters, HeaderModifier, ValueMatch, WeightedTarget};
+use ringway_core::model::{
+    Action, Cors, Filters, HeaderModifier, Mirror, PathModifier, Redirect, RuleExtras, ShareFilters, ValueMatch,
+    WeightedTarget,
+};
 use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
 use serde_json::{Map, Value, json};
 
@@ -169,26 +172,39 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
     };
     let rule = chosen.rule;
     out["rule"] = json!(rule_name(world, rule));
+    let extras = rule.extras.as_deref();
+    let cors = extras.and_then(|extras| extras.cors.as_ref());
+    if let Some(fields) = cors.and_then(|cors| choose::preflight(cors, head)) {
+        out["outcome"] = json!({ "answer": 204, "reason": "CORS preflight", "fields": lines(&fields) });
+        return;
+    }
     match &rule.action {
         Action::Fail(status) => {
             let reason = "the rule has no backendRefs, or a filter that cannot be honoured: `ringway check` says which";
             out["outcome"] = json!({ "answer": status, "reason": reason });
         }
         Action::Redirect(redirect) => {
-            let mut answer = Vec::new();
-            let reply = Reply::to(head, false);
-            encode::redirect(head, redirect, chosen.matched, context.scheme, reply, &Date::at(0), &mut answer);
-            let text = String::from_utf8_lossy(&answer);
-            let location = text.split("\r\n").find_map(|line| line.strip_prefix("location: "));
+            let location = location(head, redirect, chosen, context.scheme);
             out["outcome"] = json!({ "answer": redirect.status, "reason": "RequestRedirect", "location": location });
         }
         Action::Respond(response) => {
             out["outcome"] = json!({ "answer": response.status, "reason": "HTTPRouteFilter directResponse" });
         }
         Action::Forward(split) => {
-            let steps = Steps { head, chosen, context: &context };
-            out["filters"] = steps.all();
+            let steps = Steps { world, head, chosen, context: &context };
+            // Every field is named here, so that none can be forgotten.
+            let none = RuleExtras::default();
+            let RuleExtras { shares, mirrors, cors, retry } = extras.unwrap_or(&none);
+            out["filters"] = steps.all(&rule.filters, cors.as_ref(), mirrors);
             out["backends"] = forwarded(world, head, split);
+            for (index, own) in shares.iter().enumerate() {
+                if let Some(own) = own {
+                    steps.share(own, &mut out["backends"][index]);
+                }
+            }
+            out["retry"] = json!(retry.as_ref().map(|retry| {
+                json!({ "codes": retry.codes, "attempts": retry.attempts, "backoff": format!("{:?}", retry.backoff) })
+            }));
             match certain_failure(world, split) {
                 Some(failure) => {
                     let status = if failure == super::Failure::Invalid { 500 } else { 503 };
@@ -224,6 +240,7 @@ fn forwarded(world: &World<'_>, head: &RequestHead<'_>, split: &[WeightedTarget]
 
 /// Filters at work, one after the other.
 struct Steps<'s> {
+    world: &'s World<'s>,
     head: &'s RequestHead<'s>,
     chosen: &'s Chosen<'s>,
     context: &'s RequestContext<'s>,
@@ -236,36 +253,64 @@ impl Steps<'_> {
         out
     }
 
-    /// Each filter with the lines of the head that it takes away and puts there.
-    fn all(&self) -> Value {
-        // Every filter is named here, so that none can be forgotten.
-        let Filters { request_headers, response_headers, rewrite } = &self.chosen.rule.filters;
+    /// Each filter with the lines of the head that it takes away and puts there, or what else it does.
+    fn all(&self, filters: &Filters, cors: Option<&Cors>, mirrors: &[Mirror]) -> Value {
+        let Filters { request_headers, response_headers, rewrite } = filters;
         let mut steps = Vec::new();
         let mut so_far = Filters::default();
-        let mut step = |name: &str, filters: &Filters| {
-            let (before, after) = (lines(&self.head(&so_far)), lines(&self.head(filters)));
+        let mut step = |name: &str, filters: Filters| {
+            let (before, after) = (lines(&self.head(&so_far)), lines(&self.head(&filters)));
             let only = |these: &Value, others: &Value| -> Vec<Value> {
                 let others = others.as_array().map(Vec::as_slice).unwrap_or_default();
                 these.as_array().into_iter().flatten().filter(|line| !others.contains(line)).cloned().collect()
             };
             steps.push(json!({ "filter": name, "removed": only(&before, &after), "added": only(&after, &before) }));
-            so_far = filters.clone();
+            so_far = filters;
         };
-        if rewrite.is_some() {
-            step("URLRewrite", &Filters { rewrite: rewrite.clone(), ..Filters::default() });
+        if let Some(found) = rewrite {
+            let by_regex = matches!(found.path, Some(PathModifier::ReplaceRegex(_)));
+            let name = if by_regex { "HTTPRouteFilter urlRewrite" } else { "URLRewrite" };
+            step(name, Filters { rewrite: rewrite.clone(), ..Filters::default() });
         }
         if !request_headers.is_empty() {
-            let rewrite = rewrite.clone();
-            step(
-                "RequestHeaderModifier",
-                &Filters { rewrite, request_headers: request_headers.clone(), ..Filters::default() },
-            );
+            let (rewrite, request_headers) = (rewrite.clone(), request_headers.clone());
+            step("RequestHeaderModifier", Filters { rewrite, request_headers, ..Filters::default() });
         }
         if !response_headers.is_empty() {
             steps.push(json!({ "filter": "ResponseHeaderModifier", "response": modifier(response_headers) }));
         }
+        if let Some(cors) = cors {
+            let mut fields = Vec::new();
+            choose::shared(cors, self.head, &mut fields);
+            steps.push(json!({ "filter": "CORS", "response": { "set": lines(&fields) } }));
+        }
+        for Mirror { backend, fraction } in mirrors {
+            let name = &self.world.snapshot.backends[backend.0 as usize].name;
+            steps.push(
+                json!({ "filter": "RequestMirror", "to": name, "share": format!("{} of {}", fraction.0, fraction.1) }),
+            );
+        }
         steps.into()
     }
+
+    /// What is done for one share of the split, its rule's filters included.
+    fn share(&self, own: &ShareFilters, out: &mut Value) {
+        let ShareFilters { filters, redirect, mirrors, cors } = own;
+        out["filters"] = self.all(filters, cors.as_ref(), mirrors);
+        match redirect {
+            Some(redirect) => out["redirect"] = json!(location(self.head, redirect, self.chosen, self.context.scheme)),
+            None => out["upstreamRequest"] = lines(&self.head(filters)),
+        }
+    }
+}
+
+/// Where a redirect leads.
+fn location(head: &RequestHead<'_>, redirect: &Redirect, chosen: &Chosen<'_>, scheme: &str) -> Option<String> {
+    let mut answer = Vec::new();
+    let reply = Reply::to(head, false);
+    encode::redirect(head, redirect, chosen.matched, scheme, reply, &Date::at(0), &mut answer);
+    let text = String::from_utf8_lossy(&answer);
+    text.split("\r\n").find_map(|line| line.strip_prefix("location: ")).map(str::to_owned)
 }
 
 fn modifier(found: &HeaderModifier) -> Value {

@@ -37,7 +37,7 @@ pub fn render(found: &Value) -> String {
     if let Some(rule) = found["rule"].as_str() {
         out.title(&format!("Served by {rule}"));
     }
-    out.section(found, "filters", "Filters", filter);
+    out.section(found, "filters", "Filters", |out, step| filter(out, 1, step));
     out.section(found, "backends", "Backends", backend);
     if let Some(limits) = found.get("timeouts") {
         for name in ["request", "backendRequest"] {
@@ -45,6 +45,17 @@ pub fn render(found: &Value) -> String {
                 out.line(1, &format!("timeout {name}: {limit}"));
             }
         }
+    }
+    if let Some(retry) = found.get("retry").filter(|retry| !retry.is_null()) {
+        out.line(
+            1,
+            &format!(
+                "retry: up to {} times, also for {}, after {}",
+                retry["attempts"],
+                retry["codes"],
+                text(&retry["backoff"])
+            ),
+        );
     }
     out.section(found, "upstreamRequest", "Upstream request", |out, line| out.line(1, &text(line)));
     outcome(&mut out, &found["outcome"]);
@@ -102,14 +113,15 @@ fn candidates(out: &mut Page, found: &Value) {
     }
 }
 
-fn filter(out: &mut Page, step: &Value) {
-    out.line(1, &text(&step["filter"]));
-    out.each(step, "removed", |out, line| out.line(2, &format!("- {}", text(line))));
-    out.each(step, "added", |out, line| out.line(2, &format!("+ {}", text(line))));
+fn filter(out: &mut Page, depth: usize, step: &Value) {
+    let to = step["to"].as_str().map(|to| format!(" {} to {to}", text(&step["share"]))).unwrap_or_default();
+    out.line(depth, &format!("{}{to}", text(&step["filter"])));
+    out.each(step, "removed", |out, line| out.line(depth + 1, &format!("- {}", text(line))));
+    out.each(step, "added", |out, line| out.line(depth + 1, &format!("+ {}", text(line))));
     if let Some(changes) = step["response"].as_object() {
         for (what, list) in changes {
             let list: Vec<String> = list.as_array().into_iter().flatten().map(text).collect();
-            out.line(2, &format!("the response's fields: {what} {}", list.join("; ")));
+            out.line(depth + 1, &format!("the response's fields: {what} {}", list.join("; ")));
         }
     }
 }
@@ -130,6 +142,14 @@ fn backend(out: &mut Page, share: &Value) {
         };
         out.line(2, &format!("{}  weight {}{chosen}", text(&endpoint["address"]), endpoint["weight"]));
     });
+    out.each(share, "filters", |out, step| filter(out, 2, step));
+    if let Some(location) = share["redirect"].as_str() {
+        out.line(2, &format!("in its place a redirect to {location}"));
+    }
+    if share["upstreamRequest"].is_array() {
+        out.line(2, "Its request");
+        out.each(share, "upstreamRequest", |out, line| out.line(3, &text(line)));
+    }
 }
 
 fn outcome(out: &mut Page, found: &Value) {
@@ -139,6 +159,7 @@ fn outcome(out: &mut Page, found: &Value) {
     let reason = found["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
     if let Some(status) = found["answer"].as_u64() {
         out.title(&format!("Answered {status}{reason}"));
+        out.each(found, "fields", |out, line| out.line(1, &text(line)));
         if let Some(location) = found["location"].as_str() {
             out.line(1, &format!("location: {location}"));
         }

@@ -88,7 +88,9 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ),
     (
         "backend-protocol",
-        Translated("BackendTLSPolicy for HTTPS; HTTP and AUTO_HTTP are the default; GRPC, GRPCS and FCGI are refused"),
+        Translated(
+            "BackendTLSPolicy for HTTPS and GRPCS; GRPC needs appProtocol kubernetes.io/h2c at the Service; HTTP and AUTO_HTTP are the default",
+        ),
     ),
     ("canary", Translated(CANARY)),
     ("canary-by-header", Translated(CANARY)),
@@ -150,7 +152,7 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("proxy-redirect-to", Refused("Location of backends is passed on as it is")),
     (
         "proxy-http-version",
-        NoEffect("backends are spoken to in HTTP/1.1, and those that answer in HTTP/1.0 are understood"),
+        NoEffect("backends are spoken to in HTTP/1.1 or HTTP/2, and those that answer in HTTP/1.0 are understood"),
     ),
     (
         "proxy-ssl-secret",

@@ -85,14 +85,17 @@ pub(super) struct Backend {
     pub(super) port: Result<u16, String>,
 }
 
+/// An object's namespace, name, and what it holds by keys.
+pub(super) type Named<T> = (String, String, Vec<(String, T)>);
+
 /// All that was given.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) ingresses: Vec<Ingress>,
-    /// Namespace, name, and ports by name.
-    pub(super) services: Vec<(String, String, Vec<(String, u16)>)>,
-    /// Namespace, name, and data.
-    pub(super) config_maps: Vec<(String, String, Vec<(String, String)>)>,
+    /// With their ports by name.
+    pub(super) services: Vec<Named<u16>>,
+    /// With their data.
+    pub(super) config_maps: Vec<Named<String>>,
     /// Objects of other kinds, which nothing is made of.
     pub(super) others: usize,
 }
@@ -177,7 +180,7 @@ fn ingress(document: &Node, cx: &Cx<'_>) -> Option<Ingress> {
     })
 }
 
-fn service(document: &Node, cx: &Cx<'_>) -> Option<(String, String, Vec<(String, u16)>)> {
+fn service(document: &Node, cx: &Cx<'_>) -> Option<Named<u16>> {
     let (namespace, name) = names(document, cx)?;
     let spec = document.get("spec")?;
     let found = crate::control::resources::core::ServiceSpec::from_node(spec, cx)?;

@@ -251,7 +251,10 @@ impl<'g> Work<'g> {
 
     /// The certificate that backends are shown: a Gateway has one.
     fn backend_certificate(&self) -> Option<(&'g str, &'g str)> {
-        let asked = self.ingresses.iter().filter(|ingress| ingress.annotation("backend-protocol") == Some("HTTPS"));
+        let asked = self
+            .ingresses
+            .iter()
+            .filter(|ingress| matches!(ingress.annotation("backend-protocol"), Some("HTTPS" | "GRPCS")));
         let all: BTreeSet<&str> = asked.filter_map(|ingress| ingress.annotation("proxy-ssl-secret")).collect();
         if all.len() == 1 { all.first()?.split_once('/') } else { None }
     }
@@ -334,25 +337,23 @@ impl<'g> Work<'g> {
     fn ingress(&mut self, ingress: &'g Ingress) -> String {
         let closed = self.closed(ingress);
         let mut notes = vec![format!("---- Ingress {}", ingress.full_name())];
-        let mut problems = Vec::new();
-        let mut objects = Vec::new();
-        let mut routes = Vec::new();
+        let mut out = Output::default();
         if ingress.is("ssl-passthrough") {
-            self.passed_through(ingress, &mut objects, &mut problems);
+            self.passed_through(ingress, &mut out);
         } else {
             let single = ingress.rules.len() + usize::from(ingress.default_backend.is_some()) == 1;
             for (index, rule) in ingress.rules.iter().enumerate() {
                 let name = if single { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
-                self.host(ingress, rule, &name, &closed, &mut objects, &mut routes, &mut problems);
+                self.host(ingress, rule, &name, &closed, &mut out);
             }
             if let Some(backend) = &ingress.default_backend {
                 let path =
                     Path { path: "/".to_owned(), kind: super::ingress::PathKind::Prefix, backend: backend.clone() };
                 let rule = Rule { host: None, paths: vec![path] };
                 let name = if single { ingress.name.clone() } else { format!("{}-default", ingress.name) };
-                self.host(ingress, &rule, &name, &closed, &mut objects, &mut routes, &mut problems);
+                self.host(ingress, &rule, &name, &closed, &mut out);
             }
-            self.policy(ingress, &routes, &mut objects, &mut problems);
+            self.policy(ingress, &mut out);
         }
         if !closed.is_empty() {
             let what = if self.options.open {
@@ -365,6 +366,7 @@ impl<'g> Work<'g> {
             self.attention.extend(closed.iter().map(|why| format!("{}: {what}: {why}", ingress.full_name())));
         }
         notes.extend(ingress.annotations.iter().map(|(name, value)| self.told(ingress, name, value)));
+        let Output { objects, mut problems, .. } = out;
         problems.sort();
         problems.dedup();
         notes.extend(problems.iter().map(|problem| format!("NOT TRANSLATED: {problem}")));
@@ -401,25 +403,25 @@ impl<'g> Work<'g> {
         format!("{name}: {short}: {told}")
     }
 
-    fn passed_through(&mut self, ingress: &Ingress, objects: &mut Vec<Yaml>, problems: &mut Vec<String>) {
+    fn passed_through(&self, ingress: &Ingress, out: &mut Output) {
         for (index, rule) in ingress.rules.iter().enumerate() {
             let (Some(host), Some(path)) =
-                (&rule.host, rule.paths.iter().find(|path| path.path == "/").or(rule.paths.first()))
+                (&rule.host, rule.paths.iter().find(|path| path.path == "/").or_else(|| rule.paths.first()))
             else {
-                problems.push(
+                out.problems.push(
                     "ssl-passthrough: a rule without a host or path cannot be told apart by server name".to_owned(),
                 );
                 continue;
             };
             if rule.paths.len() > 1 {
-                problems.push(format!(
+                out.problems.push(format!(
                     "ssl-passthrough: paths of {host} cannot be seen: everything goes to {}",
                     path.backend.service
                 ));
             }
             let name =
                 if ingress.rules.len() == 1 { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
-            let backend = self.backend(ingress, &path.backend, None, problems);
+            let backend = self.backend(ingress, &path.backend, None, out);
             let rules = Yaml::List(vec![Yaml::Map(vec![("backendRefs", Yaml::List(vec![backend]))])]);
             let section = format!("tls-{}", host.replace("*.", "any."));
             let spec = vec![
@@ -429,7 +431,7 @@ impl<'g> Work<'g> {
             ];
             let note = "ssl-passthrough: every other annotation of the Ingress is without effect, as in ingress-nginx"
                 .to_owned();
-            objects.push(object(GATEWAY_API, "TLSRoute", &ingress.namespace, &name, spec).noted(vec![note]));
+            out.objects.push(object(GATEWAY_API, "TLSRoute", &ingress.namespace, &name, spec).noted(vec![note]));
         }
     }
 
@@ -440,7 +442,7 @@ impl<'g> Work<'g> {
         Yaml::List(vec![Yaml::Map(parent)])
     }
 
-    fn backend(&self, ingress: &Ingress, backend: &Backend, weight: Option<i64>, problems: &mut Vec<String>) -> Yaml {
+    fn backend(&self, ingress: &Ingress, backend: &Backend, weight: Option<i64>, out: &mut Output) -> Yaml {
         let port = match &backend.port {
             Ok(port) => i64::from(*port),
             Err(name) => {
@@ -451,7 +453,7 @@ impl<'g> Work<'g> {
                 port.map_or_else(
                     || {
                         let service = &backend.service;
-                        problems.push(format!(
+                        out.problems.push(format!(
                             "port \"{name}\" of Service {service}: its number is needed, and the Service is not among the files; 80 stands in its place"
                         ));
                         80
@@ -466,24 +468,14 @@ impl<'g> Work<'g> {
     }
 
     /// The routes of one host.
-    #[allow(clippy::too_many_arguments, reason = "what is found goes to three places")]
-    fn host(
-        &mut self,
-        ingress: &'g Ingress,
-        rule: &Rule,
-        name: &str,
-        closed: &[String],
-        objects: &mut Vec<Yaml>,
-        routes: &mut Vec<String>,
-        problems: &mut Vec<String>,
-    ) {
+    fn host(&mut self, ingress: &'g Ingress, rule: &Rule, name: &str, closed: &[String], out: &mut Output) {
         let host = Host::of(rule.host.as_deref(), &self.ingresses);
         let mut hostnames: Vec<String> = rule.host.iter().cloned().collect();
         for alias in ingress.annotation("server-alias").into_iter().flat_map(|list| list.split(',')).map(str::trim) {
             if ringway_core::model::HostPattern::parse(alias).is_ok() {
                 hostnames.push(alias.to_owned());
             } else if !alias.is_empty() {
-                problems.push(format!("server-alias: \"{alias}\" is not a hostname"));
+                out.problems.push(format!("server-alias: \"{alias}\" is not a hostname"));
             }
         }
         let mut made = Vec::new();
@@ -492,14 +484,14 @@ impl<'g> Work<'g> {
             let condition = match host.condition(ingress, path) {
                 Ok(condition) => condition,
                 Err(why) => {
-                    problems.push(format!("LEFT OUT: {why}"));
+                    out.problems.push(format!("LEFT OUT: {why}"));
                     continue;
                 }
             };
             let object_name = if rule.paths.len() == 1 { name.to_owned() } else { format!("{name}-{}", index + 1) };
             let place =
                 Place { host: &host, path, condition: &condition, name: &object_name, closed: !closed.is_empty() };
-            self.path(ingress, &place, objects, &mut made, problems);
+            self.path(ingress, &place, &mut made, out);
             plain.push(condition.yaml());
         }
         if let Some(root) = ingress.annotation("app-root") {
@@ -509,7 +501,7 @@ impl<'g> Work<'g> {
             if root.starts_with('/') && !root.contains(['$', '?', '#', ' ']) {
                 made.push(Made { notes: vec!["app-root".to_owned()], path, headers: Vec::new(), body });
             } else {
-                problems.push(format!("app-root: \"{root}\" is not a path"));
+                out.problems.push(format!("app-root: \"{root}\" is not a path"));
             }
         }
         if made.is_empty() {
@@ -522,34 +514,27 @@ impl<'g> Work<'g> {
         let wants_tls = ingress.has_tls(rule.host.as_deref()) && self.has_https();
         let redirects = wants_tls && ingress.annotation("ssl-redirect") != Some("false");
         if wants_tls && (redirects || ingress.is("force-ssl-redirect")) {
-            self.put_routes(&target, name, Some("https"), &made, wild, objects, routes);
+            self.put_routes(&target, name, Some("https"), &made, wild, out);
             let note =
                 "ssl-redirect: a host with TLS answers 308 in plain, which is ingress-nginx's default".to_owned();
-            self.redirect_to_https(&target, &plain, note, objects);
+            self.redirect_to_https(&target, &plain, note, out);
         } else if ingress.is("force-ssl-redirect") {
             let mut forwarded = made.clone();
             for each in &mut forwarded {
                 each.headers.push(header_match("X-Forwarded-Proto", "Exact", "https".into()));
             }
-            self.put_routes(&target, name, Some("http"), &forwarded, wild, objects, routes);
+            self.put_routes(&target, name, Some("http"), &forwarded, wild, out);
             let note = "force-ssl-redirect without TLS: what ends TLS in front says so by X-Forwarded-Proto; all else is sent to https"
                 .to_owned();
-            self.redirect_to_https(&target, &plain, note, objects);
+            self.redirect_to_https(&target, &plain, note, out);
         } else {
-            self.put_routes(&target, name, None, &made, wild, objects, routes);
+            self.put_routes(&target, name, None, &made, wild, out);
         }
-        self.www(&target, objects, problems);
+        self.www(&target, out);
     }
 
     /// Rules for one path, and the objects that they refer to.
-    fn path(
-        &mut self,
-        ingress: &'g Ingress,
-        place: &Place<'_>,
-        objects: &mut Vec<Yaml>,
-        made: &mut Vec<Made>,
-        problems: &mut Vec<String>,
-    ) {
+    fn path(&mut self, ingress: &'g Ingress, place: &Place<'_>, made: &mut Vec<Made>, out: &mut Output) {
         let Place { host, path, condition, name, closed } = *place;
         if let Some(bare) = &condition.redirect {
             let redirect = Yaml::Map(vec![("path", full_path(&path.path)), ("statusCode", Yaml::Int(301))]);
@@ -580,11 +565,11 @@ impl<'g> Work<'g> {
             let port = path.backend.port.as_ref().map_or_else(Clone::clone, ToString::to_string);
             one.notes.push(format!("CLOSED. It led to Service {} port {port}", path.backend.service));
             made.push(one);
-            self.closing(ingress, objects);
+            self.closing(ingress, out);
             return;
         }
         let found = filters::rule(self.given, ingress, path, name);
-        problems.extend(found.problems);
+        out.problems.extend(found.problems);
         if let Some((pattern, substitution)) = &found.rewrite {
             let replace = vec![
                 ("pattern", Yaml::Verbatim(pattern.clone())),
@@ -593,12 +578,12 @@ impl<'g> Work<'g> {
             let rewrite = vec![("type", "ReplaceRegexMatch".into()), ("replaceRegexMatch", Yaml::Map(replace))];
             let spec = vec![("urlRewrite", Yaml::Map(vec![("path", Yaml::Map(rewrite))]))];
             let note = "rewrite-target with groups: the whole path becomes the target".to_owned();
-            objects.push(object(RINGWAY_API, "HTTPRouteFilter", &ingress.namespace, name, spec).noted(vec![note]));
+            out.objects.push(object(RINGWAY_API, "HTTPRouteFilter", &ingress.namespace, name, spec).noted(vec![note]));
         }
         if let Some((hostname, port)) = &found.mirror {
             let endpoint = vec![("hostname", hostname.as_str().into()), ("port", Yaml::Int(i64::from(*port)))];
             let spec = vec![("endpoints", Yaml::List(vec![Yaml::Map(endpoint)]))];
-            objects.push(object(RINGWAY_API, "Backend", &ingress.namespace, &format!("{name}-mirror"), spec));
+            out.objects.push(object(RINGWAY_API, "Backend", &ingress.namespace, &format!("{name}-mirror"), spec));
         }
         let body = |backends: Vec<Yaml>| {
             let mut body = Vec::new();
@@ -611,14 +596,14 @@ impl<'g> Work<'g> {
             }
             body
         };
-        self.backend_tls(ingress, host, &path.backend, objects, problems);
+        self.backend_tls(ingress, host, &path.backend, out);
         let canary = self.canary(ingress, host, path).filter(|_| !found.redirect);
         let Some((canary, other)) = canary else {
-            made.push(base(Vec::new(), body(vec![self.backend(ingress, &path.backend, None, problems)])));
+            made.push(base(Vec::new(), body(vec![self.backend(ingress, &path.backend, None, out)])));
             return;
         };
-        let here = self.backend(ingress, &path.backend, None, problems);
-        let there = self.backend(ingress, &other, None, problems);
+        let here = self.backend(ingress, &path.backend, None, out);
+        let there = self.backend(ingress, &other, None, out);
         let note = format!("canary: Ingress {}", canary.full_name());
         for (wanted, to_canary) in canary_headers(canary) {
             let to = if to_canary { there.clone() } else { here.clone() };
@@ -631,8 +616,8 @@ impl<'g> Work<'g> {
         let weight = number("canary-weight").unwrap_or(0).clamp(0, total);
         let backends = if weight > 0 {
             vec![
-                self.backend(ingress, &path.backend, Some(total - weight), problems),
-                self.backend(ingress, &other, Some(weight), problems),
+                self.backend(ingress, &path.backend, Some(total - weight), out),
+                self.backend(ingress, &other, Some(weight), out),
             ]
         } else {
             vec![here]
@@ -643,14 +628,14 @@ impl<'g> Work<'g> {
     }
 
     /// The filter that answers in place of what must not be open.
-    fn closing(&self, ingress: &Ingress, objects: &mut Vec<Yaml>) {
+    fn closing(&self, ingress: &Ingress, out: &mut Output) {
         let text = "closed by ringway import: it was protected by what is not translated\n";
         let body = Yaml::Map(vec![("type", "Inline".into()), ("inline", Yaml::Verbatim(text.to_owned()))]);
         let answer = vec![("statusCode", Yaml::Int(403)), ("contentType", "text/plain".into()), ("body", body)];
         let spec = vec![("directResponse", Yaml::Map(answer))];
         let one = object(RINGWAY_API, "HTTPRouteFilter", &ingress.namespace, &format!("{}-closed", ingress.name), spec);
-        if !objects.contains(&one) {
-            objects.push(one);
+        if !out.objects.contains(&one) {
+            out.objects.push(one);
         }
     }
 
@@ -661,7 +646,7 @@ impl<'g> Work<'g> {
             let other = rules.flat_map(|rule| &rule.paths).find(|other| other.path == path.path)?;
             Some((*canary, other.backend.clone()))
         };
-        canaries.clone().find_map(|canary| find(canary))
+        canaries.into_iter().find_map(find)
     }
 
     fn put_routes(
@@ -671,14 +656,13 @@ impl<'g> Work<'g> {
         section: Option<&str>,
         made: &[Made],
         note: Option<String>,
-        objects: &mut Vec<Yaml>,
-        routes: &mut Vec<String>,
+        out: &mut Output,
     ) {
         for (index, rules) in made.chunks(MAX_RULES).enumerate() {
             let name = if index == 0 { name.to_owned() } else { format!("{name}-more-{index}") };
             let rules = Yaml::List(rules.iter().map(Made::yaml).collect());
-            objects.push(self.route(target, &name, section, rules).noted(note.iter().cloned().collect()));
-            routes.push(name);
+            out.objects.push(self.route(target, &name, section, rules).noted(note.iter().cloned().collect()));
+            out.routes.push(name);
         }
     }
 
@@ -692,7 +676,7 @@ impl<'g> Work<'g> {
         object(GATEWAY_API, "HTTPRoute", &target.ingress.namespace, name, spec)
     }
 
-    fn redirect_to_https(&self, target: &Target<'_>, paths: &[Yaml], note: String, objects: &mut Vec<Yaml>) {
+    fn redirect_to_https(&self, target: &Target<'_>, paths: &[Yaml], note: String, out: &mut Output) {
         let to = Yaml::Map(vec![("scheme", "https".into()), ("statusCode", Yaml::Int(308))]);
         let filters = Yaml::List(vec![filter("RequestRedirect", "requestRedirect", to)]);
         for (index, paths) in paths.chunks(64).enumerate() {
@@ -700,17 +684,17 @@ impl<'g> Work<'g> {
             let rule = Yaml::Map(vec![("matches", Yaml::List(matches.collect())), ("filters", filters.clone())]);
             let name =
                 if index == 0 { format!("{}-https", target.name) } else { format!("{}-https-{index}", target.name) };
-            objects.push(self.route(target, &name, Some("http"), Yaml::List(vec![rule])).noted(vec![note.clone()]));
+            out.objects.push(self.route(target, &name, Some("http"), Yaml::List(vec![rule])).noted(vec![note.clone()]));
         }
     }
 
-    fn www(&self, target: &Target<'_>, objects: &mut Vec<Yaml>, problems: &mut Vec<String>) {
+    fn www(&self, target: &Target<'_>, out: &mut Output) {
         let Some(host) = target.hostnames.first().filter(|_| target.ingress.is("from-to-www-redirect")) else { return };
         let other = host.strip_prefix("www.").map_or_else(|| format!("www.{host}"), str::to_owned);
         let taken =
             self.ingresses.iter().flat_map(|ingress| &ingress.rules).any(|rule| rule.host.as_deref() == Some(&other));
         if taken || !is_hostname(&other) {
-            problems
+            out.problems
                 .push(format!("from-to-www-redirect: {other} is served by an Ingress of its own, or is no hostname"));
             return;
         }
@@ -720,15 +704,15 @@ impl<'g> Work<'g> {
         let target = Target { hostnames: &other, ..*target };
         let rules = Yaml::List(vec![Yaml::Map(vec![("filters", filters)])]);
         let note = "from-to-www-redirect: for https a certificate has to have this name too".to_owned();
-        objects.push(self.route(&target, &format!("{}-www", target.name), None, rules).noted(vec![note]));
+        out.objects.push(self.route(&target, &format!("{}-www", target.name), None, rules).noted(vec![note]));
     }
 
-    fn policy(&self, ingress: &Ingress, routes: &[String], objects: &mut Vec<Yaml>, problems: &mut Vec<String>) {
-        let spec = policies::of_backends(ingress, problems);
+    fn policy(&self, ingress: &Ingress, out: &mut Output) {
+        let spec = policies::of_backends(ingress, &mut out.problems);
         if spec.is_empty() {
             return;
         }
-        for (index, routes) in routes.chunks(MAX_RULES).enumerate() {
+        for (index, routes) in out.routes.clone().chunks(MAX_RULES).enumerate() {
             let target = |name: &String| {
                 let group = ("group", "gateway.networking.k8s.io".into());
                 Yaml::Map(vec![group, ("kind", "HTTPRoute".into()), ("name", name.as_str().into())])
@@ -736,23 +720,24 @@ impl<'g> Work<'g> {
             let mut all = vec![("targetRefs", Yaml::List(routes.iter().map(target).collect()))];
             all.extend(spec.iter().cloned());
             let name = if index == 0 { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
-            objects.push(object(RINGWAY_API, "BackendPolicy", &ingress.namespace, &name, all));
+            out.objects.push(object(RINGWAY_API, "BackendPolicy", &ingress.namespace, &name, all));
         }
     }
 
-    fn backend_tls(
-        &mut self,
-        ingress: &Ingress,
-        host: &Host,
-        backend: &Backend,
-        objects: &mut Vec<Yaml>,
-        problems: &mut Vec<String>,
-    ) {
+    fn backend_tls(&mut self, ingress: &Ingress, host: &Host, backend: &Backend, out: &mut Output) {
         match ingress.annotation("backend-protocol").unwrap_or("HTTP").to_ascii_uppercase().as_str() {
             "HTTP" | "AUTO_HTTP" => return,
-            "HTTPS" => {}
+            // Over TLS the endpoint chooses HTTP/2 by ALPN.
+            "HTTPS" | "GRPCS" => {}
+            "GRPC" => {
+                let service = &backend.service;
+                out.problems.push(format!(
+                    "backend-protocol: GRPC: give the port of Service {service} appProtocol kubernetes.io/h2c"
+                ));
+                return;
+            }
             other => {
-                problems.push(format!("backend-protocol: {other}: backends are spoken to in HTTP/1.1"));
+                out.problems.push(format!("backend-protocol: {other} is not spoken to backends"));
                 return;
             }
         }
@@ -780,12 +765,12 @@ impl<'g> Work<'g> {
                 let reference = vec![("group", "".into()), ("kind", "Secret".into()), ("name", name.into())];
                 validation.push(("caCertificateRefs", Yaml::List(vec![Yaml::Map(reference)])));
                 if self.backend_certificate().is_none() {
-                    problems.push("proxy-ssl-secret: a Gateway shows one certificate to all backends, and the Ingresses name several".to_owned());
+                    out.problems.push("proxy-ssl-secret: a Gateway shows one certificate to all backends, and the Ingresses name several".to_owned());
                 }
             }
             other => {
                 if let Some((namespace, name)) = other {
-                    problems.push(format!("proxy-ssl-secret: the authorities have to be in the namespace of the Service: copy {namespace}/{name}"));
+                    out.problems.push(format!("proxy-ssl-secret: the authorities have to be in the namespace of the Service: copy {namespace}/{name}"));
                 }
                 notes.push("The machine's authorities are believed; name others by caCertificateRefs.".to_owned());
                 validation.push(("wellKnownCACertificates", "System".into()));
@@ -794,8 +779,19 @@ impl<'g> Work<'g> {
         validation.push(("hostname", hostname.into()));
         let target = vec![("group", "".into()), ("kind", "Service".into()), ("name", backend.service.as_str().into())];
         let spec = vec![("targetRefs", Yaml::List(vec![Yaml::Map(target)])), ("validation", Yaml::Map(validation))];
-        objects.push(object(GATEWAY_API, "BackendTLSPolicy", &ingress.namespace, &backend.service, spec).noted(notes));
+        out.objects
+            .push(object(GATEWAY_API, "BackendTLSPolicy", &ingress.namespace, &backend.service, spec).noted(notes));
     }
+}
+
+/// What is made of an Ingress.
+#[derive(Default)]
+struct Output {
+    objects: Vec<Yaml>,
+    /// Names of the HTTPRoutes that serve.
+    routes: Vec<String>,
+    /// What could not be translated.
+    problems: Vec<String>,
 }
 
 /// Where rules are made for.

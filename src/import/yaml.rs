@@ -11,10 +11,10 @@ pub(super) enum Yaml {
     Verbatim(String),
     Int(i64),
     Bool(bool),
-    List(Vec<Yaml>),
-    Map(Vec<(&'static str, Yaml)>),
+    List(Vec<Self>),
+    Map(Vec<(&'static str, Self)>),
     /// Comments stand above it.
-    Noted(Vec<String>, Box<Yaml>),
+    Noted(Vec<String>, Box<Self>),
 }
 
 impl From<&str> for Yaml {

@@ -31,8 +31,8 @@ fn explanations_are_as_written() {
         let loaded = load_text(path.file_name().unwrap().to_str().unwrap(), &text, false);
         let model = &loaded.accepted.as_ref().unwrap_or_else(|| panic!("{}", said(&loaded))).model;
         let mut out = String::new();
-        for line in text.lines().map_while(|line| line.strip_prefix("# ")) {
-            let Command::Explain(args) = Cli::try_parse_from(words(line).into_iter().skip(1)).unwrap().command else {
+        for line in text.lines().map_while(|line| line.strip_prefix("# $ ")) {
+            let Command::Explain(args) = Cli::try_parse_from(words(line)).unwrap().command else {
                 panic!("not a question: {line}");
             };
             let output = args.output;
@@ -41,7 +41,7 @@ fn explanations_are_as_written() {
                 Ok(found) => render(&found),
                 Err(error) => format!("error: {error}\n"),
             };
-            out += &format!("{line}\n{answer}\n");
+            out += &format!("$ {line}\n{answer}\n");
         }
         good &= compare(
             &path.with_file_name(path.file_name().unwrap().to_str().unwrap().replace(".in.yaml", ".out.txt")),

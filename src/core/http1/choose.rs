@@ -2,7 +2,9 @@
 //! that what is explained is what is done.
 
 use super::request::{Framing, RequestHead};
-use crate::model::ClientLimits;
+use crate::http::Method;
+use crate::http::cors::CorsRequest;
+use crate::model::{ClientLimits, Cors};
 use crate::route::{CompiledRule, FieldLookup, Found, Matched, RequestKey, RouteTable, RuleId};
 
 /// The rule that serves a request.
@@ -82,4 +84,33 @@ pub fn choose<'t>(
         Found::Rule { rule, matched, .. } => Ok(Chosen { id: rule, rule: &table.rules()[rule.index()], matched }),
         Found::NoRule { .. } | Found::NoListener => Err(Unserved::NoRoute),
     }
+}
+
+/// The lines that answer a preflight under these rules; `None`: it is none.
+pub fn preflight(cors: &Cors, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    let request = cors_request(head);
+    (head.method == Method::Options && request.origin.is_some() && request.method.is_some()).then(|| {
+        let mut fields = Vec::new();
+        cors.preflight(&request, &mut fields);
+        fields
+    })
+}
+
+/// The lines that any other answer gets under these rules.
+pub fn shared(cors: &Cors, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    cors.response(cors_request(head).origin, out);
+}
+
+fn cors_request<'h>(head: &RequestHead<'h>) -> CorsRequest<'h> {
+    let mut request = CorsRequest::default();
+    for (name, value) in head.fields() {
+        let place = match name.len() {
+            6 if name.eq_ignore_ascii_case(b"origin") => &mut request.origin,
+            29 if name.eq_ignore_ascii_case(b"access-control-request-method") => &mut request.method,
+            30 if name.eq_ignore_ascii_case(b"access-control-request-headers") => &mut request.headers,
+            _ => continue,
+        };
+        place.get_or_insert(value);
+    }
+    request
 }

@@ -342,9 +342,9 @@ struct Local<'l> {
 impl Local<'_> {
     /// The lines that answer a preflight; the answer to anything else gets those that belong to it.
     fn share(&mut self, cors: &Cors) -> Option<Vec<u8>> {
-        let preflight = extra::preflight(cors, self.head);
+        let preflight = choose::preflight(cors, self.head);
         if preflight.is_none() {
-            extra::shared(cors, self.head, &mut self.added);
+            choose::shared(cors, self.head, &mut self.added);
         }
         preflight
     }

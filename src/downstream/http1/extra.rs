@@ -4,10 +4,10 @@
 use std::rc::Rc;
 
 use ringway_core::http::Method;
-use ringway_core::http::cors::{self, CorsRequest};
+use ringway_core::http::cors;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
-use ringway_core::model::{BackendId, Cors, Filters, Mirror, Retry, RuleExtras};
+use ringway_core::model::{BackendId, Filters, Mirror, Retry, RuleExtras};
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
@@ -133,35 +133,6 @@ pub(super) fn backoff(retry: &Retry, count: u32, random: u64) -> std::time::Dura
     let wait = base.saturating_mul(1 << count.saturating_sub(1).min(4)).min(base.saturating_mul(10));
     let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
     wait + std::time::Duration::from_micros(if half == 0 { 0 } else { random % half })
-}
-
-/// The lines that answer a preflight under these rules; `None`: it is none.
-pub(super) fn preflight(cors: &Cors, head: &RequestHead<'_>) -> Option<Vec<u8>> {
-    let request = cors_request(head);
-    (head.method == Method::Options && request.origin.is_some() && request.method.is_some()).then(|| {
-        let mut fields = Vec::new();
-        cors.preflight(&request, &mut fields);
-        fields
-    })
-}
-
-/// The lines that any other answer gets under these rules.
-pub(super) fn shared(cors: &Cors, head: &RequestHead<'_>, out: &mut Vec<u8>) {
-    cors.response(cors_request(head).origin, out);
-}
-
-fn cors_request<'h>(head: &RequestHead<'h>) -> CorsRequest<'h> {
-    let mut request = CorsRequest::default();
-    for (name, value) in head.fields() {
-        let place = match name.len() {
-            6 if name.eq_ignore_ascii_case(b"origin") => &mut request.origin,
-            29 if name.eq_ignore_ascii_case(b"access-control-request-method") => &mut request.method,
-            30 if name.eq_ignore_ascii_case(b"access-control-request-headers") => &mut request.headers,
-            _ => continue,
-        };
-        place.get_or_insert(value);
-    }
-    request
 }
 
 /// Puts lines at the end of the head that stands at the front of an answer.
