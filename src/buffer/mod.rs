@@ -27,8 +27,9 @@ pub const TAIL: usize = 128;
 pub enum Class {
     /// 16 KiB and headroom: a request head.
     Head,
-    /// 64 KiB and headroom: bodies, responses, relays. Measured: 64 KiB responses cost 35 % less CPU with this than
-    /// with 16 KiB, and no less with 256 KiB.
+    /// 66 KiB and headroom: bodies, responses, relays. Measured: 64 KiB responses cost 35 % less CPU with 64 KiB than
+    /// with 16 KiB, and no less with 256 KiB. The rest is for their head: without it their last bytes came in a read of
+    /// their own and left in a second send, 6.4 ring operations instead of 3.9 and 30.4 us instead of 26.3.
     Body,
     /// 128 KiB and headroom: TLS records on their way out, as many as one send carries.
     Records,
@@ -41,7 +42,7 @@ impl Class {
     pub const fn capacity(self) -> usize {
         match self {
             Self::Head => 16 << 10,
-            Self::Body => 64 << 10,
+            Self::Body => 66 << 10,
             Self::Records => 128 << 10,
         }
     }
