@@ -51,7 +51,7 @@ impl Class {
         self.capacity() + HEADROOM + TAIL
     }
 
-    /// Free blocks kept per thread: 20 MiB of heads, 17 MiB of bodies, 8 MiB of records. Housekeeping trims them much
+    /// Free blocks kept per thread: 20 MiB of heads, 18 MiB of bodies, 8 MiB of records. Housekeeping trims them much
     /// further.
     const fn keep(self) -> usize {
         match self {
