@@ -32,6 +32,7 @@ mod limits;
 mod proxy_protocol;
 mod relay;
 mod reload;
+mod replay;
 mod route;
 mod security;
 mod tcp;
