@@ -142,6 +142,7 @@ fn client(policy: &ClientPolicy) -> Value {
         "forwarded": policy.forwarded,
         "via": policy.via,
         "clientCertificate": policy.client_certificate,
+        "httpsRedirect": policy.https_redirect.map(|(status, port)| json!({ "status": status, "port": port })),
     })
 }
 

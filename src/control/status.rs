@@ -49,6 +49,9 @@ pub fn status(graph: &Graph<'_>) -> Value {
     items.extend(policies(&graph.client_policies));
     items.extend(graph.backend_tls.iter().map(|state| backend_tls(graph, state)));
     items.extend(policies(&graph.backend_policies));
+    items.extend(policies(&graph.access_policies));
+    items.extend(policies(&graph.rate_limit_policies));
+    items.extend(policies(&graph.response_policies));
     items.extend(policies(&graph.l4_policies));
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
@@ -167,6 +170,7 @@ pub const SUPPORTED_FEATURES: &[&str] = &[
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
+    "GRPCRouteRequestHeaderModifier",
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayBackendClientCertificate",
@@ -180,6 +184,7 @@ pub const SUPPORTED_FEATURES: &[&str] = &[
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
     "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",

@@ -2,13 +2,14 @@
 
 mod backends;
 mod tls;
+mod traffic;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
     Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive, L4Listener, ListenOptions, Model,
-    Protocol, ProxyProtocol, RedirectPort, Socket, TlsListener,
+    Protocol, ProxyProtocol, Redirect, RedirectPort, Socket, TlsListener,
 };
 
 use self::backends::{Backends, Place};
@@ -56,6 +57,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
     Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
+        rate_limits: backends.rates(),
         backends: backends.finish(),
         dsr: graph.dsr.clone(),
     }
@@ -81,6 +83,19 @@ impl Speaks {
     }
 }
 
+/// Everything that a listener without TLS has is sent to HTTPS, if its clients are to be.
+fn redirected(rule: &mut HttpRule, policy: &ClientPolicy) {
+    if let Some((status, port)) = policy.https_redirect {
+        rule.action = Action::Redirect(Redirect {
+            scheme: Some("https".to_owned()),
+            hostname: None,
+            path: None,
+            port: RedirectPort::Explicit(port),
+            status,
+        });
+    }
+}
+
 fn http_routes(
     graph: &Graph<'_>,
     gateway: usize,
@@ -88,6 +103,8 @@ fn http_routes(
     port: u16,
     backends: &mut Backends<'_, '_>,
 ) -> Vec<HttpRoute> {
+    let plain = graph.gateways[gateway].listeners[listener].serves == Some(Serves::Http);
+    let policy = client_policy(graph, gateway, listener);
     let mut attached: Vec<HttpRoute> = Vec::new();
     for (number, route) in graph.routes.iter().enumerate() {
         let RouteRules::Http(rules) = &route.rules else { continue };
@@ -95,7 +112,11 @@ fn http_routes(
         if !hostnames.is_empty() {
             let here = |(rule, found)| {
                 let place = Place { gateway, listener, route: number, rule };
-                at_place(found, port, place, backends)
+                let mut rule = at_place(found, port, place, backends);
+                if plain {
+                    redirected(&mut rule, &policy);
+                }
+                rule
             };
             attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().enumerate().map(here).collect() });
         }
@@ -128,6 +149,7 @@ fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_
         Action::Forward(split) => *split = backends.split(place, split),
         Action::Fail(_) | Action::Respond(_) => {}
     }
+    backends.policies(place, &mut rule);
     if let Some(extras) = &mut rule.extras {
         backends.mirrors(place, &mut extras.mirrors);
         for share in extras.shares.iter_mut().flatten() {
@@ -211,6 +233,10 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.udp.as_ref()).and_then(|udp| udp.idle) {
         policy.timeouts.udp_idle = idle.0;
     }
+    policy.https_redirect = spec.https_redirect.as_ref().map(|found| {
+        let status = found.status.as_ref().map_or(308, |status| u16::try_from(status.value.0).expect("up to 399"));
+        (status, found.port.get())
+    });
     policy.connection = listen_options(spec);
     if let Some(found) = &spec.limits {
         let size = |value: i64| usize::try_from(value).expect("bounds of the field");

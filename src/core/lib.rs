@@ -13,6 +13,7 @@
 //! * Configuration types cannot express an invalid state; whatever builds them has parsed, not validated.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod balance;
 pub mod deadline;
 pub mod dsr;
@@ -24,5 +25,6 @@ pub mod http1;
 pub mod http2;
 pub mod model;
 pub mod proxy_protocol;
+pub mod rate;
 pub mod route;
 pub mod tls;

@@ -62,6 +62,10 @@ reasons! {
         InvalidRoute = "invalid_route",
         /// The split's share has no backend.
         InvalidBackend = "invalid_backend",
+        /// A client that an AccessPolicy does not let in.
+        AccessDenied = "access_denied",
+        /// A request over a rate limit.
+        RateLimited = "rate_limited",
         /// The client went away.
         Aborted = "aborted",
         /// A PROXY protocol header that is missing, malformed, too long or has a wrong checksum.

@@ -5,18 +5,21 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
     Backend, BackendId, ClientPolicy, HashKey, HttpListener, L4Listener, ListenOptions, LoadBalancer, Model, Protocol,
-    ProxyHeader,
+    ProxyHeader, RateLimit,
 };
 use ringway_core::route::RouteTable;
 
+mod rate;
 mod tls;
 
 use crate::tls::ClientTls;
 
+pub use rate::RateTable;
 pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 
 /// A bound address that keeps its number across generations.
@@ -38,6 +41,8 @@ pub struct Snapshot {
     pub tls: Vec<Option<ClientTls>>,
     /// By `RouteId`.
     pub routes: Vec<String>,
+    /// By index, as rules have it.
+    pub rates: Vec<Arc<RateTable>>,
 }
 
 /// One socket.
@@ -96,6 +101,8 @@ impl SocketKind {
 #[derive(Debug, Default)]
 pub struct SocketIds {
     known: HashMap<(SocketAddr, Speaks, ListenOptions), SocketId>,
+    /// What rate limits have counted, by their names.
+    rates: HashMap<String, Arc<RateTable>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +114,17 @@ enum Speaks {
 }
 
 impl SocketIds {
+    /// The tables of these limits: those that are as they were go on with what they have counted.
+    fn rates(&mut self, limits: Vec<RateLimit>) -> Vec<Arc<RateTable>> {
+        let table = |limit: RateLimit| match self.rates.get(&limit.name).filter(|known| known.limit == limit) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(RateTable::new(limit)),
+        };
+        let tables: Vec<Arc<RateTable>> = limits.into_iter().map(table).collect();
+        self.rates = tables.iter().map(|table| (table.limit.name.clone(), Arc::clone(table))).collect();
+        tables
+    }
+
     fn get(&mut self, bind: SocketAddr, speaks: Speaks, options: &ListenOptions) -> SocketId {
         let next = SocketId(u32::try_from(self.known.len()).expect("fewer sockets than 2^32"));
         *self.known.entry((bind, speaks, options.clone())).or_insert(next)
@@ -145,7 +163,8 @@ impl Snapshot {
             })
             .collect();
         let tables = model.backends.iter().map(table).collect();
-        Self { generation, sockets, backends: model.backends, tables, tls, routes: model.routes }
+        let rates = ids.rates(model.rate_limits);
+        Self { generation, sockets, backends: model.backends, tables, tls, routes: model.routes, rates }
     }
 }
 

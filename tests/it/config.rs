@@ -29,11 +29,17 @@ fn every_error_of_every_file_is_reported_at_once() {
 }
 
 #[test]
-fn the_example_of_balancing_is_accepted_without_a_warning() {
-    let directory = Directory::new();
-    directory.write("a.yaml", include_str!("../../examples/balancing.yaml"));
-    let (code, _, error) = command(&["check", "--strict", "--config", "a.yaml"], &directory.0);
-    assert_eq!(code, 0, "{error}");
+fn examples_are_accepted_without_a_warning() {
+    for example in [
+        include_str!("../../examples/balancing.yaml"),
+        include_str!("../../examples/filters.yaml"),
+        include_str!("../../examples/policies.yaml"),
+    ] {
+        let directory = Directory::new();
+        directory.write("a.yaml", example);
+        let (code, _, error) = command(&["check", "--strict", "--config", "a.yaml"], &directory.0);
+        assert_eq!(code, 0, "{error}");
+    }
 }
 
 #[test]

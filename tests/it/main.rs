@@ -29,6 +29,7 @@ mod http2_input;
 mod http2_upstream;
 mod lifecycle;
 mod limits;
+mod policies;
 mod proxy_protocol;
 mod relay;
 mod reload;

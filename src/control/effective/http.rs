@@ -2,7 +2,7 @@
 
 use ringway_core::model::{
     Action, Cors, Filters, HeaderModifier, HttpMatch, HttpRule, Mirror, Model, OriginPattern, PathMatch, PathModifier,
-    Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
+    RateKey, Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 
@@ -74,6 +74,7 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
         });
         out.insert("shares".into(), shares.collect());
     }
+    policies(model, found, out);
     mirrors(model, &found.mirrors, out);
     if let Some(found) = &found.cors {
         out.insert("cors".into(), cors(found));
@@ -81,6 +82,52 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
     if let Some(found) = &found.retry {
         let retry = json!({ "codes": found.codes, "attempts": found.attempts, "backoff": duration(found.backoff) });
         out.insert("retry".into(), retry);
+    }
+}
+
+fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
+    if let Some(access) = &found.access {
+        let action = |allowed: bool| if allowed { "allow" } else { "deny" };
+        let ranges = access.ranges.ranges();
+        let ranges: Map<String, Value> =
+            ranges.into_iter().map(|(net, allowed)| (net, json!(action(allowed)))).collect();
+        out.insert("access".into(), json!({ "ranges": ranges, "others": action(access.others) }));
+    }
+    if !found.rate_limits.is_empty() {
+        let limit = |index: &usize| {
+            let limit = &model.rate_limits[*index];
+            let key = match &limit.key {
+                RateKey::ClientIp => json!("clientIP"),
+                RateKey::Header(name) => json!({ "header": name }),
+                RateKey::Route => json!("route"),
+            };
+            json!({
+                "name": limit.name,
+                "requests": limit.requests,
+                "per": duration(limit.per),
+                "burst": limit.burst,
+                "key": key,
+                "exempt": limit.exempt.ranges().into_iter().map(|(net, _)| net).collect::<Vec<_>>(),
+                "maxKeys": limit.keys,
+            })
+        };
+        out.insert("rateLimits".into(), found.rate_limits.iter().map(limit).collect());
+    }
+    if let Some(rules) = &found.responses {
+        let pages: Vec<Value> = rules
+            .pages
+            .iter()
+            .map(|(first, last, page)| {
+                json!({
+                    "statuses": format!("{first}-{last}"),
+                    "status": page.status,
+                    "contentType": page.content_type,
+                    "bytes": page.body.len(),
+                })
+            })
+            .collect();
+        let hsts = rules.hsts.as_ref().map(|line| line.trim_end());
+        out.insert("responses".into(), json!({ "hsts": hsts, "pages": pages }));
     }
 }
 

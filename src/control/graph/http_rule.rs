@@ -114,6 +114,7 @@ impl Builder<'_, '_> {
             mirrors: filtered.mirrors,
             cors: filtered.cors,
             retry: rule.retry.as_ref().map(to_retry),
+            ..RuleExtras::default()
         };
         let built = HttpRule {
             matches: if rule.matches.is_empty() {
@@ -244,7 +245,7 @@ impl Builder<'_, '_> {
 }
 
 /// The body that a ConfigMap holds.
-pub(super) fn config_map_body(
+pub(in crate::control) fn config_map_body(
     resources: &Resources,
     namespace: &str,
     wanted: &LocalObjectRef,

@@ -11,7 +11,7 @@ mod dsr;
 mod gateway;
 mod gateway_tls;
 mod grant;
-mod http_rule;
+pub(super) mod http_rule;
 mod listener_set;
 pub mod policy;
 mod secret;
@@ -29,6 +29,7 @@ use super::resources::meta::Meta;
 use super::resources::refs::ParentRef;
 use super::resources::ringway::ClientPolicySpec;
 use super::resources::text::SectionName;
+use super::resources::traffic::{AccessPolicySpec, RateLimitPolicySpec, ResponsePolicySpec};
 use super::resources::{Resource, Resources};
 use super::source::{Diagnostic, Span};
 
@@ -230,6 +231,12 @@ pub struct Graph<'r> {
     pub backends: Vec<BackendState>,
     /// BackendPolicies and what they are attached to.
     pub backend_policies: Policies<'r, BackendPolicySpec>,
+    /// AccessPolicies and what they are attached to.
+    pub access_policies: Policies<'r, AccessPolicySpec>,
+    /// RateLimitPolicies and what they are attached to.
+    pub rate_limit_policies: Policies<'r, RateLimitPolicySpec>,
+    /// ResponsePolicies and what they are attached to.
+    pub response_policies: Policies<'r, ResponsePolicySpec>,
     /// BackendTLSPolicies and their conditions.
     pub backend_tls: Vec<BackendTlsState<'r>>,
     /// ClientPolicies and what they are attached to.
@@ -354,6 +361,21 @@ impl<'r> Graph<'r> {
         }
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
         let client_policies = targets.attach(&resources.client_policies, &mut report);
+        let access_policies = targets.attach(&resources.access_policies, &mut report);
+        let rate_limit_policies = targets.attach(&resources.rate_limit_policies, &mut report);
+        let response_policies = targets.attach(&resources.response_policies, &mut report);
+        for policy in &resources.response_policies {
+            let bodies =
+                policy.spec.overrides.iter().filter_map(|each| each.response.body.as_ref()?.value_ref.as_ref());
+            for reference in bodies {
+                let found = http_rule::config_map_body(resources, &policy.meta.namespace, &reference.value);
+                if let Err(message) = found {
+                    let name = policy.meta.full_name();
+                    report
+                        .warning(reference.span, format!("ResponsePolicy {name}: {message}: answers stay as they are"));
+                }
+            }
+        }
         let backend_policies = targets.attach(&resources.backend_policies, &mut report);
         let backend_tls_policies = targets.attach(&resources.backend_tls_policies, &mut report);
         let mut backends = backends.finish();
@@ -382,6 +404,9 @@ impl<'r> Graph<'r> {
             listener_sets,
             routes,
             backends,
+            access_policies,
+            rate_limit_policies,
+            response_policies,
             backend_policies,
             backend_tls,
             client_policies,

@@ -16,6 +16,7 @@ pub mod ringway;
 pub mod route_filter;
 pub mod text;
 pub mod tls;
+pub mod traffic;
 
 use std::collections::HashMap;
 
@@ -59,6 +60,9 @@ pub struct Resources {
     pub backend_policies: Vec<Resource<backend_policy::BackendPolicySpec>>,
     pub l4_policies: Vec<Resource<l4_forwarding::L4ForwardingPolicySpec>>,
     pub route_filters: Vec<Resource<route_filter::RouteFilterSpec>>,
+    pub access_policies: Vec<Resource<traffic::AccessPolicySpec>>,
+    pub rate_limit_policies: Vec<Resource<traffic::RateLimitPolicySpec>>,
+    pub response_policies: Vec<Resource<traffic::ResponsePolicySpec>>,
     seen: HashMap<(String, String, String), Span>,
 }
 
@@ -85,6 +89,9 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     (refs::RINGWAY_GROUP, "BackendPolicy", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "L4ForwardingPolicy", &["v1alpha1"]),
     (refs::RINGWAY_GROUP, "HTTPRouteFilter", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "AccessPolicy", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "RateLimitPolicy", &["v1alpha1"]),
+    (refs::RINGWAY_GROUP, "ResponsePolicy", &["v1alpha1"]),
 ];
 
 impl Resources {
@@ -149,6 +156,13 @@ impl Resources {
             }
             (refs::RINGWAY_GROUP, "HTTPRouteFilter") => {
                 self.put(kind, document, cx, spec, |all| &mut all.route_filters);
+            }
+            (refs::RINGWAY_GROUP, "AccessPolicy") => self.put(kind, document, cx, spec, |all| &mut all.access_policies),
+            (refs::RINGWAY_GROUP, "RateLimitPolicy") => {
+                self.put(kind, document, cx, spec, |all| &mut all.rate_limit_policies);
+            }
+            (refs::RINGWAY_GROUP, "ResponsePolicy") => {
+                self.put(kind, document, cx, spec, |all| &mut all.response_policies);
             }
             (_, "Namespace") => self.put(kind, document, cx, |_, _| Some(()), |all| &mut all.namespaces),
             (_, "Service") => self.put(kind, document, cx, service, |all| &mut all.services),

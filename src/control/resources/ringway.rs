@@ -132,6 +132,25 @@ object! {
         headers / "headers": ClientHeaders = optional,
         /// Versions and algorithms.
         tls / "tls": ClientTls = optional,
+        /// Plain HTTP is sent to HTTPS. Not in Envoy Gateway.
+        https_redirect / "httpsRedirect": HttpsRedirect = optional,
+    }
+}
+
+object! {
+    /// Where plain HTTP is sent.
+    HttpsRedirect = "httpsRedirect" {
+        /// By which status.
+        status / "statusCode": Spanned<Int<300, 399>> = optional,
+        /// To which port.
+        port / "port": Port = or(Int(443)),
+    }
+    rules |this, cx| {
+        if let Some(status) = &this.status
+            && ![301, 302, 307, 308].contains(&status.value.0)
+        {
+            cx.error(status.span, "supported values: 301, 302, 307, 308");
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, HashKey, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs, Target, UpstreamHttp,
-    UpstreamTls, WeightedTarget,
+    Backend, BackendId, BackendSettings, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs, RateLimit,
+    Target, UpstreamHttp, UpstreamTls, WeightedTarget,
 };
 
+use super::traffic::Traffic;
 use crate::control::graph::Graph;
 use crate::control::graph::backend_tls::BackendTls;
 use crate::control::graph::policy::Target as PolicyTarget;
@@ -35,11 +36,22 @@ pub(super) struct Backends<'g, 'r> {
     /// By backend, policy, the Gateway whose certificate is shown, and version of HTTP.
     known: HashMap<(BackendId, Option<String>, Option<usize>, UpstreamHttp), BackendId>,
     all: Vec<Backend>,
+    pub(super) traffic: Traffic,
 }
 
 impl<'g, 'r> Backends<'g, 'r> {
     pub(super) fn new(graph: &'g Graph<'r>) -> Self {
-        Self { graph, known: HashMap::new(), all: Vec::new() }
+        Self { graph, known: HashMap::new(), all: Vec::new(), traffic: Traffic::default() }
+    }
+
+    /// Limits on requests that some rule has.
+    pub(super) fn rates(&self) -> Vec<RateLimit> {
+        self.traffic.rates()
+    }
+
+    /// Gives a rule what policies on the way to it say.
+    pub(super) fn policies(&mut self, place: Place, rule: &mut HttpRule) {
+        self.traffic.apply(self.graph, place, rule);
     }
 
     pub(super) fn finish(self) -> Vec<Backend> {

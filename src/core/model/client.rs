@@ -23,6 +23,8 @@ pub struct ClientPolicy {
     pub connection: ListenOptions,
     /// Connections begin with a PROXY protocol header.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Plain HTTP is sent to HTTPS: status and port.
+    pub https_redirect: Option<(u16, u16)>,
 }
 
 /// Options of a listening socket. A change of them binds it anew.
@@ -94,6 +96,7 @@ impl Default for ClientPolicy {
             client_certificate: false,
             connection: ListenOptions::default(),
             proxy_protocol: None,
+            https_redirect: None,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! HTTP routes: matches, filters, actions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use super::{BackendId, HostPattern, RouteId, WeightedTarget};
+use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, WeightedTarget};
 
 /// An HTTPRoute as attached to one listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,12 @@ pub struct RuleExtras {
     pub cors: Option<Cors>,
     /// Sending again what failed.
     pub retry: Option<Retry>,
+    /// Who may ask.
+    pub access: Option<Arc<Access>>,
+    /// Limits, by their index in [`super::Model::rate_limits`].
+    pub rate_limits: Vec<usize>,
+    /// What is done to answers.
+    pub responses: Option<Arc<ResponseRules>>,
 }
 
 impl RuleExtras {

@@ -11,6 +11,7 @@ mod dsr;
 mod hostname;
 mod http;
 mod listener;
+mod policy;
 mod tls;
 
 pub use backend::{
@@ -26,6 +27,7 @@ pub use http::{
     RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
+pub use policy::{Access, RateKey, RateLimit, ResponseRules};
 pub use tls::{
     CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
     TlsSettings, TlsVersion, TrustRoots, UpstreamTls,
@@ -44,6 +46,8 @@ pub struct Model {
     pub routes: Vec<String>,
     /// By [`BackendId`].
     pub backends: Vec<Backend>,
+    /// Limits on requests; rules refer to them by index.
+    pub rate_limits: Vec<RateLimit>,
     /// Services that are forwarded by an XDP program, and bound to no socket.
     pub dsr: Vec<DsrService>,
 }

@@ -15,12 +15,14 @@ use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
 use ringway_core::model::{
-    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, RouteId, RouteTimeouts, Target,
+    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, Redirect, RedirectPort, ResponseRules,
+    RouteId, RouteTimeouts, Target,
 };
+use ringway_core::route::Matched;
 
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
-use super::{Cx, echo};
+use super::{Cx, echo, local};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
@@ -175,7 +177,8 @@ fn weigh(
     let policy = &socket.shared.client;
     let started = Instant::now();
     let close = core.is_draining() && head.version != Version::Http2;
-    let mut local = Local { cx, head, reply: Reply::to(head, close), counted: None, started, added: Vec::new() };
+    let mut local =
+        Local { cx, head, reply: Reply::to(head, close), counted: None, started, added: Vec::new(), pages: None };
     let Chosen { id: rule, rule: compiled, matched } =
         match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
             Ok(chosen) => chosen,
@@ -189,7 +192,16 @@ fn weigh(
                         return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
                     }
                     Unserved::Misdirected => DownstreamError::Misdirected,
-                    Unserved::NoRoute => DownstreamError::NoRoute,
+                    Unserved::NoRoute => {
+                        if let Some((status, port)) = policy.https_redirect.filter(|_| cx.secure.is_none()) {
+                            let redirect = to_https(status, port);
+                            return local.answer(status, |reply, out| {
+                                let matched = Matched::Exact;
+                                encode::redirect(head, &redirect, matched, "http", reply, &core.date(), out);
+                            });
+                        }
+                        DownstreamError::NoRoute
+                    }
                 };
                 return local.error(unserved.status(), Some(error));
             }
@@ -205,10 +217,28 @@ fn weigh(
         client_certificate: client_certificate(cx, policy),
     };
     let extras = compiled.extras.as_deref();
+    if let Some(extras) = extras {
+        local.pages = extras.responses.as_deref();
+        if let Some(hsts) = local.pages.and_then(|rules| rules.hsts.as_ref()).filter(|_| cx.secure.is_some()) {
+            local.added.extend_from_slice(hsts.as_bytes());
+        }
+        if let Some(access) = &extras.access
+            && !extra::may_ask(access, extra::client_ip(cx, policy, head))
+        {
+            return local.error(403, Some(DownstreamError::AccessDenied));
+        }
+    }
+    let before_cors = local.added.len();
     if let Some(cors) = extras.and_then(|extras| extras.cors.as_ref())
         && let Some(lines) = local.share(cors)
     {
         return local.preflight(&lines);
+    }
+    if let Some(limits) = extras.map(|extras| extras.rate_limits.as_slice()).filter(|limits| !limits.is_empty())
+        && let Some(wait) = extra::over_limit(generation, limits, head, extra::client_ip(cx, policy, head), started)
+    {
+        local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
+        return local.error(429, Some(DownstreamError::RateLimited));
     }
     let split = match &compiled.action {
         Action::Forward(split) => split,
@@ -235,7 +265,7 @@ fn weigh(
     if let Some(own) = extras.and_then(|extras| extras.shares.get(share)?.as_ref()) {
         filters = &own.filters;
         if let Some(cors) = &own.cors {
-            local.added.clear();
+            local.added.truncate(before_cors);
             if let Some(lines) = local.share(cors) {
                 return local.preflight(&lines);
             }
@@ -319,6 +349,12 @@ fn until(timeouts: &RouteTimeouts, head: &RequestHead<'_>, grpc: bool) -> Tick {
     own.map_or(by, |own| by.min(rt::tick_after(own)))
 }
 
+/// The answer to plain HTTP where everything goes to HTTPS.
+fn to_https(status: u16, port: u16) -> Redirect {
+    let scheme = Some("https".to_owned());
+    Redirect { scheme, hostname: None, path: None, port: RedirectPort::Explicit(port), status }
+}
+
 /// What is said upstream of a client's certificate.
 fn client_certificate<'c>(cx: &'c Cx, policy: &ClientPolicy) -> Option<&'c str> {
     if !policy.client_certificate {
@@ -337,6 +373,8 @@ struct Local<'l> {
     started: Instant,
     /// Lines that its answer gets, whoever gives it.
     added: Vec<u8>,
+    /// What is said in place of errors.
+    pages: Option<&'l ResponseRules>,
 }
 
 impl Local<'_> {
@@ -359,6 +397,10 @@ impl Local<'_> {
             self.cx.core.metrics.downstream_error(error);
         }
         let date = self.cx.core.date();
+        if let Some(page) = self.pages.filter(|_| !self.reply.grpc).and_then(|rules| rules.page(status)) {
+            let status = if page.status == 0 { status } else { page.status };
+            return self.answer(status, |reply, out| local::page(page, status, reply, &date, out));
+        }
         self.answer(status, |reply, out| encode::error(status, reply, &date, out))
     }
 

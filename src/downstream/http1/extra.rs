@@ -1,13 +1,16 @@
 //! What most requests do not have: filters beyond those that rewrite heads. A rule says by one pointer whether it has any
 //! of it (`CompiledRule::extras`), and so does a request (`Plan::extra`).
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
+use ringway_core::access;
 use ringway_core::http::Method;
 use ringway_core::http::cors;
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
-use ringway_core::model::{BackendId, Filters, Mirror, Retry, RuleExtras};
+use ringway_core::model::{Access, BackendId, ClientPolicy, Filters, Mirror, RateKey, Retry, RuleExtras};
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
@@ -133,6 +136,57 @@ pub(super) fn backoff(retry: &Retry, count: u32, random: u64) -> std::time::Dura
     let wait = base.saturating_mul(1 << count.saturating_sub(1).min(4)).min(base.saturating_mul(10));
     let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
     wait + std::time::Duration::from_micros(if half == 0 { 0 } else { random % half })
+}
+
+/// Whether an AccessPolicy lets a client in.
+pub(super) fn may_ask(access: &Access, client: IpAddr) -> bool {
+    access.ranges.get(client).unwrap_or(access.others)
+}
+
+/// Judges a request by its rule's limits: after how many seconds another would pass, if this one may not.
+pub(super) fn over_limit(
+    generation: &Generation,
+    limits: &[usize],
+    head: &RequestHead<'_>,
+    client: IpAddr,
+    at: Instant,
+) -> Option<u64> {
+    let mut wait = None;
+    for index in limits {
+        let table = &generation.shared.rates[*index];
+        if table.limit.exempt.get(client) == Some(true) {
+            continue;
+        }
+        let judged = match &table.limit.key {
+            RateKey::Route => table.judge(b"", at),
+            RateKey::ClientIp => match client.to_canonical() {
+                IpAddr::V4(address) => table.judge(&address.octets(), at),
+                IpAddr::V6(address) => table.judge(&address.octets()[..8], at),
+            },
+            RateKey::Header(name) => {
+                let is_it = |field: &&[u8]| field.eq_ignore_ascii_case(name.as_bytes());
+                match head.fields().find(|(field, _)| is_it(field)) {
+                    Some((_, value)) => table.judge(value, at),
+                    None => Ok(()),
+                }
+            }
+        };
+        if let Err(nanos) = judged {
+            wait = wait.max(Some(nanos.div_ceil(1_000_000_000)));
+        }
+    }
+    wait
+}
+
+/// Whose request it is, where proxies between are believed.
+pub(super) fn client_ip(cx: &Cx, policy: &ClientPolicy, head: &RequestHead<'_>) -> IpAddr {
+    let name: &[u8] = b"x-forwarded-for";
+    if policy.trusted.is_empty() {
+        return cx.client.ip();
+    }
+    let lines: Vec<&[u8]> =
+        head.fields().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
+    access::client_ip(cx.client.ip(), &policy.trusted, lines.into_iter())
 }
 
 /// Puts lines at the end of the head that stands at the front of an answer.

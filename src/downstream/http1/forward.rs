@@ -45,6 +45,8 @@ enum Answered {
     Tunnel(Buf),
     /// Its status counts as a failure, and the request is sent again.
     Unwanted,
+    /// Something else is said in place of an answer with this status.
+    Replaced(u16),
 }
 
 /// How the request's body went.
@@ -156,6 +158,12 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 }
                 buf.set_window(start..end);
             }
+            Answered::Replaced(status) => {
+                if sent == Sent::Whole {
+                    plan.exchange.request_complete();
+                }
+                return (Outcome::Upstream { status }, buf);
+            }
             Answered::Tunnel(from_up) => {
                 lease.answered();
                 local::count(cx, &plan.counted, 101);
@@ -254,6 +262,13 @@ async fn once<C: Requester, O: Origin>(
 /// How the route wants failed requests sent again, if it does.
 fn retry(plan: &Plan) -> Option<&Retry> {
     plan.counted.generation.rule(plan.socket, plan.rule)?.extras.as_ref()?.retry.as_ref()
+}
+
+/// Whether something else is said in place of an answer with this status.
+fn has_page(plan: &Plan, status: u16) -> bool {
+    // A call of gRPC has its status in trailers, and no pages.
+    let rule = plan.counted.generation.rule(plan.socket, plan.rule).filter(|_| !plan.reply.grpc);
+    rule.and_then(|rule| rule.extras.as_ref()?.responses.as_ref()?.page(status)).is_some()
 }
 
 /// Whether a status counts as a failure.
@@ -487,6 +502,7 @@ async fn answer<S: Source, D: Download>(
             Heads::Tunnel(buf) => return Answered::Tunnel(buf),
             Heads::Fault(fault) => return Answered::Failed { fault },
             Heads::Unwanted => return Answered::Unwanted,
+            Heads::Replaced(status) => return Answered::Replaced(status),
             Heads::ClientGone => return Answered::ClientGone { status: 0 },
         }
     };
@@ -562,6 +578,8 @@ enum Heads {
     Fault(UpstreamFault),
     /// The request is sent again in place of it.
     Unwanted,
+    /// Something else is said in place of an answer with this status.
+    Replaced(u16),
     ClientGone,
 }
 
@@ -596,6 +614,9 @@ async fn heads<D: Download>(
             }
             if plan.extra.is_some() && is_unwanted(plan, head.status) && rt::now() < plan.by && plan.exchange.retry() {
                 return Heads::Unwanted;
+            }
+            if plan.extra.is_some() && head.status >= 400 && has_page(plan, head.status) {
+                return Heads::Replaced(head.status);
             }
             let Ok(planned) = plan.exchange.response_head(&head) else { return Heads::Fault(UpstreamFault::BadHead) };
             let generation = &plan.counted.generation;

@@ -24,7 +24,7 @@ use super::decide::{self, Answer, Decision, Plan};
 use super::forward::{self, ClientFault, Outcome, RequestBody, ready_to_read};
 use super::io::{Stall, Watch, gone, pour};
 use super::piece::Piece;
-use super::{Cx, extra, local};
+use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;
 use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
@@ -305,11 +305,7 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
     }
     local::count(cx, &plan.counted, status);
     local::count_call(&plan, grpc::status_of(status));
-    let mut bytes = Vec::with_capacity(128);
-    encode::error(status, plan.reply, &cx.core.date(), &mut bytes);
-    if let Some(extra) = &plan.extra {
-        extra::add_lines(&mut bytes, &extra.added);
-    }
+    let bytes = local::stand_in(cx, status, plan.reply, &plan);
     if send(&respond, &bytes).await.is_err() {
         cx.core.metrics.downstream_error(DownstreamError::Aborted);
     }

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use ringway_core::http::Date;
 use ringway_core::http1::body::{BodyDecoder, CRLF, LAST_CHUNK};
 use ringway_core::http1::encode::{self, Reply};
+use ringway_core::model::{DirectResponse, HeaderModifier};
 use rustix::net::Shutdown;
 
 use super::decide::{Answer, Counted, Plan};
@@ -104,10 +106,7 @@ pub(super) async fn upstream_fault(cx: &Cx, down: &mut Stream, buf: Buf, status:
     let whole = plan.body.is_done();
     let reply =
         Reply { close: plan.reply.close || !whole, keep_alive_10: plan.reply.keep_alive_10 && whole, ..plan.reply };
-    let mut bytes = error(cx, status, reply);
-    if let Some(extra) = &plan.extra {
-        extra::add_lines(&mut bytes, &extra.added);
-    }
+    let bytes = stand_in(cx, status, reply, plan);
     if send(&mut down.wr, &bytes).await.is_err() {
         return (After::Close, buf);
     }
@@ -128,6 +127,29 @@ pub(super) async fn client_fault(
     let bytes = error(cx, status, Reply { close: true, keep_alive_10: false, ..plan.reply });
     let sent = send(&mut down.wr, &bytes).await;
     (if sent.is_ok() { After::Linger } else { After::Close }, buf)
+}
+
+/// What is said in place of an endpoint: an error of ours, or what a ResponsePolicy has for it.
+pub(super) fn stand_in(cx: &Cx, status: u16, reply: Reply, plan: &Plan) -> Vec<u8> {
+    let Some(extra) = &plan.extra else { return error(cx, status, reply) };
+    let rule = plan.counted.generation.rule(plan.socket, plan.rule);
+    let rules = rule.and_then(|rule| rule.extras.as_ref()?.responses.as_deref());
+    let mut bytes = match rules.filter(|_| !reply.grpc).and_then(|rules| rules.page(status)) {
+        Some(found) => {
+            let mut bytes = Vec::with_capacity(256 + found.body.len());
+            let status = if found.status == 0 { status } else { found.status };
+            page(found, status, reply, &cx.core.date(), &mut bytes);
+            bytes
+        }
+        None => error(cx, status, reply),
+    };
+    extra::add_lines(&mut bytes, &extra.added);
+    bytes
+}
+
+/// What a ResponsePolicy has in place of another answer.
+pub(super) fn page(found: &DirectResponse, status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
+    encode::content(status, &found.content_type, &found.body, &HeaderModifier::default(), reply, now, out);
 }
 
 fn error(cx: &Cx, status: u16, reply: Reply) -> Vec<u8> {

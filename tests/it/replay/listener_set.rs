@@ -195,9 +195,9 @@ fn conflicts(gateway: &str, first: &str, second: &str, reason: &str) {
         + &set(
             "infra",
             "a-with-gateway",
-            &(listener("good", "good.example") + &gateway.replace("name: taken", "name: loser") + first),
+            &(listener("good", "good.example") + &gateway.replace("{name: taken", "{name: loser") + first),
         )
-        + &set("infra", "b-only-gateway", &gateway.replace("name: taken", "name: loser"))
+        + &set("infra", "b-only-gateway", &gateway.replace("{name: taken", "{name: loser"))
         + &set("infra", "c-with-set", &(listener("good", "better.example") + second))
         + &set("infra", "d-only-set", second);
     let status = check(&yaml);

@@ -1,0 +1,251 @@
+//! `ringway.dev/v1alpha1` AccessPolicy, RateLimitPolicy, ResponsePolicy: what is asked of requests and done to answers.
+//! Names are those of Envoy Gateway's SecurityPolicy and BackendTrafficPolicy where they have them.
+
+use crate::control::read::{Int, List, choice, object};
+
+use super::policy::{GATEWAY, GRPC_ROUTE, HTTP_ROUTE, Policy};
+use super::refs::PolicyTargetRef;
+use super::ringway::Cidr;
+use super::route_filter::ResponseBody;
+use super::text::{Duration, HeaderName, HeaderValue, SectionName};
+
+macro_rules! policy {
+    ($spec:ident, $kind:literal) => {
+        impl Policy for $spec {
+            const KIND: &'static str = $kind;
+            const TARGETS: &'static [(&'static str, &'static str)] = &[GATEWAY, HTTP_ROUTE, GRPC_ROUTE];
+
+            fn target_refs(&self) -> &[PolicyTargetRef] {
+                &self.target_refs
+            }
+        }
+    };
+}
+
+policy!(AccessPolicySpec, "AccessPolicy");
+policy!(RateLimitPolicySpec, "RateLimitPolicy");
+policy!(ResponsePolicySpec, "ResponsePolicy");
+
+object! {
+    /// `AccessPolicy.spec`: who may ask.
+    AccessPolicySpec = "AccessPolicy spec" {
+        /// Gateways, listeners, HTTPRoutes, or rules of them.
+        target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
+        /// By the client's address.
+        authorization / "authorization": Authorization = required,
+    }
+}
+
+choice! {
+    /// What becomes of a request.
+    AccessAction {
+        /// It goes on.
+        Allow = "Allow",
+        /// It is answered 403.
+        Deny = "Deny",
+    }
+}
+
+object! {
+    /// By the client's address.
+    Authorization = "authorization" {
+        /// Of anybody that no rule names.
+        default_action / "defaultAction": AccessAction = or(AccessAction::Deny),
+        /// The longest range that holds the address counts, whatever the order.
+        rules / "rules": List<AccessRule, 0, 64> = or(List::default()),
+    }
+}
+
+object! {
+    /// Some clients.
+    AccessRule = "rule" {
+        /// For people.
+        name / "name": SectionName = optional,
+        /// What becomes of their requests.
+        action / "action": AccessAction = required,
+        /// Who they are.
+        principal / "principal": Principal = required,
+    }
+}
+
+object! {
+    /// Clients.
+    Principal = "principal" {
+        /// By address.
+        client_cidrs / "clientCIDRs": List<Cidr, 1, 10000> = required,
+    }
+}
+
+object! {
+    /// `RateLimitPolicy.spec`.
+    RateLimitPolicySpec = "RateLimitPolicy spec" {
+        /// Gateways, listeners, HTTPRoutes, or rules of them.
+        target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
+        /// All of them hold.
+        rules / "rules": List<RateLimitRule, 1, 8> = required,
+    }
+}
+
+choice! {
+    /// A time.
+    RateLimitUnit {
+        /// One second.
+        Second = "Second",
+        /// Sixty.
+        Minute = "Minute",
+        /// Sixty times sixty.
+        Hour = "Hour",
+        /// A day of 24 hours.
+        Day = "Day",
+    }
+}
+
+object! {
+    /// So many in a time.
+    RateLimitValue = "limit" {
+        /// How many.
+        requests / "requests": Int<1, 1_000_000_000> = required,
+        /// The time.
+        unit / "unit": RateLimitUnit = required,
+    }
+}
+
+choice! {
+    /// Each of what is limited.
+    RateLimitKeyType {
+        /// A client's address, or a network of 64 bits.
+        ClientIp = "ClientIP",
+        /// A field's value.
+        Header = "Header",
+        /// The policy's target as a whole.
+        Route = "Route",
+    }
+}
+
+object! {
+    /// Each of what is limited.
+    RateLimitKey = "key" {
+        /// By what.
+        kind / "type": RateLimitKeyType = or(RateLimitKeyType::ClientIp),
+        /// For `Header`.
+        header / "header": HeaderName = optional,
+    }
+    rules |this, cx| {
+        if (this.kind == RateLimitKeyType::Header) != this.header.is_some() {
+            cx.error(this.span, "header must be specified with type Header, and only then");
+        }
+    }
+}
+
+object! {
+    /// One limit.
+    RateLimitRule = "rule" {
+        /// How much.
+        limit / "limit": RateLimitValue = required,
+        /// Requests at once; none: those of a second, one at least.
+        burst / "burst": Int<1, 1_000_000_000> = optional,
+        /// Each of what.
+        key / "key": RateLimitKey = optional,
+        /// Clients that it does not concern.
+        exempt / "exemptCIDRs": List<Cidr, 0, 10000> = or(List::default()),
+        /// Keys that are known at once.
+        max_keys / "maxKeys": Int<8, 16_777_216> = or(Int(65_536)),
+    }
+}
+
+object! {
+    /// `ResponsePolicy.spec`.
+    ResponsePolicySpec = "ResponsePolicy spec" {
+        /// Gateways, listeners, HTTPRoutes, or rules of them.
+        target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
+        /// Browsers come by TLS only.
+        hsts / "strictTransportSecurity": Hsts = optional,
+        /// Answers that are said otherwise; the first that matches counts.
+        overrides / "responseOverride": List<ResponseOverride, 0, 32> = or(List::default()),
+    }
+}
+
+object! {
+    /// Browsers come by TLS only (RFC 6797).
+    Hsts = "strictTransportSecurity" {
+        /// For how long.
+        max_age / "maxAge": Duration = or(Duration(std::time::Duration::from_secs(31_536_000))),
+        /// To subdomains too.
+        include_sub_domains / "includeSubDomains": bool = or(false),
+        /// It may be in browsers' own lists.
+        preload / "preload": bool = or(false),
+    }
+}
+
+object! {
+    /// An answer in place of others.
+    ResponseOverride = "responseOverride" {
+        /// In place of which.
+        matches / "match": OverrideMatch = required,
+        /// What is said instead.
+        response / "response": OverrideResponse = required,
+    }
+}
+
+object! {
+    /// Answers by their statuses.
+    OverrideMatch = "match" {
+        /// Any of them.
+        codes / "statusCodes": List<StatusCodes, 1, 64> = required,
+    }
+}
+
+choice! {
+    /// How statuses are given.
+    StatusCodesType {
+        /// One.
+        Value = "Value",
+        /// All between two.
+        Range = "Range",
+    }
+}
+
+object! {
+    /// Statuses.
+    StatusCodes = "statusCodes" {
+        /// Which of the two.
+        kind / "type": StatusCodesType = or(StatusCodesType::Value),
+        /// One.
+        value / "value": Int<400, 599> = optional,
+        /// All between two.
+        range / "range": StatusRange = optional,
+    }
+    rules |this, cx| {
+        let one = this.kind == StatusCodesType::Value;
+        if one != this.value.is_some() || one == this.range.is_some() {
+            cx.error(this.span, "type Value goes with value, and type Range with range");
+        }
+    }
+}
+
+object! {
+    /// All between two, both included.
+    StatusRange = "range" {
+        /// The first.
+        start / "start": Int<400, 599> = required,
+        /// The last.
+        end / "end": Int<400, 599> = required,
+    }
+    rules |this, cx| {
+        if this.end < this.start {
+            cx.error(this.span, "end must not be below start");
+        }
+    }
+}
+
+object! {
+    /// What is said instead.
+    OverrideResponse = "response" {
+        /// Its status; none: the same.
+        status / "statusCode": Int<200, 599> = optional,
+        /// What the body is.
+        content_type / "contentType": HeaderValue = optional,
+        /// The body.
+        body / "body": ResponseBody = optional,
+    }
+}

@@ -1,0 +1,161 @@
+//! AccessPolicies, RateLimitPolicies and ResponsePolicies: what rules get of them.
+//!
+//! Each is made once however many rules share it. A rule of a RateLimitPolicy with the key `Route` counts for its policy
+//! as a whole, so that a policy of a Gateway limits all that goes through it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_core::access::PrefixMap;
+use ringway_core::model::{Access, DirectResponse, HttpRule, RateKey, RateLimit, ResponseRules};
+
+use super::backends::Place;
+use crate::control::graph::Graph;
+use crate::control::graph::http_rule::config_map_body;
+use crate::control::graph::policy::{Policies, Target};
+use crate::control::resources::Resource;
+use crate::control::resources::policy::Policy;
+use crate::control::resources::ringway::Cidr;
+use crate::control::resources::traffic::{
+    AccessAction, AccessPolicySpec, RateLimitKeyType, RateLimitPolicySpec, RateLimitUnit, ResponsePolicySpec,
+    StatusCodes,
+};
+
+/// What has been made so far, by policy.
+#[derive(Default)]
+pub(super) struct Traffic {
+    access: HashMap<String, Arc<Access>>,
+    rates: Vec<RateLimit>,
+    by_policy: HashMap<String, Vec<usize>>,
+    responses: HashMap<String, Arc<ResponseRules>>,
+}
+
+impl Traffic {
+    pub(super) fn rates(&self) -> Vec<RateLimit> {
+        self.rates.clone()
+    }
+
+    /// Gives a rule what the policies on the way to it say.
+    pub(super) fn apply(&mut self, graph: &Graph<'_>, place: Place, rule: &mut HttpRule) {
+        let access = of(&graph.access_policies, place);
+        let rates = of(&graph.rate_limit_policies, place);
+        let responses = of(&graph.response_policies, place);
+        if access.is_none() && rates.is_none() && responses.is_none() {
+            return;
+        }
+        let extras = rule.extras.get_or_insert_default();
+        if let Some(policy) = access {
+            let made = self.access.entry(policy.meta.full_name()).or_insert_with(|| Arc::new(to_access(policy)));
+            extras.access = Some(Arc::clone(made));
+        }
+        if let Some(policy) = rates {
+            let all = &mut self.rates;
+            let made = self.by_policy.entry(policy.meta.full_name()).or_insert_with(|| {
+                let first = all.len();
+                all.extend(to_limits(policy));
+                (first..all.len()).collect()
+            });
+            extras.rate_limits.clone_from(made);
+        }
+        if let Some(policy) = responses {
+            let made =
+                self.responses.entry(policy.meta.full_name()).or_insert_with(|| Arc::new(to_responses(graph, policy)));
+            extras.responses = Some(Arc::clone(made));
+        }
+    }
+}
+
+fn of<'r, S: Policy>(policies: &Policies<'r, S>, place: Place) -> Option<&'r Resource<S>> {
+    if policies.is_empty() {
+        return None;
+    }
+    policies.first(&[
+        Target::Rule(place.route, place.rule),
+        Target::Route(place.route),
+        Target::Listener(place.gateway, place.listener),
+        Target::Gateway(place.gateway),
+    ])
+}
+
+fn ranges<'c>(list: &'c [Cidr], answer: bool) -> impl Iterator<Item = (ipnet::IpNet, bool)> + 'c {
+    list.iter().map(move |range| (range.0, answer))
+}
+
+fn to_access(policy: &Resource<AccessPolicySpec>) -> Access {
+    let found = &policy.spec.authorization;
+    let rules =
+        found.rules.iter().flat_map(|rule| ranges(&rule.principal.client_cidrs, rule.action == AccessAction::Allow));
+    Access { ranges: PrefixMap::new(rules), others: found.default_action == AccessAction::Allow }
+}
+
+fn to_limits(policy: &Resource<RateLimitPolicySpec>) -> impl Iterator<Item = RateLimit> + '_ {
+    policy.spec.rules.iter().enumerate().map(|(index, rule)| {
+        let per = Duration::from_secs(match rule.limit.unit {
+            RateLimitUnit::Second => 1,
+            RateLimitUnit::Minute => 60,
+            RateLimitUnit::Hour => 3600,
+            RateLimitUnit::Day => 86_400,
+        });
+        let number = |value: i64| u64::try_from(value).expect("bounds of the field");
+        let requests = number(rule.limit.requests.0);
+        let key = match rule.key.as_ref().map(|key| (key.kind, &key.header)) {
+            Some((RateLimitKeyType::Header, Some(name))) => RateKey::Header(name.to_lowercase()),
+            Some((RateLimitKeyType::Route, _)) => RateKey::Route,
+            _ => RateKey::ClientIp,
+        };
+        RateLimit {
+            name: format!("{}/{index}", policy.meta.full_name()),
+            requests,
+            per,
+            burst: rule.burst.map_or_else(|| (requests / per.as_secs()).max(1), |burst| number(burst.0)),
+            keys: if key == RateKey::Route {
+                8
+            } else {
+                usize::try_from(rule.max_keys.0).expect("bounds of the field")
+            },
+            key,
+            exempt: PrefixMap::new(ranges(&rule.exempt, true)),
+        }
+    })
+}
+
+fn to_responses(graph: &Graph<'_>, policy: &Resource<ResponsePolicySpec>) -> ResponseRules {
+    let spec = &policy.spec;
+    let hsts = spec.hsts.as_ref().map(|found| {
+        let domains = if found.include_sub_domains { "; includeSubDomains" } else { "" };
+        let preload = if found.preload { "; preload" } else { "" };
+        format!("strict-transport-security: max-age={}{domains}{preload}\r\n", found.max_age.0.as_secs())
+    });
+    let mut pages = Vec::new();
+    for each in &*spec.overrides {
+        let body = match each.response.body.as_ref().map(|body| (&body.inline, &body.value_ref)) {
+            Some((Some(inline), _)) => inline.value.0.clone().into_bytes(),
+            // One that cannot be had has been reported, and leaves the answer as it is.
+            Some((_, Some(reference))) => {
+                match config_map_body(graph.resources, &policy.meta.namespace, &reference.value) {
+                    Ok(body) => body,
+                    Err(_) => continue,
+                }
+            }
+            _ => Vec::new(),
+        };
+        let status = |value: i64| u16::try_from(value).expect("up to 599");
+        for codes in &*each.matches.codes {
+            let StatusCodes { value, range, .. } = codes;
+            let (first, last) = match (value, range) {
+                (Some(one), _) => (one.0, one.0),
+                (None, Some(range)) => (range.start.0, range.end.0),
+                (None, None) => continue,
+            };
+            let page = DirectResponse {
+                // 0: as it was.
+                status: each.response.status.map_or(0, |found| status(found.0)),
+                content_type: each.response.content_type.as_ref().map_or("text/html", |found| &found.0).to_owned(),
+                body: body.clone(),
+            };
+            pages.push((status(first), status(last), page));
+        }
+    }
+    ResponseRules { hsts, pages }
+}

@@ -1,0 +1,160 @@
+//! Address ranges with an answer each: the longest prefix that holds an address decides.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Answers by address range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrefixMap {
+    v4: Vec<(u8, HashMap<u32, bool>)>,
+    v6: Vec<(u8, HashMap<u128, bool>)>,
+}
+
+impl PrefixMap {
+    /// From ranges; where one is given twice with both answers, `false` counts.
+    pub fn new(ranges: impl IntoIterator<Item = (IpNet, bool)>) -> Self {
+        let mut map = Self::default();
+        for (range, answer) in ranges {
+            match range {
+                IpNet::V4(net) => insert(&mut map.v4, net.prefix_len(), net.network().to_bits(), answer),
+                IpNet::V6(net) => insert(&mut map.v6, net.prefix_len(), net.network().to_bits(), answer),
+            }
+        }
+        map.v4.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+        map.v6.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+        map
+    }
+
+    /// What the longest range that holds an address says. An IPv4 address in IPv6's form is one of IPv4.
+    pub fn get(&self, address: IpAddr) -> Option<bool> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let bits = address.to_bits();
+                let masked = |len: u8| if len == 0 { 0 } else { bits & (u32::MAX << (32 - u32::from(len))) };
+                self.v4.iter().find_map(|(len, answers)| answers.get(&masked(*len)).copied())
+            }
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                let masked = |len: u8| if len == 0 { 0 } else { bits & (u128::MAX << (128 - u32::from(len))) };
+                self.v6.iter().find_map(|(len, answers)| answers.get(&masked(*len)).copied())
+            }
+        }
+    }
+
+    /// All ranges, longest first.
+    pub fn ranges(&self) -> Vec<(String, bool)> {
+        let mut all = Vec::new();
+        for (len, answers) in &self.v4 {
+            all.extend(
+                answers
+                    .iter()
+                    .map(|(bits, answer)| (format!("{}/{len}", std::net::Ipv4Addr::from_bits(*bits)), *answer)),
+            );
+        }
+        for (len, answers) in &self.v6 {
+            all.extend(
+                answers
+                    .iter()
+                    .map(|(bits, answer)| (format!("{}/{len}", std::net::Ipv6Addr::from_bits(*bits)), *answer)),
+            );
+        }
+        all.sort();
+        all
+    }
+}
+
+fn insert<B: std::hash::Hash + Eq>(lens: &mut Vec<(u8, HashMap<B, bool>)>, len: u8, bits: B, answer: bool) {
+    let at = lens.iter().position(|(known, _)| *known == len).unwrap_or_else(|| {
+        lens.push((len, HashMap::new()));
+        lens.len() - 1
+    });
+    lens[at].1.entry(bits).and_modify(|known| *known &= answer).or_insert(answer);
+}
+
+/// Whose request it is: the peer's, or, where the peer is believed, that of the last address in `X-Forwarded-For` that
+/// is not believed itself. What is no address ends the search at what is known by then.
+pub fn client_ip<'v>(
+    peer: IpAddr,
+    trusted: &[IpNet],
+    forwarded_for: impl DoubleEndedIterator<Item = &'v [u8]>,
+) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let mut known = peer.to_canonical();
+    for line in forwarded_for.rev() {
+        let members: Vec<&[u8]> = crate::http::list(line).collect();
+        for member in members.into_iter().rev() {
+            if !is_trusted(known) {
+                return known;
+            }
+            match parse(member) {
+                Some(address) => known = address.to_canonical(),
+                None => return known,
+            }
+        }
+    }
+    known
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn parse(member: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(member).ok()?.trim_matches('"');
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Some(socket.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let ranges = [
+            ("10.0.0.0/8", true),
+            ("10.1.0.0/16", false),
+            ("10.1.2.3/32", true),
+            ("192.0.2.0/24", true),
+            ("192.0.2.0/24", false),
+            ("2001:db8::/32", true),
+            ("2001:db8:1::/48", false),
+            ("::/0", false),
+        ];
+        let map = PrefixMap::new(ranges.map(|(range, answer)| (range.parse().unwrap(), answer)));
+        for (address, expected) in [
+            ("10.9.9.9", Some(true)),
+            ("10.1.9.9", Some(false)),
+            ("10.1.2.3", Some(true)),
+            ("::ffff:10.1.2.3", Some(true)),
+            ("192.0.2.1", Some(false)),
+            ("11.0.0.1", None),
+            ("2001:db8::1", Some(true)),
+            ("2001:db8:1::1", Some(false)),
+            ("fe80::1", Some(false)),
+        ] {
+            assert_eq!(map.get(address.parse().unwrap()), expected, "{address}");
+        }
+        assert_eq!(PrefixMap::default().get("10.0.0.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn clients_behind_trusted_proxies() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        let ask = |peer: &str, lines: &[&str]| {
+            client_ip(peer.parse().unwrap(), &trusted, lines.iter().map(|line| line.as_bytes())).to_string()
+        };
+        assert_eq!(ask("192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
+        assert_eq!(ask("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        // What a client has put there itself is behind the first that is not believed.
+        assert_eq!(ask("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.0.0.2"]), "198.51.100.1");
+        assert_eq!(ask("10.0.0.1", &["203.0.113.9", "198.51.100.1:80", "[2001:db8::7]:9"]), "198.51.100.1");
+        assert_eq!(ask("10.0.0.1", &["unknown, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(ask("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(ask("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
+    }
+}

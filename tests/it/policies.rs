@@ -1,0 +1,169 @@
+//! AccessPolicy, RateLimitPolicy, ResponsePolicy, and HTTP sent to HTTPS, through the whole proxy.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Response;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Options, Proxy, backend, gateway, policy};
+
+fn route(name: &str, path: &str, to: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules:\n  - name: all\n    matches: [{{path: {{value: {path}}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: {to}}}]\n"
+    )
+}
+
+/// A policy for a Gateway or a route.
+fn ours(kind: &str, name: &str, target: (&str, &str), spec: &str) -> String {
+    let (of, target) = target;
+    format!(
+        "---\napiVersion: ringway.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: {of}, name: {target}}}]\n{spec}"
+    )
+}
+
+const GATEWAY: (&str, &str) = ("Gateway", "edge");
+
+fn base() -> String {
+    gateway("  - {name: web, port: 8080, protocol: HTTP}\n") + &backend("echo", &["echo"])
+}
+
+fn ask(proxy: &Proxy, path: &str, fields: &str) -> Response {
+    let mut client = proxy.client();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: x.org\r\n{fields}\r\n"));
+    client.response()
+}
+
+fn from(proxy: &Proxy, client: &str, path: &str) -> Response {
+    ask(proxy, path, &format!("X-Forwarded-For: {client}\r\n"))
+}
+
+const BELIEVED: &str = "  clientIPDetection: {xForwardedFor: {trustedCIDRs: [127.0.0.0/8, 10.0.0.0/8]}}\n";
+
+#[test]
+fn access_by_address_goes_by_the_longest_prefix() {
+    let rules = "  authorization:\n    defaultAction: Deny\n    rules:\n    - {action: Allow, principal: {clientCIDRs: [192.0.2.0/24, '2001:db8::/32']}}\n    - {action: Deny, principal: {clientCIDRs: [192.0.2.128/25]}}\n    - {action: Allow, principal: {clientCIDRs: [192.0.2.200]}}\n";
+    let open =
+        "  authorization: {defaultAction: Allow, rules: [{action: Deny, principal: {clientCIDRs: [192.0.2.0/24]}}]}\n";
+    let yaml = base()
+        + &route("closed", "/", "echo")
+        + &route("open", "/open", "echo")
+        + &ours("AccessPolicy", "closed", GATEWAY, rules)
+        + &ours("AccessPolicy", "open", ("HTTPRoute", "open"), open)
+        + &policy(BELIEVED);
+    let proxy = Proxy::start(&yaml);
+    for (client, path, status) in [
+        ("192.0.2.1", "/", 200),
+        ("192.0.2.129", "/", 403),
+        ("192.0.2.200", "/", 200),
+        ("198.51.100.1", "/", 403),
+        ("2001:db8::1", "/", 200),
+        ("[2001:db8::1]:4711", "/", 200),
+        ("2001:db9::1", "/", 403),
+        // What stands in front of the address that a proxy of ours has seen is the client's own claim.
+        ("192.0.2.1, 198.51.100.1", "/", 403),
+        ("198.51.100.1, 192.0.2.1, 10.0.0.7", "/", 200),
+        ("192.0.2.1", "/open", 403),
+        ("198.51.100.1", "/open", 200),
+    ] {
+        assert_eq!(from(&proxy, client, path).status, status, "{client} {path}");
+    }
+    // Nobody says who they are: the peer's own address.
+    assert_eq!(ask(&proxy, "/", "").status, 403);
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"access_denied\""], 5.0);
+}
+
+#[test]
+fn addresses_of_peers_that_are_not_believed_are_their_own() {
+    let rules = "  authorization: {rules: [{action: Allow, principal: {clientCIDRs: [192.0.2.0/24]}}]}\n";
+    let proxy = Proxy::start(&(base() + &route("r", "/", "echo") + &ours("AccessPolicy", "a", GATEWAY, rules)));
+    assert_eq!(from(&proxy, "192.0.2.1", "/").status, 403);
+}
+
+#[test]
+fn requests_over_a_rate_are_429_on_all_cores_together() {
+    let rules = "  rules: [{limit: {requests: 60, unit: Hour}, burst: 20, exemptCIDRs: [198.51.100.0/24]}]\n";
+    let yaml = base() + &route("r", "/", "echo") + &ours("RateLimitPolicy", "slow", GATEWAY, rules) + &policy(BELIEVED);
+    let proxy = Proxy::with(&yaml, &Options { workers: 4, ..Options::default() });
+    let count = |client: &str| (0..30).filter(|_| from(&proxy, client, "/").status == 200).count();
+    assert_eq!((count("192.0.2.1"), count("192.0.2.2"), count("198.51.100.9")), (20, 20, 30));
+    // One network of 64 bits is one client.
+    assert_eq!((count("2001:db8::1"), count("2001:db8::2"), count("2001:db8:0:1::1")), (20, 0, 20));
+    let refused = from(&proxy, "192.0.2.1", "/");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(refused.status == 429 && (1..=60).contains(&wait), "{wait}");
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"rate_limited\""], 51.0);
+    // A reload that leaves the limit as it is forgets nothing.
+    proxy.reload(&(yaml + &route("more", "/more", "echo")));
+    assert_eq!(from(&proxy, "192.0.2.1", "/more").status, 429);
+}
+
+#[test]
+fn rates_by_header_and_by_route() {
+    let rules = "  rules:\n  - {limit: {requests: 1, unit: Hour}, burst: 3, key: {type: Header, header: X-Key}}\n  - {limit: {requests: 1, unit: Hour}, burst: 8, key: {type: Route}}\n";
+    let proxy = Proxy::start(
+        &(base() + &route("r", "/", "echo") + &ours("RateLimitPolicy", "keys", ("HTTPRoute", "r"), rules)),
+    );
+    let count = |fields: &str| (0..5).filter(|_| ask(&proxy, "/", fields).status == 200).count();
+    // What the first refuses has been counted by the second all the same.
+    assert_eq!((count("X-Key: a\r\n"), count("X-Key: b\r\n"), count("")), (3, 3, 0));
+}
+
+#[test]
+fn a_rate_recovers_at_its_pace() {
+    let rules = "  rules: [{limit: {requests: 5, unit: Second}, burst: 1}]\n";
+    let proxy = Proxy::start(&(base() + &route("r", "/", "echo") + &ours("RateLimitPolicy", "pace", GATEWAY, rules)));
+    let begun = Instant::now();
+    let mut passed: u32 = 0;
+    while begun.elapsed() < Duration::from_millis(1500) {
+        passed += u32::from(ask(&proxy, "/", "").status == 200);
+    }
+    let most = 1 + begun.elapsed().as_millis() / 200;
+    assert!(passed >= 2 && u128::from(passed) <= most, "{passed} of {most}");
+}
+
+#[test]
+fn errors_get_pages_of_their_own() {
+    let origin = Origin::replying(|request| {
+        let status = request.target.trim_start_matches("/o/");
+        format!("HTTP/1.1 {status} X\r\nX-Of: origin\r\nContent-Length: 6\r\n\r\norigin").into_bytes()
+    });
+    let rules = "  responseOverride:\n  - match: {statusCodes: [{value: 503}]}\n    response: {contentType: text/html, body: {inline: '<p>Back soon</p>'}}\n  - match: {statusCodes: [{type: Range, range: {start: 500, end: 599}}]}\n    response: {statusCode: 500, contentType: text/plain, body: {type: ValueRef, valueRef: {group: '', kind: ConfigMap, name: page}}}\n";
+    let yaml = base()
+        + &route("origin", "/o", "origin")
+        + &route("none", "/none", "none")
+        + &route("dead", "/dead", "dead")
+        + &backend("origin", &[&origin.address])
+        + &backend("none", &[])
+        + &backend("dead", &["127.0.0.1:1"])
+        + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: page}\ndata: {response.body: broken}\n"
+        + &ours("ResponsePolicy", "pages", GATEWAY, rules);
+    let proxy = Proxy::start(&yaml);
+    for (path, status, body) in [
+        ("/o/200", 200, "origin"),
+        ("/o/404", 404, "origin"),
+        ("/o/503", 503, "<p>Back soon</p>"),
+        ("/o/502", 500, "broken"),
+        ("/none", 503, "<p>Back soon</p>"),
+        ("/dead", 500, "broken"),
+    ] {
+        let response = ask(&proxy, path, "");
+        assert_eq!((response.status, response.text()), (status, body), "{path}");
+        assert_eq!(response.header("x-of").is_some(), body == "origin", "{path}");
+    }
+    // The connection goes on after an answer that was replaced.
+    let mut client = proxy.client();
+    assert_eq!((client.get("/o/503").status, client.get("/o/200").status), (503, 200));
+}
+
+#[test]
+fn plain_http_is_sent_to_https() {
+    let yaml = base() + &route("r", "/app", "echo") + &policy("  httpsRedirect: {}\n");
+    let proxy = Proxy::start(&yaml);
+    for path in ["/app/x?q=1", "/no-route"] {
+        let response = ask(&proxy, path, "");
+        let location = format!("https://x.org{path}");
+        assert_eq!((response.status, response.header("location")), (308, Some(&*location)), "{path}");
+    }
+    proxy.reload(&(base() + &route("r", "/app", "echo") + &policy("  httpsRedirect: {statusCode: 301, port: 8443}\n")));
+    let response = ask(&proxy, "/app", "");
+    assert_eq!((response.status, response.header("location")), (301, Some("https://x.org:8443/app")));
+}
