@@ -178,6 +178,12 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         out["outcome"] = json!({ "answer": 204, "reason": "CORS preflight", "fields": lines(&fields) });
         return;
     }
+    if let (Some(access), Some(from)) = (extras.and_then(|extras| extras.access.as_ref()), from)
+        && !access.ranges.get(from.ip).unwrap_or(access.others)
+    {
+        out["outcome"] = json!({ "answer": 403, "reason": "an AccessPolicy does not let this client in" });
+        return;
+    }
     match &rule.action {
         Action::Fail(status) => {
             let reason = "the rule has no backendRefs, or a filter that cannot be honoured: `ringway check` says which";
@@ -194,7 +200,15 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             let steps = Steps { world, head, chosen, context: &context };
             // Every field is named here, so that none can be forgotten.
             let none = RuleExtras::default();
-            let RuleExtras { shares, mirrors, cors, retry } = extras.unwrap_or(&none);
+            let RuleExtras { shares, mirrors, cors, retry, access: _, rate_limits, responses } =
+                extras.unwrap_or(&none);
+            if !rate_limits.is_empty() {
+                let names = rate_limits.iter().map(|index| json!(world.snapshot.rates[*index].limit.name));
+                out["rateLimits"] = names.collect();
+            }
+            if let Some(rules) = responses {
+                out["responseOverrides"] = json!(rules.pages.len());
+            }
             out["filters"] = steps.all(&rule.filters, cors.as_ref(), mirrors);
             out["backends"] = forwarded(world, head, split);
             for (index, own) in shares.iter().enumerate() {
