@@ -11,8 +11,10 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringway_core::balance::key::{self, Flow};
+use rustix::net::Shutdown;
 
 use crate::buffer::Buf;
 use crate::rt::{self, Signal, Stream};
@@ -144,6 +146,26 @@ enum Speaks {
     Http,
     Tls,
     Tcp,
+}
+
+/// Says that nothing more will come and throws away what the client still sends, within bounds, so that the answer is
+/// not lost to the reset that closing with unread bytes causes (RFC 9112 section 9.6).
+async fn linger(stream: &mut Stream, mut buf: Buf) {
+    const LIMIT: usize = 1 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    stream.wr.finish().await;
+    stream.rd.deadline().arm(rt::tick_after(PATIENCE), Shutdown::Both);
+    let mut thrown = 0;
+    while thrown < LIMIT {
+        buf.clear();
+        let (read, back) = stream.rd.read(buf).await;
+        buf = back;
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(n) => thrown += n,
+        }
+    }
+    stream.rd.deadline().disarm();
 }
 
 /// A panic in one connection's task closes that connection only.

@@ -13,7 +13,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{AlertDescription, CertificateError, ServerConnection};
 
 use super::tcp::{self, Split};
-use super::{Conn, guarded, http1};
+use super::{Conn, guarded, http1, linger};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, ListenerMetrics};
 use crate::rt::{self, HandshakeError, Stream, Tick};
@@ -233,7 +233,7 @@ async fn refuse(core: &Core, conn: &Conn, stream: &mut Stream, refusal: Refusal)
                 b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\r\n\
                 plain HTTP was sent to a port that speaks HTTPS\n",
             );
-            return linger(stream).await;
+            return linger(stream, Buf::new(Class::Head)).await;
         }
         Refusal::Malformed | Refusal::TooLarge => AlertDescription::DecodeError,
         Refusal::NoServerName => AlertDescription::UnrecognisedName,
@@ -241,20 +241,7 @@ async fn refuse(core: &Core, conn: &Conn, stream: &mut Stream, refusal: Refusal)
     };
     // An alert record (RFC 8446 section 6): fatal.
     sys::send_now(stream.fd(), &[21, 3, 3, 0, 2, 2, u8::from(alert)]);
-    linger(stream).await;
-}
-
-/// Closing with unread bytes resets the connection, and the reset may overtake what was said: what is there is read.
-async fn linger(stream: &mut Stream) {
-    stream.wr.finish().await;
-    let mut thrown = 0;
-    while thrown < 64 << 10 {
-        let mut buf = Buf::new(Class::Head);
-        match sys::receive_now(stream.fd(), buf.room_mut()) {
-            Ok(Some(n)) if n > 0 => thrown += n,
-            _ => break,
-        }
-    }
+    linger(stream, Buf::new(Class::Head)).await;
 }
 
 /// A handshake of this side's.
@@ -284,7 +271,7 @@ impl Shake<'_> {
         if let Err(error) = stream.handshake(session, self.by).await {
             self.failed(conn, &error);
             if matches!(error, HandshakeError::Protocol(_)) {
-                linger(stream).await;
+                linger(stream, Buf::new(Class::Head)).await;
             }
             return None;
         }

@@ -38,6 +38,7 @@ mod route;
 mod security;
 mod tcp;
 mod tls;
+mod tls_client;
 mod tls_input;
 mod tls_upstream;
 mod udp;

@@ -26,7 +26,7 @@ use rustix::net::Shutdown;
 
 use self::decide::Decision;
 use super::tls::Secure;
-use super::{Client, Conn};
+use super::{Client, Conn, linger};
 use crate::buffer::{Buf, Class};
 use crate::http2::PREFACE;
 use crate::metrics::{DownstreamError, Open};
@@ -259,24 +259,4 @@ fn grow(mut buf: Buf) -> Result<Buf, Buf> {
     let fits = larger.push(buf.data());
     debug_assert!(fits, "a larger class holds what a smaller one does");
     Ok(larger)
-}
-
-/// Says that nothing more will come and throws away what the client still sends, within bounds, so that the answer is
-/// not lost to the reset that closing with unread bytes causes (RFC 9112 section 9.6).
-async fn linger(stream: &mut Stream, mut buf: Buf) {
-    const LIMIT: usize = 1 << 20;
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
-    stream.wr.finish().await;
-    stream.rd.deadline().arm(rt::tick_after(PATIENCE), Shutdown::Both);
-    let mut thrown = 0;
-    while thrown < LIMIT {
-        buf.clear();
-        let (read, back) = stream.rd.read(buf).await;
-        buf = back;
-        match read {
-            Ok(0) | Err(_) => break,
-            Ok(n) => thrown += n,
-        }
-    }
-    stream.rd.deadline().disarm();
 }
