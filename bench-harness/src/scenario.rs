@@ -163,7 +163,7 @@ impl Case {
     pub(crate) fn mode(&self) -> &'static str {
         match self.protocol {
             Protocol::Http1 => "http",
-            Protocol::TcpEcho | Protocol::TcpBulk => "tcp",
+            Protocol::TcpEcho | Protocol::TlsHello | Protocol::TcpBulk => "tcp",
             Protocol::UdpEcho => "udp",
         }
     }

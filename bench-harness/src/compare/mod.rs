@@ -265,12 +265,12 @@ fn commit() -> String {
 }
 
 fn unit(case: &Case) -> Unit {
-    use crate::load::Protocol::{Http1, TcpBulk, TcpEcho, UdpEcho};
+    use crate::load::Protocol::{Http1, TcpBulk, TcpEcho, TlsHello, UdpEcho};
     match case.protocol {
         Http1 if case.load.idle => Unit::Idle,
         Http1 => Unit::Request,
-        TcpEcho if case.load.connection_per_request => Unit::Connection,
-        TcpEcho => Unit::Message,
+        TcpEcho | TlsHello if case.load.connection_per_request => Unit::Connection,
+        TcpEcho | TlsHello => Unit::Message,
         TcpBulk => Unit::Gib,
         UdpEcho => Unit::Datagram,
     }

@@ -305,7 +305,7 @@ fn own(arguments: Vec<String>) -> Result<Start> {
 fn start_origin(case: &Case, place: &Place, directory: &std::path::Path, port: u16) -> Result<Process> {
     let service = match case.protocol {
         Protocol::Http1 => "--http",
-        Protocol::TcpEcho | Protocol::TcpBulk => "--tcp",
+        Protocol::TcpEcho | Protocol::TlsHello | Protocol::TcpBulk => "--tcp",
         Protocol::UdpEcho => "--udp",
     };
     let mut arguments = vec!["origin".to_owned(), service.to_owned(), format!("{HERE}:{port}")];

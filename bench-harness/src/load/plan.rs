@@ -17,6 +17,8 @@ pub(crate) enum Protocol {
     Http1,
     /// Bytes of TCP that must come back as they were sent.
     TcpEcho,
+    /// TLS ClientHellos that must come back as they were sent: what a proxy passes on by server name.
+    TlsHello,
     /// As many bytes of TCP as fit.
     TcpBulk,
     /// Datagrams that must come back as they were sent.

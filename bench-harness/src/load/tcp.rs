@@ -9,7 +9,7 @@ use monoio::net::TcpStream;
 
 use super::http1::{ID, id_text};
 use super::worker::Worker;
-use super::{Direction, Fault, connect_error};
+use super::{Direction, Fault, Protocol, connect_error, tls};
 use crate::origin::{MODE_ECHO, MODE_SINK, MODE_SOURCE};
 use crate::rt;
 
@@ -24,9 +24,19 @@ fn broken(error: &std::io::Error) -> (Fault, String) {
     (Fault::Broken, format!("the connection broke: {error}"))
 }
 
-/// Messages that must come back as they were sent, one at a time.
+/// Where a ClientHello holds its random: behind the record's header, the message's, and the version.
+const RANDOM: usize = 5 + 4 + 2;
+
+/// Messages that must come back as they were sent, one at a time: bytes, or a ClientHello with an id in its random.
 pub(super) async fn echo(worker: &Worker, index: usize) {
-    let size = worker.plan.body;
+    let hello = match worker.plan.protocol {
+        Protocol::TlsHello => match tls::hello(&worker.plan.host) {
+            Ok(hello) => Some(hello),
+            Err(error) => return worker.fault(Fault::Broken, || error.to_string()),
+        },
+        _ => None,
+    };
+    let size = hello.as_ref().map_or(worker.plan.body, Vec::len);
     let mut kept: Option<TcpStream> = None;
     let (mut out, mut back) = (vec![b'x'; size + 1], rt::room(size));
     while let Some(intended) = worker.next(index).await {
@@ -37,12 +47,20 @@ pub(super) async fn echo(worker: &Worker, index: usize) {
                 None => open(worker, index).await?,
             };
             out.clear();
-            if fresh {
+            if fresh && hello.is_none() {
                 out.push(MODE_ECHO);
             }
             let payload = out.len();
-            out.extend(id_text(worker.id()));
-            out.resize(payload + size, b'x');
+            match &hello {
+                None => {
+                    out.extend(id_text(worker.id()));
+                    out.resize(payload + size, b'x');
+                }
+                Some(hello) => {
+                    out.extend(hello);
+                    out[RANDOM..RANDOM + ID].copy_from_slice(&id_text(worker.id()));
+                }
+            }
             let len = out.len();
             let (written, buffer) = rt::write_all(&mut stream, std::mem::take(&mut out), len).await;
             out = buffer;

@@ -336,7 +336,7 @@ async fn work(
         monoio::spawn(async move {
             match worker.plan.protocol {
                 Protocol::Http1 => http1::connection(&worker, connection).await,
-                Protocol::TcpEcho => tcp::echo(&worker, connection).await,
+                Protocol::TcpEcho | Protocol::TlsHello => tcp::echo(&worker, connection).await,
                 Protocol::TcpBulk => tcp::bulk(&worker, connection).await,
                 Protocol::UdpEcho => udp::echo(&worker, connection).await,
             }

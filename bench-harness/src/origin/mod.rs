@@ -17,6 +17,8 @@ use crate::{machine, rt};
 
 /// Bytes come back as they are sent.
 pub(crate) const MODE_ECHO: u8 = b'E';
+/// The same, the first one included: the first byte of a TLS handshake record.
+pub(crate) const MODE_HELLO: u8 = 22;
 /// Bytes are counted.
 pub(crate) const MODE_SINK: u8 = b'S';
 /// Bytes are made.

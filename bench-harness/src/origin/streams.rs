@@ -5,7 +5,7 @@ use monoio::io::AsyncWriteRent as _;
 use monoio::net::TcpStream;
 use monoio::net::udp::UdpSocket;
 
-use super::{MODE_ECHO, MODE_SINK, MODE_SOURCE};
+use super::{MODE_ECHO, MODE_HELLO, MODE_SINK, MODE_SOURCE};
 use crate::load::id_text;
 use crate::rt::{self, Room};
 
@@ -16,16 +16,17 @@ pub(super) async fn tcp(mut stream: TcpStream, block: usize) {
     let (read, buffer) = rt::read(&mut stream, buffer, 0).await;
     let Ok(read @ 1..) = read else { return };
     match buffer[0] {
-        MODE_ECHO => echo(stream, buffer, read).await,
+        MODE_ECHO => echo(stream, buffer, 1..read).await,
+        MODE_HELLO => echo(stream, buffer, 0..read).await,
         MODE_SINK => sink(stream, read as u64 - 1).await,
         MODE_SOURCE => source(stream, block).await,
         _ => {}
     }
 }
 
-async fn echo(mut stream: TcpStream, mut buffer: Room, read: usize) {
-    buffer.copy_within(1..read, 0);
-    let mut len = read - 1;
+async fn echo(mut stream: TcpStream, mut buffer: Room, first: std::ops::Range<usize>) {
+    let mut len = first.len();
+    buffer.copy_within(first, 0);
     loop {
         let (written, back) = rt::write_all(&mut stream, buffer, len).await;
         buffer = back;
