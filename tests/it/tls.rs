@@ -62,6 +62,19 @@ fn https_in_both_versions() {
     assert!(expiry > 1.7e9, "{expiry}");
 }
 
+/// The post-quantum exchange is preferred; a client that lacks it is served by what it has.
+#[test]
+fn the_key_exchange_is_hybrid_where_the_client_can() {
+    let authority = Authority::new("ca");
+    let proxy = Proxy::start(&https(&authority, &["echo"]));
+    let client = Connector::new(&authority).client(&proxy.address, "site.example");
+    let group = client.stream.conn.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    // Debian's openssl does not know it.
+    let shown = s_client(&proxy.address, &["-servername", "site.example", "-groups", "X25519"], "");
+    assert!(shown.contains("Server Temp Key: X25519"), "{shown}");
+}
+
 #[test]
 fn bodies_pass_whole_in_both_directions() {
     let origin = Origin::script(|mut conn, _| {

@@ -217,6 +217,26 @@ fn nothing_in_common_and_broken_records() {
     nothing_is_left(&proxy);
 }
 
+/// RUSTSEC-2024-0336: a close_notify amid the handshake must end it, and not make the proxy turn for ever.
+#[test]
+fn a_close_notify_amid_the_handshake_ends_it() {
+    let authority = Authority::new("ca");
+    let proxy = Proxy::start(&https(&authority, &["echo"]));
+    const CLOSE_NOTIFY: &[u8] = &[21, 3, 3, 0, 2, 1, 0];
+    for _ in 0..20 {
+        let (_, bytes) = hello(&Connector::new(&authority), "site.example");
+        let mut client = proxy.client();
+        client.send([&bytes[..], CLOSE_NOTIFY].concat());
+        // The server's flight may come first.
+        assert!(matches!(client.rest(), Ok(_) | Err(Ended::Reset(_))));
+    }
+    nothing_is_left(&proxy);
+    // It still serves, on all its cores.
+    for _ in 0..4 {
+        assert_eq!(Connector::new(&authority).client(&proxy.address, "site.example").get("/").status, 200);
+    }
+}
+
 #[test]
 fn renegotiation_is_refused() {
     let authority = Authority::new("ca");
