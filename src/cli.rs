@@ -108,6 +108,10 @@ pub struct RunArgs {
     /// Where direct server return pins what goes on forwarding without this process; in a bpffs.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_DIRECTORY)]
     pub bpf_dir: PathBuf,
+    /// When told to stop, end direct server return too, once the drain is over. Without this it goes on forwarding for
+    /// the next process to take over; `ringway dsr detach` ends it at any time.
+    #[arg(long)]
+    pub dsr_detach_on_stop: bool,
     /// The form of the log, which goes to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
@@ -125,6 +129,9 @@ pub struct DoctorArgs {
     /// With `dsr`: look at this machine as a server behind the virtual address IP:PORT.
     #[arg(long, value_name = "VIP:PORT")]
     pub server: Option<SocketAddr>,
+    /// With `dsr`: where things are pinned.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_DIRECTORY)]
+    pub bpf_dir: PathBuf,
     /// Where configuration is.
     #[command(flatten)]
     pub config: ConfigArgs,

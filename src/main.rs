@@ -51,6 +51,7 @@ fn run(args: RunArgs) -> ExitCode {
         driver: args.driver,
         admin: args.admin,
         bpf_directory: args.bpf_dir,
+        dsr_detach_on_stop: args.dsr_detach_on_stop,
         tls_ticket_keys: args.tls_ticket_keys,
         tls_key_log: args.tls_key_log,
     };
@@ -234,7 +235,11 @@ fn examine(args: &DoctorArgs) -> ExitCode {
     let loaded = load(&args.config, false);
     let model = loaded.accepted.as_ref().map(|accepted| &accepted.model);
     if args.topic == Some(DoctorTopic::Dsr) {
-        return report(&doctor::dsr::balancer(model));
+        if model.is_none_or(|model| model.dsr.is_empty()) {
+            // Why there is none may be among them.
+            term::print_diagnostics(&loaded);
+        }
+        return report(&doctor::dsr::balancer(model, &args.bpf_dir));
     }
     let findings = doctor::examine(model);
     term::print(&doctor::render(&findings));

@@ -60,6 +60,8 @@ pub struct Options {
     pub admin: Vec<Address>,
     /// Where direct server return pins what outlives the process.
     pub bpf_directory: PathBuf,
+    /// End direct server return after a drain.
+    pub dsr_detach_on_stop: bool,
     /// Keys of session tickets; none: random ones.
     pub tls_ticket_keys: Option<PathBuf>,
     /// Where secrets of TLS connections are written; none: nowhere.
@@ -161,7 +163,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
         watcher,
     };
     server.announce();
-    server.serve()
+    server.serve()?;
+    if options.dsr_detach_on_stop {
+        server.forwarding.end().map_err(|error| RunError::Failed(format!("direct server return: {error}")))?;
+    }
+    Ok(())
 }
 
 struct Server {

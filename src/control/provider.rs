@@ -125,15 +125,19 @@ impl Resolve for SystemResolver {
     fn on_link(&mut self, interface: &str, ip: IpAddr) -> OnLink {
         let Ok(mut netlink) = Netlink::open() else { return OnLink::Unknown };
         match netlink.interfaces() {
-            Ok(all) if all.iter().all(|each| each.name != interface) => return OnLink::NoInterface,
-            Ok(_) => {}
+            Ok(all) => match all.iter().find(|each| each.name == interface) {
+                None => return OnLink::NoInterface,
+                // Its routes are not there either, or lead astray.
+                Some(found) if !found.running => return OnLink::Unknown,
+                Some(_) => {}
+            },
             Err(_) => return OnLink::Unknown,
         }
         match netlink.route(ip) {
             Ok(route) if route.local => OnLink::Local,
             Ok(route) if route.gateway => OnLink::Router,
             Ok(_) => OnLink::Yes,
-            Err(_) => OnLink::Router,
+            Err(_) => OnLink::Unknown,
         }
     }
 }

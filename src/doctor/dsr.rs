@@ -5,12 +5,15 @@ use std::path::Path;
 
 use ringway_core::model::Model;
 
+use crate::sys::bpf::XdpMode;
+use crate::sys::ethtool;
 use crate::sys::netlink::{Interface, Netlink};
+use crate::xdp::engine::link_path;
 
 use super::{Finding, Level, finding, number, read};
 
-/// Looks at this machine as a balancer.
-pub fn balancer(model: Option<&Model>) -> Vec<Finding> {
+/// Looks at this machine as a balancer that pins in this directory.
+pub fn balancer(model: Option<&Model>, pins: &Path) -> Vec<Finding> {
     let mut all = vec![kernel(), capabilities(), bpffs(), nft()];
     let Some(model) = model.filter(|model| !model.dsr.is_empty()) else {
         all.push(finding(Level::Note, "services", "the configuration has none with direct server return"));
@@ -30,11 +33,16 @@ pub fn balancer(model: Option<&Model>) -> Vec<Finding> {
     names.dedup();
     for name in names {
         match interfaces.iter().find(|each| each.name == name) {
-            Some(found) => all.extend(interface(found)),
+            Some(found) => {
+                all.extend(interface(found));
+                all.push(pinned(name, pins));
+            }
             None => all.push(finding(Level::Bad, "interface", format!("there is no {name}"))),
         }
     }
+    all.extend(arp_ignore(&interfaces));
     for service in &model.dsr {
+        let entrance = interfaces.iter().find(|each| each.name == service.interface);
         let vip = service.vip.ip();
         all.push(if addresses.iter().any(|address| address.1 == vip) {
             finding(Level::Good, "address", format!("{vip} is here: the kernel answers ARP and ND for it"))
@@ -49,7 +57,7 @@ pub fn balancer(model: Option<&Model>) -> Vec<Finding> {
                 Ok(route) if route.gateway => {
                     finding(Level::Bad, "server", format!("{} is behind a router: it must be a neighbour", server.ip))
                 }
-                Ok(_) => finding(Level::Good, "server", format!("{} is a neighbour", server.ip)),
+                Ok(route) => neighbour(server.ip, entrance, interfaces.iter().find(|each| each.index == route.ifindex)),
                 Err(error) => finding(Level::Bad, "server", format!("{} cannot be reached: {error}", server.ip)),
             });
         }
@@ -116,34 +124,100 @@ fn interface(found: &Interface) -> Vec<Finding> {
     if found.mac.is_none() {
         all.push(finding(Level::Bad, "interface", format!("{name} has no MAC address: it is no Ethernet")));
     }
-    match found.kind.as_deref() {
-        Some("veth") => all.push(finding(
-            Level::Note,
-            "driver",
-            format!("{name} is a veth: the program runs in the stack; native mode needs an XDP program at its peer"),
-        )),
-        Some("vlan" | "bridge" | "macvlan") => all.push(finding(
-            Level::Note,
-            "driver",
-            format!("{name} is virtual: the program runs in the stack; the interface below may do it in the driver"),
-        )),
-        _ => {}
+    all.push(driver(found));
+    all.push(match ethtool::large_receive_offload(name) {
+        Ok(true) => {
+            let text = format!(
+                "LRO is on at {name}: it must be off for native mode, `ethtool -K {name} lro off`; GRO may stay"
+            );
+            finding(Level::Bad, "offloads", text)
+        }
+        Ok(false) => finding(Level::Good, "offloads", format!("LRO is off at {name}")),
+        Err(error) => finding(Level::Note, "offloads", format!("{name} does not say whether LRO is on: {error}")),
+    });
+    all
+}
+
+/// Where the program of an interface runs, or would.
+fn driver(found: &Interface) -> Finding {
+    let name = &found.name;
+    match (found.xdp, found.kind.as_deref()) {
+        (Some(XdpMode::Native), _) => {
+            return finding(Level::Good, "driver", format!("a program runs in the driver of {name}"));
+        }
+        (Some(XdpMode::Generic), _) => {
+            return finding(Level::Good, "driver", format!("a program runs in the stack at {name}"));
+        }
+        (None, Some("veth")) => {
+            let text = format!(
+                "{name} is a veth: the program runs in the stack; native mode needs an XDP program at its peer"
+            );
+            return finding(Level::Note, "driver", text);
+        }
+        (None, Some("vlan" | "bridge" | "macvlan")) => {
+            let text = format!(
+                "{name} is virtual: the program runs in the stack; the interface below may do it in the driver"
+            );
+            return finding(Level::Note, "driver", text);
+        }
+        (None, _) => {}
     }
-    for switch in ["all", name.as_str()] {
-        if number(&format!("/proc/sys/net/ipv4/conf/{switch}/arp_ignore")).is_some_and(|found| found == 0)
-            && switch == "all"
-        {
-            let text = "net.ipv4.conf.all.arp_ignore=0: with several interfaces on one network each answers ARP for the \
-                        virtual address; `sysctl -w net.ipv4.conf.all.arp_ignore=1`";
-            all.push(finding(Level::Note, "ARP", text));
+    match Netlink::native_xdp(found.index) {
+        Ok(true) => finding(Level::Good, "driver", format!("the driver of {name} runs XDP programs")),
+        Ok(false) => finding(
+            Level::Note,
+            "driver",
+            format!("the driver of {name} does not run XDP programs: the program runs in the stack (`xdp: Generic`)"),
+        ),
+        Err(_) => {
+            finding(Level::Note, "driver", format!("the kernel does not say what {name} can: `xdp: Auto` tries it"))
         }
     }
-    all.push(finding(
-        Level::Note,
-        "offloads",
-        format!("LRO must be off for native mode: `ethtool -K {name} lro off`; GRO may stay"),
-    ));
-    all
+}
+
+/// Whether forwarding at an interface outlives the process.
+fn pinned(name: &str, pins: &Path) -> Finding {
+    let path = link_path(pins, name);
+    if path.exists() {
+        finding(Level::Good, "link", format!("pinned at {}: forwarding outlives the process", path.display()))
+    } else {
+        let text = format!("nothing is pinned for {name} at {}: `ringway run` does it at its start", path.display());
+        finding(Level::Note, "link", text)
+    }
+}
+
+/// Several interfaces on one network all answer for an address of one of them, unless told otherwise.
+fn arp_ignore(interfaces: &[Interface]) -> Option<Finding> {
+    let answering: Vec<&str> = interfaces
+        .iter()
+        .filter(|each| each.name != "lo" && each.mac.is_some() && each.running)
+        .filter(|each| conf("all", "arp_ignore").max(conf(&each.name, "arp_ignore")) == 0)
+        .map(|each| each.name.as_str())
+        .collect();
+    (answering.len() > 1).then(|| {
+        let text = format!(
+            "{} answer ARP for addresses of each other, the virtual one too: \
+             `sysctl -w net.ipv4.conf.all.arp_ignore=1`",
+            answering.join(", ")
+        );
+        finding(Level::Note, "ARP", text)
+    })
+}
+
+/// What comes in has to fit out.
+fn neighbour(server: IpAddr, entrance: Option<&Interface>, way: Option<&Interface>) -> Finding {
+    match (entrance, way) {
+        (Some(entrance), Some(way)) if way.mtu < entrance.mtu => {
+            let text = format!(
+                "{server} is behind {0} with MTU {1}, requests come in by {2} with {3}: larger ones are lost; \
+                 `ip link set {0} mtu {3}`",
+                way.name, way.mtu, entrance.name, entrance.mtu
+            );
+            finding(Level::Bad, "server", text)
+        }
+        (_, Some(way)) => finding(Level::Good, "server", format!("{server} is a neighbour at {}", way.name)),
+        _ => finding(Level::Good, "server", format!("{server} is a neighbour")),
+    }
 }
 
 /// Looks at this machine as a server behind a virtual address.

@@ -106,6 +106,14 @@ impl Forwarding {
         }
     }
 
+    /// Takes away what forwards, if this process has set it up.
+    pub(super) fn end(&self) -> Result<(), String> {
+        let Some(thread) = &self.thread else { return Ok(()) };
+        thread.detach()?;
+        tracing::info!("direct server return was detached");
+        Ok(())
+    }
+
     /// `POST /dsr/detach`.
     pub(super) fn detach(&self) -> Reply {
         let done = match &self.thread {

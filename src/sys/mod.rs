@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod datagram;
+pub mod ethtool;
 pub mod netlink;
 pub mod packet;
 mod pipe;

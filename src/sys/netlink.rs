@@ -1,4 +1,5 @@
-//! rtnetlink: interfaces, neighbours and routes of the network namespace that the socket was opened in.
+//! Netlink: interfaces, neighbours and routes of the network namespace that the socket was opened in, and what their
+//! drivers can.
 //!
 //! The kernel is trusted, but not to be of any one version: messages are read within their bounds, unknown attributes
 //! are skipped.
@@ -17,6 +18,7 @@ use super::bpf::XdpMode;
 
 /// `NETLINK_ROUTE` is protocol 0.
 const ROUTE: Option<Protocol> = None;
+const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -116,18 +118,18 @@ struct Message {
 impl Netlink {
     /// For requests.
     pub fn open() -> io::Result<Self> {
-        Self::with_groups(0)
+        Self::with_groups(ROUTE, 0)
     }
 
     /// For changes of interfaces and neighbours; it does not block.
     pub fn watch() -> io::Result<Self> {
-        let socket = Self::with_groups(GROUP_LINK | GROUP_NEIGHBOUR)?;
+        let socket = Self::with_groups(ROUTE, GROUP_LINK | GROUP_NEIGHBOUR)?;
         rustix::io::ioctl_fionbio(&socket.fd, true)?;
         Ok(socket)
     }
 
-    fn with_groups(groups: u32) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, ROUTE)?;
+    fn with_groups(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self { fd, sequence: 0 })
     }
@@ -230,6 +232,25 @@ impl Netlink {
         Ok(route)
     }
 
+    /// Whether an interface's driver runs XDP programs itself and sends what they return (the `netdev` family, Linux
+    /// 6.3). An error of kind `NotFound`: the kernel does not say.
+    pub fn native_xdp(ifindex: u32) -> io::Result<bool> {
+        const CONTROL: u16 = 0x10;
+        const GET_FAMILY: [u8; 4] = [3, 1, 0, 0];
+        const GET_DEVICE: [u8; 4] = [1, 1, 0, 0];
+        const BASIC: u64 = 1;
+        let mut socket = Self::with_groups(GENERIC, 0)?;
+        let mut body = GET_FAMILY.to_vec();
+        attribute(&mut body, 2, b"netdev\0");
+        let found = socket.request(CONTROL, 0, &body)?;
+        let family = first_attribute(&found, 1).and_then(|id| Some(u16::from_ne_bytes(*id.first_chunk()?)));
+        let mut body = GET_DEVICE.to_vec();
+        attribute(&mut body, 1, &ifindex.to_ne_bytes());
+        let found = socket.request(family.ok_or(io::ErrorKind::NotFound)?, 0, &body)?;
+        let features = first_attribute(&found, 3).and_then(|bits| Some(u64::from_ne_bytes(*bits.first_chunk()?)));
+        Ok(features.ok_or(io::ErrorKind::NotFound)? & BASIC != 0)
+    }
+
     /// What has changed since the last call.
     pub fn changes(&mut self) -> io::Result<Vec<Change>> {
         let mut found = Vec::new();
@@ -288,6 +309,12 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, value))
     })
+}
+
+/// An attribute of a generic netlink answer.
+fn first_attribute(found: &[Message], wanted: u16) -> Option<&[u8]> {
+    let body = found.first()?.body.get(4..)?;
+    attributes(body).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -394,6 +421,10 @@ mod tests {
         let route = netlink.route(Ipv4Addr::LOCALHOST.into()).unwrap();
         assert!(route.local);
         netlink.neighbours().unwrap();
+        match Netlink::native_xdp(lo.index) {
+            Ok(native) => assert!(!native, "loopback has no driver"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use ringway_core::model::{DsrMode, DsrService};
 use crate::sys::bpf;
 use crate::sys::netlink::{Change, Interface, Netlink};
 
-pub use pins::detach_all;
+pub use pins::{detach_all, link_path};
 pub(super) use servers::Way;
 pub use view::{FlowView, ServerState, ServerView, ServiceView};
 
@@ -411,7 +411,9 @@ impl Engine {
                 }
                 Change::Interface(interface) => {
                     let known = self.interfaces.get(&interface.index);
-                    again |= known.is_none_or(|known| (known.mac, &known.name) != (interface.mac, &interface.name));
+                    again |= known.is_none_or(|known| {
+                        (known.mac, &known.name, known.running) != (interface.mac, &interface.name, interface.running)
+                    });
                 }
                 Change::InterfaceGone(_) | Change::Lost => again = true,
             }

@@ -42,7 +42,7 @@ fn states(ringway: &Ringway) -> Vec<(String, String)> {
 }
 
 /// Counts frames at the balancer's interface that come from a VIP and go to the client.
-fn watch_answers(net: &Net, done: Arc<AtomicBool>, seen: Arc<AtomicU64>) -> std::thread::JoinHandle<()> {
+pub fn watch_answers(net: &Net, done: Arc<AtomicBool>, seen: Arc<AtomicU64>) -> std::thread::JoinHandle<()> {
     net.spawn("lb", move || {
         let interfaces = Netlink::open().unwrap().interfaces().unwrap();
         let eth0 = interfaces.iter().find(|each| each.name == "eth0").unwrap().index;
@@ -52,10 +52,11 @@ fn watch_answers(net: &Net, done: Arc<AtomicBool>, seen: Arc<AtomicU64>) -> std:
         while !done.load(Ordering::Relaxed) {
             match socket.receive(&mut buffer).unwrap() {
                 Some(frame) => {
-                    // TCP only: the balancer's kernel rightly answers neighbour solicitations for the VIP.
-                    let v4 = frame.get(23) == Some(&6) && frame.get(26..34) == Some(&[10, 77, 0, 100, 10, 77, 0, 10]);
+                    // TCP and UDP only: the balancer's kernel rightly answers neighbour solicitations for the VIP.
+                    let served = |protocol: Option<&u8>| matches!(protocol, Some(6 | 17));
+                    let v4 = served(frame.get(23)) && frame.get(26..34) == Some(&[10, 77, 0, 100, 10, 77, 0, 10]);
                     let v6 = frame.get(12..14) == Some(&[0x86, 0xdd])
-                        && frame.get(20) == Some(&6)
+                        && served(frame.get(20))
                         && frame.get(36..38) == Some(&[0x01, 0x00])
                         && frame.get(52..54) == Some(&[0x00, 0x10]);
                     if v4 || v6 {
@@ -142,15 +143,44 @@ fn two_hundred_connections_outlive_drain_undrain_reload_crash_and_restart() {
     let explained =
         ringway.command(&["explain", "tcp://10.77.0.100:80", "--from", &from, "--config", &ringway.config()]);
     assert!(explained.contains(&format!("goes to {last}")), "{explained}");
+    let sixth = connections.iter().find(|each| each.local().is_ipv6()).unwrap();
+    let (from, last) = (sixth.local().to_string(), if sixth.server == "s1" { "fd77::11" } else { "fd77::12" });
+    let explained =
+        ringway.command(&["explain", "tcp://[fd77::100]:80", "--from", &from, "--config", &ringway.config()]);
+    assert!(explained.contains(&format!("goes to {last}")), "{explained}");
+    for text in [ringway.command(&["status"]), ringway.command(&["dsr", "status"])] {
+        for part in ["10.77.0.100:80", "[fd77::100]:80", "10.77.0.11", "fd77::12", "flows", "pass_no_vip"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
     let table = ringway.command(&["dsr", "status"]);
     assert!(table.contains("eth0 (generic)") && table.contains("up"), "{table}");
     assert!(ringway.admin("GET", "/metrics").contains("ringway_dsr_frames_total{result=\"sent\"}"));
 
-    // The guard rule: without the program the kernel stays silent.
-    ringway.kill();
-    net.exec("lb", "ip link set dev eth0 xdpgeneric off || true");
+    ringway.stop();
+    assert_eq!(kept(&mut connections), 200, "after an orderly stop");
+    // A newer binary whose maps are laid out differently: it finds the link, but none of its maps.
+    let own = format!("v{}", ringway_core::dsr::abi::VERSION);
+    std::fs::rename(ringway.bpf.join(&own), ringway.bpf.join("v0")).unwrap();
+    let adopted = ringway.log().matches("taking over what is pinned").count();
     ringway.start_again();
-    assert_eq!(kept(&mut connections), 200, "after the program was taken away and put back");
+    assert_eq!(ringway.log().matches("taking over what is pinned").count(), adopted);
+    assert!(ringway.log().contains("program taken over and replaced"), "{}", ringway.log());
+    assert_eq!(kept(&mut connections), 200, "after the maps were made anew");
+    assert!(ringway.bpf.join(&own).exists() && !ringway.bpf.join("v0").exists());
+
+    // The guard rule: without the program the kernel stays silent, and what was sent meanwhile is sent again.
+    ringway.kill();
+    let link = ringway.bpf.join("link-eth0");
+    std::fs::remove_file(&link).unwrap();
+    let detached = "ip -d link show eth0 | grep -q xdp && exit 1 || true";
+    // The kernel lets go of it a little later.
+    eventually("the program is gone", 5, || net.run("lb", "sh", &["-c", detached]).0);
+    connections.iter_mut().for_each(|each| each.send().unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ringway.start_again();
+    assert!(connections.iter_mut().all(|each| each.answered().unwrap() == each.server), "while nothing forwarded");
+    assert!(link.exists());
     ringway.command(&["dsr", "detach"]);
     assert!(net.try_connect(&address, 2).is_err(), "forwarded after a detach");
 }
@@ -171,6 +201,32 @@ fn what_is_explained_is_what_happens() {
         let last = if each.server == "s1" { "10.77.0.11" } else { "10.77.0.12" };
         assert!(text.contains("not asked") && text.contains(&format!("goes to {last}")), "{text}");
     }
+}
+
+#[test]
+fn weights_share_new_flows_and_a_detach_on_stop_ends_them() {
+    if !can_run("forwarding::weights_share_new_flows_and_a_detach_on_stop_ends_them") {
+        return;
+    }
+    let net = Net::usual();
+    for server in ["s1", "s2"] {
+        net.serve(server, &format!("{VIP4}:80"));
+        net.serve(server, &format!("[{VIP6}]:80"));
+    }
+    let weights = config(&[("s1", 1), ("s2", 3)], "xdp: Generic, hash: FiveTuple, flowTable: {stateless: true}");
+    let mut ringway = net.ringway_with("lb", &weights, &["--dsr-detach-on-stop"]);
+    all_up(&ringway);
+    for address in [format!("{VIP4}:80"), format!("[{VIP6}]:80")] {
+        let mut connections = net.connections(&address, 100);
+        let heavy = connections.iter().filter(|each| each.server == "s2").count();
+        assert!((60..=90).contains(&heavy), "{heavy} of 100 at three quarters of the weight");
+        assert_eq!(kept(&mut connections), 100);
+    }
+    assert_eq!(ringway.status()["flows"], 0, "nothing is remembered");
+    assert!(ringway.bpf.join("link-eth0").exists());
+    ringway.stop();
+    assert!(!ringway.bpf.exists(), "everything was taken away");
+    net.exec("lb", "! ip -d link show eth0 | grep -q xdp; ! nft list tables | grep -q ringway_dsr");
 }
 
 #[test]
@@ -281,6 +337,9 @@ fn errors_about_a_flow_reach_its_server_and_fragments_are_counted() {
     let before = ringway.frames("pass_fragment");
     inject(&net, vec![frames::frame(&fragment); 7]);
     eventually("fragments are counted", 5, || ringway.frames("pass_fragment") >= before + 7);
+    let (client, vip) = ("fd77::10".parse().unwrap(), VIP6.parse().unwrap());
+    inject(&net, vec![frames::frame(&frames::packet(client, vip, 44, &[6; 64])); 5]);
+    eventually("fragments are counted", 5, || ringway.frames("pass_fragment") >= before + 12);
 }
 
 #[test]

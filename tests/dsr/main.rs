@@ -16,5 +16,6 @@ mod forwarding;
 mod frames;
 mod more;
 mod net;
+mod network;
 mod program;
 mod support;

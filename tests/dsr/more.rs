@@ -14,7 +14,7 @@ use ringway_core::model::{DsrMode, DsrServer, DsrService};
 use crate::net::{Net, VIP4, VIP6, config, eventually, kept, sh};
 use crate::support::can_run;
 
-fn service(vip: SocketAddr, transport: Transport, servers: &[(IpAddr, u32)]) -> DsrService {
+pub fn service(vip: SocketAddr, transport: Transport, servers: &[(IpAddr, u32)]) -> DsrService {
     DsrService {
         name: "default/edge/test".to_owned(),
         vip,
@@ -148,6 +148,7 @@ fn flows_outlive_one_of_two_balancers() {
     for (name, last) in [("s1", 11), ("s2", 12)] {
         net.server(name, last);
         net.ip(name, "route add default via 10.77.0.1");
+        net.ip(name, "route add default via fd77::1");
         net.serve(name, &format!("{VIP4}:80"));
         net.serve(name, &format!("[{VIP6}]:80"));
     }
@@ -155,17 +156,22 @@ fn flows_outlive_one_of_two_balancers() {
         net.address(name, VIP4, VIP6, "eth0");
         net.exec(name, "sysctl -qw net.ipv4.conf.all.arp_ignore=1");
         net.ip(name, "route add default via 10.77.0.1");
+        net.ip(name, "route add default via fd77::1");
     }
     net.space("c");
     sh(&format!("ip -n {} link add far type veth peer name eth0 netns {}", net.name("r"), net.name("c")));
-    for (name, device, address) in [("r", "far", "10.88.0.1"), ("c", "eth0", "10.88.0.2")] {
+    for (name, device, last) in [("r", "far", 1), ("c", "eth0", 2)] {
         net.ip(name, &format!("link set {device} up"));
-        net.ip(name, &format!("addr add {address}/24 dev {device}"));
+        net.ip(name, &format!("addr add 10.88.0.{last}/24 dev {device}"));
+        net.ip(name, &format!("addr add fd88::{last}/64 dev {device} nodad"));
     }
     net.ip("c", "route add default via 10.88.0.1");
+    net.ip("c", "route add default via fd88::1");
     net.ip("r", "link set far mtu 1400");
     net.exec("r", "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.fib_multipath_hash_policy=1");
+    net.exec("r", "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.fib_multipath_hash_policy=1");
     net.ip("r", "route add 10.77.0.100/32 nexthop via 10.77.0.2 nexthop via 10.77.0.3");
+    net.ip("r", "-6 route add fd77::100/128 nexthop via fd77::2 nexthop via fd77::3");
     let balancers = ["lb", "lb2"].map(|name| net.ringway(name, &config(&[("s1", 1), ("s2", 1)], "xdp: Generic")));
     for each in &balancers {
         eventually("all servers are up", 15, || {
@@ -175,9 +181,12 @@ fn flows_outlive_one_of_two_balancers() {
             servers.map(|server| server["state"] == "up").collect::<Vec<_>>() == [true; 4]
         });
     }
-    let address = format!("{VIP4}:80");
-    let mut connections: Vec<_> =
-        (0..200).map(|_| net.connect_from("c", &address, 5).unwrap_or_else(|error| panic!("{error}"))).collect();
+    let addresses = [format!("{VIP4}:80"), format!("[{VIP6}]:80")];
+    let connect = |number: usize| {
+        let address = &addresses[number % 2];
+        net.connect_from("c", address, 5).unwrap_or_else(|error| panic!("{address}: {error}"))
+    };
+    let mut connections: Vec<_> = (0..200).map(connect).collect();
     let mut shares: HashMap<&str, u64> = HashMap::new();
     for (name, balancer) in ["lb", "lb2"].iter().zip(&balancers) {
         shares.insert(name, balancer.status()["flows"].as_u64().unwrap());
@@ -185,12 +194,16 @@ fn flows_outlive_one_of_two_balancers() {
     assert!(shares.values().all(|flows| *flows > 40), "{shares:?}");
     // A packet too large for the client's network: the error comes to the VIP, by way of either balancer.
     let icmp = |balancers: &[crate::net::Ringway; 2]| -> u64 { balancers.iter().map(|each| each.frames("icmp")).sum() };
-    let before = icmp(&balancers);
-    connections[0].download(8 << 20);
-    assert!(icmp(&balancers) > before, "nothing was too large");
+    for connection in &mut connections[..2] {
+        let before = icmp(&balancers);
+        connection.download(8 << 20);
+        assert!(icmp(&balancers) > before, "nothing was too large");
+    }
     // The first one goes, and the router notices.
     net.ip("sw", "link set p-lb down");
     net.ip("r", "route replace 10.77.0.100/32 via 10.77.0.3");
+    net.ip("r", "-6 route del fd77::100/128");
+    net.ip("r", "-6 route add fd77::100/128 via fd77::3");
     assert_eq!(kept(&mut connections), 200);
 }
 

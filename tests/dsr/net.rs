@@ -74,19 +74,29 @@ impl Net {
 
     pub fn member(&mut self, name: &str, last: u8) {
         self.space(name);
-        let full = self.name(name);
-        self.ip("sw", &format!("link add p-{name} type veth peer name eth0 netns {full}"));
-        self.ip("sw", &format!("link set p-{name} master br0 up"));
-        self.ip(name, &format!("link set eth0 address 02:00:00:00:00:{last:02x}"));
-        self.ip(name, "link set eth0 up");
-        self.ip(name, &format!("addr add 10.77.0.{last}/24 dev eth0"));
-        self.ip(name, &format!("addr add fd77::{last}/64 dev eth0 nodad"));
+        self.wire(name, "eth0", "br0", 77, last);
         // Dead neighbours are noticed soon.
         self.exec(name, "sysctl -qw net.ipv4.neigh.default.interval_probe_time_ms=1000 2>/dev/null || true");
     }
 
+    /// An interface of a member at a bridge, with the addresses 10.NET.0.LAST and fdNET::LAST.
+    pub fn wire(&self, name: &str, device: &str, bridge: &str, network: u8, last: u8) {
+        let (full, port) = (self.name(name), if bridge == "br0" { "p" } else { bridge });
+        self.ip("sw", &format!("link add {port}-{name} type veth peer name {device} netns {full}"));
+        self.ip("sw", &format!("link set {port}-{name} master {bridge} up"));
+        self.ip(name, &format!("link set {device} address 02:00:00:00:{:02x}:{last:02x}", network - 77));
+        self.ip(name, &format!("link set {device} up"));
+        self.ip(name, &format!("addr add 10.{network}.0.{last}/24 dev {device}"));
+        self.ip(name, &format!("addr add fd{network}::{last}/64 dev {device} nodad"));
+    }
+
     pub fn server(&mut self, name: &str, last: u8) {
         self.member(name, last);
+        self.behind_vip(name);
+    }
+
+    /// A member has the VIP, and does not say so.
+    pub fn behind_vip(&self, name: &str) {
         let set = "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
         self.exec(name, set);
         self.address(name, VIP4, VIP6, "lo");
@@ -162,7 +172,21 @@ impl Net {
 
     /// Starts the real binary in a member's namespace.
     pub fn ringway(&self, member: &str, yaml: &str) -> Ringway {
-        Ringway::start(self, member, yaml)
+        self.ringway_with(member, yaml, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn ringway_with(&self, member: &str, yaml: &str, more: &[&str]) -> Ringway {
+        Ringway::start(self, member, yaml, more)
+    }
+
+    /// Runs a program in a member's namespace to its end; whether it succeeded, and what it wrote.
+    pub fn run(&self, member: &str, program: &str, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name(member))).arg(program).args(arguments);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
     }
 }
 
@@ -209,7 +233,17 @@ pub struct Connection {
 impl Connection {
     /// Who answers now.
     pub fn ask(&mut self) -> std::io::Result<String> {
-        writeln!(self.stream.get_mut(), "who")?;
+        self.send()?;
+        self.answered()
+    }
+
+    /// Asks without waiting.
+    pub fn send(&mut self) -> std::io::Result<()> {
+        writeln!(self.stream.get_mut(), "who")
+    }
+
+    /// Waits for the answer.
+    pub fn answered(&mut self) -> std::io::Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Err(std::io::Error::other("closed"));
@@ -247,27 +281,30 @@ pub struct Ringway {
     directory: PathBuf,
     member: String,
     namespace: String,
-    bpf: PathBuf,
+    pub bpf: PathBuf,
+    more: Vec<String>,
 }
 
 impl Ringway {
-    fn start(net: &Net, member: &str, yaml: &str) -> Self {
+    fn start(net: &Net, member: &str, yaml: &str, more: &[&str]) -> Self {
         let directory = net.directory.join(member);
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("config.yaml"), yaml).unwrap();
         let bpf = net.directory.join("bpf").join(member);
+        let more: Vec<String> = more.iter().map(|each| (*each).to_owned()).collect();
         let mut found = Self {
-            child: Self::spawn(&directory, &net.name(member), &bpf),
+            child: Self::spawn(&directory, &net.name(member), &bpf, &more),
             directory,
             member: member.to_owned(),
             namespace: net.name(member),
             bpf,
+            more,
         };
         found.ready();
         found
     }
 
-    fn spawn(directory: &std::path::Path, namespace: &str, bpf: &std::path::Path) -> Child {
+    fn spawn(directory: &std::path::Path, namespace: &str, bpf: &std::path::Path, more: &[String]) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
         Command::new("nsenter")
             .arg(format!("--net=/run/netns/{namespace}"))
@@ -278,6 +315,7 @@ impl Ringway {
             .arg(directory.join("config.yaml"))
             .arg("--bpf-dir")
             .arg(bpf)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -301,13 +339,20 @@ impl Ringway {
     }
 
     pub fn start_again(&mut self) {
-        self.child = Self::spawn(&self.directory, &self.namespace, &self.bpf);
+        self.child = Self::spawn(&self.directory, &self.namespace, &self.bpf, &self.more);
         self.ready();
     }
 
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends it as an administrator would.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
     }
 
     pub fn log(&self) -> String {

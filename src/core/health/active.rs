@@ -10,8 +10,16 @@
 //! [`Checker::succeeded`] or [`Checker::failed`]. One probe is under way at a time; one that is not reported in time
 //! has failed. After the first failure the next probe comes sooner, so that a death is noticed after about
 //! `interval + fall * fast_interval`, and a recovery likewise; jitter keeps the probes of many targets apart.
+//!
+//! A target that fails again soon after a recovery is flapping: every such fall doubles the successes that the next
+//! recovery takes, up to [`MAX_DAMPING`] times `rise`. One that stays healthy for [`CALM`] intervals is trusted again.
 
 use std::time::Duration;
+
+/// A recovery that lasts this many intervals was none of a flapping target.
+pub const CALM: u32 = 10;
+/// Of a flapping target at most this many times as many successes are asked.
+pub const MAX_DAMPING: u32 = 16;
 
 /// What is asked of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +122,10 @@ pub struct Checker {
     healthy: bool,
     /// Outcomes in a row that contradict the state.
     against: u32,
+    /// How many times `rise` the next recovery takes.
+    damping: u32,
+    /// When it has recovered last.
+    recovered: Option<Duration>,
     phase: Phase,
     last_error: Option<ProbeError>,
     random: u64,
@@ -127,6 +139,8 @@ impl Checker {
             check,
             healthy: true,
             against: 0,
+            damping: 1,
+            recovered: None,
             phase: Phase::Waiting { until: now },
             last_error: None,
             random: seed,
@@ -194,6 +208,22 @@ impl Checker {
         self.phase = Phase::Waiting { until: now + self.check.fast_interval };
     }
 
+    /// Successes in a row that make it healthy.
+    fn rise(&self) -> u32 {
+        self.check.rise.saturating_mul(self.damping)
+    }
+
+    /// What its state has become, with what that says about its next recovery.
+    fn turned(&mut self, now: Duration) -> Changed {
+        if self.healthy {
+            self.recovered = Some(now);
+            return Changed::Healthy;
+        }
+        let flaps = self.recovered.is_some_and(|since| now.saturating_sub(since) < self.check.interval * CALM);
+        self.damping = if flaps { (self.damping * 2).min(MAX_DAMPING) } else { 1 };
+        Changed::Unhealthy
+    }
+
     fn outcome(&mut self, now: Duration, success: bool) -> Option<Changed> {
         let Phase::Probing { .. } = self.phase else { return None };
         let mut changed = None;
@@ -201,10 +231,10 @@ impl Checker {
             self.against = 0;
         } else {
             self.against += 1;
-            if self.against >= if self.healthy { self.check.fall } else { self.check.rise } {
+            if self.against >= if self.healthy { self.check.fall } else { self.rise() } {
                 self.healthy = success;
                 self.against = 0;
-                changed = Some(if success { Changed::Healthy } else { Changed::Unhealthy });
+                changed = Some(self.turned(now));
             }
         }
         let pause = if self.against > 0 { self.check.fast_interval } else { self.check.interval };
@@ -318,7 +348,10 @@ mod tests {
                 };
                 if let Some((success, changed)) = outcome {
                     row = if success == healthy { 0 } else { row + 1 };
-                    if row == if healthy { check.fall } else { check.rise } {
+                    let (least, most) =
+                        if healthy { (check.fall, check.fall) } else { (check.rise, check.rise * MAX_DAMPING) };
+                    assert!(row <= most && (changed.is_none() || row >= least), "seed {seed}: {row} in a row");
+                    if changed.is_some() || row == most {
                         (healthy, row) = (success, 0);
                     }
                     assert_eq!(changed.is_some(), before != healthy, "seed {seed}");
@@ -326,5 +359,47 @@ mod tests {
                 assert_eq!(checker.is_healthy(), healthy, "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn a_flapping_target_is_left_alone_for_longer_and_trusted_again_when_calm() {
+        let check = ActiveCheck::default();
+        let flapping = Duration::from_secs(1200);
+        for seed in 0..50 {
+            // Up for eight seconds, down for eight, for twenty minutes; then up.
+            let up = |now: Duration| now >= flapping || (now.as_secs() / 8).is_multiple_of(2);
+            let changes = simulate(&check, seed, flapping + Duration::from_secs(600), up);
+            let (during, after): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.0 < flapping);
+            // Undamped there would be two changes in each of 75 rounds.
+            assert!(during.len() <= 12, "seed {seed}: {during:?}");
+            let [(back, true)] = after[..] else { panic!("seed {seed}: {after:?}") };
+            let bound =
+                check.interval.mul_f64(1.1) + (check.fast_interval + 5 * MS).mul_f64(1.1) * check.rise * MAX_DAMPING;
+            assert!(back <= flapping + bound, "seed {seed}: {back:?}");
+        }
+        // A death long after a recovery is one like any other.
+        let mut checker = Checker::new(check.clone(), Duration::ZERO, 1);
+        let mut now = Duration::ZERO;
+        let mut run = |checker: &mut Checker, success: bool, count: u32| {
+            for _ in 0..count {
+                now = now.max(checker.deadline());
+                checker.poll(now);
+                if success {
+                    checker.succeeded(now)
+                } else {
+                    checker.failed(now, ProbeError::Refused)
+                };
+            }
+        };
+        run(&mut checker, false, 3);
+        run(&mut checker, true, 2);
+        run(&mut checker, false, 3);
+        run(&mut checker, true, 3);
+        assert!(!checker.is_healthy(), "it flaps: twice as many");
+        run(&mut checker, true, 1 + CALM * 2);
+        run(&mut checker, false, 3);
+        assert!(!checker.is_healthy());
+        run(&mut checker, true, 2);
+        assert!(checker.is_healthy());
     }
 }

@@ -4,5 +4,5 @@
 mod active;
 mod conversation;
 
-pub use active::{ActiveCheck, Changed, Checker, Probe, ProbeError};
+pub use active::{ActiveCheck, CALM, Changed, Checker, MAX_DAMPING, Probe, ProbeError};
 pub use conversation::{Conversation, Next, Outgoing, judge_answer};

@@ -1,7 +1,7 @@
 //! Files in bpffs that keep things alive without a process.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sys::bpf::Link;
 use crate::xdp::guard;
@@ -25,6 +25,11 @@ pub fn detach_all(directory: &Path) -> Result<(), EngineError> {
         Err(error) => return Err(EngineError::System { what: "cannot list the pins".into(), error }),
     }
     guard::remove().map_err(system("cannot remove the guard rule"))
+}
+
+/// Where the link of an interface's program is pinned. A bpffs keeps names with a dot for itself.
+pub fn link_path(directory: &Path, interface: &str) -> PathBuf {
+    directory.join(format!("link-{}", interface.replace('.', "_")))
 }
 
 pub(super) fn detach(link: &Link, path: &Path) -> Result<(), EngineError> {

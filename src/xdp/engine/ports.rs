@@ -8,7 +8,7 @@ use ringway_core::model::DsrMode;
 use crate::sys::bpf::{self, Link, XdpMode};
 use crate::xdp::program;
 
-use super::pins::detach;
+use super::pins::{self, detach};
 use super::{Engine, EngineError, system};
 
 /// A program at an interface.
@@ -43,7 +43,7 @@ impl Engine {
     }
 
     fn link_path(&self, interface: &str) -> PathBuf {
-        self.directory.join(format!("link-{}", interface.replace('.', "_")))
+        pins::link_path(&self.directory, interface)
     }
 
     fn pinned_links(&self) -> Result<Vec<(String, PathBuf)>, EngineError> {

@@ -39,15 +39,13 @@ impl Engine {
         let neighbours = self.resolve(ips)?;
         let mut taken: HashSet<u16> = self.servers.values().map(|known| known.number).collect();
         for ip in ips {
-            let route = self.netlink.route(*ip).map_err(system(format!("server {ip} cannot be reached")))?;
-            if route.local || route.gateway {
-                let why = if route.local { "is an address of this machine" } else { "is behind a router" };
-                tracing::warn!(server = %ip, "server {why}: frames cannot be sent to it");
-            }
-            let entry = neighbours.iter().find(|each| each.ip == *ip && each.ifindex == route.ifindex);
-            let mac = entry.and_then(|each| each.mac).filter(|_| !route.gateway && !route.local);
-            let source = self.interfaces.get(&route.ifindex).and_then(|each| each.mac).unwrap_or_default();
+            let way = self.interface_to(*ip);
             let old = self.servers.get(ip);
+            if let Err(why) = &way
+                && old.is_none_or(|known| known.value.reachable)
+            {
+                tracing::warn!(server = %ip, why, "frames cannot be sent to a server");
+            }
             let number = match old {
                 Some(known) => known.number,
                 None => {
@@ -60,20 +58,37 @@ impl Engine {
                 }
             };
             // What was known stays known until something else is.
-            let last = old.map(|known| (known.value.mac, known.value.reachable));
-            let (mac, reachable) = match (mac, last) {
-                (Some(mac), _) => (mac, true),
-                (None, Some(last)) => last,
-                (None, None) => ([0; 6], false),
-            };
-            let value = ServerValue { mac, reachable, source, ifindex: route.ifindex, ip: *ip };
+            let mut value = old
+                .map_or(ServerValue { mac: [0; 6], reachable: false, source: [0; 6], ifindex: 0, ip: *ip }, |known| {
+                    known.value
+                });
+            if let Ok(ifindex) = way {
+                value.ifindex = ifindex;
+                value.source = self.interfaces.get(&ifindex).and_then(|each| each.mac).unwrap_or_default();
+                let entry = neighbours.iter().find(|each| each.ip == *ip && each.ifindex == ifindex);
+                if let Some(mac) = entry.and_then(|each| each.mac) {
+                    (value.mac, value.reachable) = (mac, true);
+                }
+                self.maps.allow_outgoing(ifindex).map_err(system("cannot allow an interface"))?;
+            } else {
+                value.reachable = false;
+            }
             if old.is_none_or(|known| known.value != value) {
                 self.maps.set_server(number, Some(&value));
             }
-            self.maps.allow_outgoing(route.ifindex).map_err(system("cannot allow an interface"))?;
             self.servers.insert(*ip, Known { number, value });
         }
         Ok(())
+    }
+
+    /// The interface that a server is a neighbour at, or why it is none. That may be so for as long as a link is down.
+    fn interface_to(&mut self, ip: IpAddr) -> Result<u32, String> {
+        match self.netlink.route(ip) {
+            Ok(route) if route.local => Err("it is an address of this machine".to_owned()),
+            Ok(route) if route.gateway => Err("it is behind a router".to_owned()),
+            Ok(route) => Ok(route.ifindex),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Asks for the MAC addresses of servers. For those that were not known before it waits a little: a table that is
@@ -83,8 +98,9 @@ impl Engine {
         // The kernel would take what was set by hand for something to be asked for.
         let by_hand: HashSet<IpAddr> = known.iter().filter(|each| each.permanent).map(|each| each.ip).collect();
         for ip in ips.difference(&by_hand.into_iter().collect()) {
-            let route = self.netlink.route(*ip).map_err(system(format!("server {ip} cannot be reached")))?;
-            if let Err(error) = self.netlink.manage_neighbour(route.ifindex, *ip) {
+            // Without a way there is nobody to ask.
+            let Ok(ifindex) = self.interface_to(*ip) else { continue };
+            if let Err(error) = self.netlink.manage_neighbour(ifindex, *ip) {
                 tracing::warn!(server = %ip, %error, "its MAC address is not kept fresh");
             }
         }
