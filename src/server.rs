@@ -208,7 +208,7 @@ impl Server {
             let protocol = socket.kind.protocol();
             tracing::info!(address = %socket.bind, protocol, "listening");
         }
-        if self.generations.current().sockets.is_empty() {
+        if self.generations.current().sockets.is_empty() && !self.forwarding.is_running() {
             tracing::warn!("the configuration has no listener that is served");
         }
         let workers = self.workers.count();

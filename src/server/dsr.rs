@@ -36,6 +36,11 @@ impl Forwarding {
         self.thread.as_ref().map_or(Ok(()), |thread| thread.apply(&model.dsr))
     }
 
+    /// Whether there was something to do.
+    pub(super) fn is_running(&self) -> bool {
+        self.thread.is_some()
+    }
+
     fn status(&self) -> Option<Result<Status, String>> {
         Some(self.thread.as_ref()?.status())
     }

@@ -18,4 +18,5 @@ mod more;
 mod net;
 mod network;
 mod program;
+mod routing;
 mod support;

@@ -378,7 +378,7 @@ mod tests {
             assert!(back <= flapping + bound, "seed {seed}: {back:?}");
         }
         // A death long after a recovery is one like any other.
-        let mut checker = Checker::new(check.clone(), Duration::ZERO, 1);
+        let mut checker = Checker::new(check, Duration::ZERO, 1);
         let mut now = Duration::ZERO;
         let mut run = |checker: &mut Checker, success: bool, count: u32| {
             for _ in 0..count {
