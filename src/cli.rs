@@ -38,9 +38,21 @@ pub enum Command {
     Dsr(DsrCommand),
     /// Say where a request or connection goes, and why, by the code that serves it.
     Explain(ExplainArgs),
+    /// JSON Schema of the configuration, for editors.
+    Schema(SchemaArgs),
     /// Translate what another proxy is configured by.
     #[command(subcommand)]
     Import(ImportCommand),
+}
+
+/// `ringway schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Only this kind, such as HTTPRoute.
+    pub kind: Option<String>,
+    /// Print the reference of every field instead, as a page.
+    #[arg(long, conflicts_with = "kind")]
+    pub reference: bool,
 }
 
 /// `ringway import`.

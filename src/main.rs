@@ -6,11 +6,11 @@ use clap::Parser;
 use ringway::admin::{self, Address, Answer};
 use ringway::cli::{
     AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DoctorArgs, DoctorTopic, DsrCommand, ExplainArgs,
-    ImportArgs, ImportCommand, RunArgs, StatusArgs,
+    ImportArgs, ImportCommand, RunArgs, SchemaArgs, StatusArgs,
 };
 use ringway::control::provider::{Provider, SystemResolver};
 use ringway::control::read::ProcessEnvironment;
-use ringway::control::{self, effective};
+use ringway::control::{self, effective, schema};
 use ringway::server::{self, Options, RunError};
 use ringway::{doctor, explain as explanation, import, sys, term, xdp};
 
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Dsr(DsrCommand::Flows(args)) => dsr_flows(&args),
         Command::Dsr(DsrCommand::Detach(args)) => dsr_detach(&args),
         Command::Explain(args) => explain(args),
+        Command::Schema(args) => print_schema(&args),
         Command::Import(ImportCommand::IngressNginx(args)) => import(args),
     }
 }
@@ -174,6 +175,21 @@ fn explain(args: ExplainArgs) -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+fn print_schema(args: &SchemaArgs) -> ExitCode {
+    if args.reference {
+        term::print(&schema::reference());
+        return ExitCode::SUCCESS;
+    }
+    let found = args.kind.as_ref().map_or_else(|| Some(schema::all()), |kind| schema::of_kind(kind));
+    let Some(found) = found else {
+        let kinds: Vec<&str> = schema::kinds().collect();
+        term::print_error(&format!("no such kind is read; read are {}", kinds.join(", ")));
+        return FAILED.into();
+    };
+    term::print(&format!("{found:#}\n"));
+    ExitCode::SUCCESS
 }
 
 fn import(args: ImportArgs) -> ExitCode {

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod provider;
 pub mod read;
 pub mod resources;
+pub mod schema;
 pub mod source;
 pub mod status;
 mod translate;

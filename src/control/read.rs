@@ -269,6 +269,39 @@ fn is_float(text: &str) -> bool {
 pub trait FromNode: Sized {
     /// Reads it.
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self>;
+
+    /// JSON Schema of what is read. It stands beside the reading, so that the two change together.
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "$comment": UNDESCRIBED })
+    }
+}
+
+/// Stands in the schema of a type that has none.
+pub const UNDESCRIBED: &str = "not described";
+
+/// A scalar that is no string may be a variable too.
+fn or_variable(schema: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{" }] })
+}
+
+/// A field's schema: its type's, with what is said of the field.
+pub fn described(mut schema: serde_json::Value, doc: &str) -> serde_json::Value {
+    if let Some(fields) = schema.as_object_mut()
+        && !doc.is_empty()
+    {
+        fields.insert("description".to_owned(), doc.into());
+    }
+    schema
+}
+
+/// What doc comments say, as the compiler shows them: `doc = " text"`, a line each.
+pub fn doc_text(attributes: &[&str]) -> String {
+    let line = |attribute: &&str| {
+        let text = attribute.strip_prefix("doc =")?;
+        let (from, to) = (text.find('"')? + 1, text.rfind('"')?);
+        Some(text.get(from..to)?.trim().replace("\\\"", "\""))
+    };
+    attributes.iter().filter_map(line).collect::<Vec<_>>().join(" ")
 }
 
 impl FromNode for String {
@@ -287,6 +320,10 @@ impl FromNode for String {
         }
         Some(text.into_owned())
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string" })
+    }
 }
 
 impl FromNode for bool {
@@ -300,6 +337,10 @@ impl FromNode for bool {
                 None
             }
         }
+    }
+
+    fn schema() -> serde_json::Value {
+        or_variable(serde_json::json!({ "type": "boolean" }))
     }
 }
 
@@ -322,6 +363,10 @@ impl FromNode for i64 {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        or_variable(serde_json::json!({ "type": "integer" }))
+    }
 }
 
 /// An integer within bounds.
@@ -337,6 +382,10 @@ impl<const MIN: i64, const MAX: i64> FromNode for Int<MIN, MAX> {
         }
         Some(Self(value))
     }
+
+    fn schema() -> serde_json::Value {
+        or_variable(serde_json::json!({ "type": "integer", "minimum": MIN, "maximum": MAX }))
+    }
 }
 
 impl<T: FromNode> FromNode for Vec<T> {
@@ -348,6 +397,10 @@ impl<T: FromNode> FromNode for Vec<T> {
             return None;
         };
         Some(list.iter().filter_map(|item| T::from_node(item, cx)).collect())
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "array", "items": T::schema() })
     }
 }
 
@@ -373,6 +426,10 @@ impl<T: FromNode, const MIN: usize, const MAX: usize> FromNode for List<T, MIN, 
         }
         Some(Self(list))
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "array", "items": T::schema(), "minItems": MIN, "maxItems": MAX })
+    }
 }
 
 impl<T, const MIN: usize, const MAX: usize> std::ops::Deref for List<T, MIN, MAX> {
@@ -387,11 +444,19 @@ impl<T: FromNode> FromNode for Spanned<T> {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         Some(Self { span: node.span, value: T::from_node(node, cx)? })
     }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
+    }
 }
 
 impl<T: FromNode> FromNode for Box<T> {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         T::from_node(node, cx).map(Self::new)
+    }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
     }
 }
 
@@ -422,6 +487,10 @@ impl<T: FromNode> FromNode for Table<T> {
             map.iter().map(|(key, value)| Some((key.name.clone(), T::from_node(value, cx)?))).collect();
         read.into_iter().collect::<Option<_>>().map(Self)
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "object", "additionalProperties": T::schema() })
+    }
 }
 
 /// A string that is taken as it is written: nothing in it is replaced.
@@ -438,6 +507,10 @@ impl FromNode for Verbatim {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string" })
+    }
 }
 
 /// Any value, which nothing is done with.
@@ -447,6 +520,10 @@ pub struct Ignored;
 impl FromNode for Ignored {
     fn from_node(_: &Node, _: &Cx<'_>) -> Option<Self> {
         Some(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({})
     }
 }
 
@@ -562,6 +639,26 @@ macro_rules! object {
                 $( { let $this = &read; let $cx = cx; $rules } )?
                 known.then_some(read)
             }
+
+            fn schema() -> serde_json::Value {
+                let mut properties = serde_json::Map::new();
+                let mut required: Vec<&str> = Vec::new();
+                $(
+                    let doc = $crate::control::read::doc_text(&[$( stringify!($fmeta) ),*]);
+                    let schema = <$ty as $crate::control::read::FromNode>::schema();
+                    properties.insert($key.to_owned(), $crate::control::read::described(schema, &doc));
+                    if stringify!($mode) == "required" {
+                        required.push($key);
+                    }
+                )*
+                serde_json::json!({
+                    "type": "object",
+                    "description": $crate::control::read::doc_text(&[$( stringify!($meta) ),*]),
+                    "properties": properties,
+                    "required": required,
+                    "additionalProperties": false,
+                })
+            }
         }
     };
 }
@@ -601,6 +698,12 @@ macro_rules! choice {
                         None
                     }
                 }
+            }
+
+            fn schema() -> serde_json::Value {
+                let values = [$( $text ),*];
+                let descriptions = [$( $crate::control::read::doc_text(&[$( stringify!($vmeta) ),*]) ),*];
+                serde_json::json!({ "type": "string", "enum": values, "enumDescriptions": descriptions })
             }
         }
     };

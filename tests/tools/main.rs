@@ -4,6 +4,7 @@
 
 mod explain;
 mod import;
+mod schema;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

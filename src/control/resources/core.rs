@@ -164,6 +164,10 @@ impl FromNode for IpAddr {
         }
         address
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string" })
+    }
 }
 
 /// Keys of a ConfigMap or Secret with their values, verbatim.
@@ -219,6 +223,50 @@ fn entries(object: &Node, field: &str, cx: &Cx<'_>) -> Option<Vec<(String, Spann
         }
     }
     good.then_some(found)
+}
+
+/// Schema of what is used of a kind, as properties of the whole object.
+pub fn schema(kind: &str) -> serde_json::Map<String, serde_json::Value> {
+    use serde_json::json;
+    let port = Port::schema();
+    let properties = match kind {
+        "Service" => json!({ "spec": { "type": "object", "properties": {
+            "type": { "type": "string" },
+            "externalName": { "type": "string" },
+            "ports": { "type": "array", "items": {
+                "type": "object",
+                "required": ["port"],
+                "properties": {
+                    "name": { "type": "string", "description": "By which EndpointSlices refer to it." },
+                    "port": described_port(&port, "By which routes refer to it."),
+                    "protocol": { "type": "string" },
+                    "appProtocol": { "type": "string", "description": "kubernetes.io/h2c: HTTP/2 by prior knowledge." },
+                },
+            }},
+        }}}),
+        "EndpointSlice" => json!({
+            "addressType": { "type": "string", "enum": ["IPv4", "IPv6", "FQDN"] },
+            "endpoints": { "type": "array", "items": {
+                "type": "object",
+                "required": ["addresses"],
+                "properties": { "addresses": { "type": "array", "items": { "type": "string" } }, "conditions": { "type": "object" } },
+            }},
+            "ports": { "type": "array", "items": {
+                "type": "object",
+                "properties": { "name": { "type": "string" }, "port": port },
+            }},
+        }),
+        "ConfigMap" => json!({ "data": { "type": "object" }, "binaryData": { "type": "object" } }),
+        "Secret" => {
+            json!({ "data": { "type": "object" }, "stringData": { "type": "object" }, "type": { "type": "string" } })
+        }
+        _ => json!({}),
+    };
+    properties.as_object().cloned().unwrap_or_default()
+}
+
+fn described_port(port: &serde_json::Value, doc: &str) -> serde_json::Value {
+    crate::control::read::described(port.clone(), doc)
 }
 
 /// The place of a whole object: its first line.

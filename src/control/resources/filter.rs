@@ -309,6 +309,10 @@ impl FromNode for CorsOrigin {
         }
         parsed.map(Self)
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "examples": ["https://www.example.com", "https://*.example.com", "*"] })
+    }
 }
 
 choice! {

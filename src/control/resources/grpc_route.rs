@@ -110,6 +110,18 @@ impl FromNode for MethodMatch {
         };
         known.then_some(Self(path))
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({
+            "type": "object",
+            "properties": {
+                "type": MethodMatchType::schema(),
+                "service": { "type": "string", "description": "The full name of the gRPC service." },
+                "method": { "type": "string", "description": "The gRPC method." },
+            },
+            "additionalProperties": false,
+        })
+    }
 }
 
 fn exact(service: Option<&Spanned<String>>, method: Option<&Spanned<String>>, cx: &Cx<'_>) -> Option<PathMatch> {

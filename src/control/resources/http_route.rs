@@ -200,6 +200,17 @@ impl FromNode for PathMatch {
         check_path(&value, cx, &text).then_some(())?;
         known.then_some(Self { kind, value: text, regex: None })
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({
+            "type": "object",
+            "properties": {
+                "type": PathMatchType::schema(),
+                "value": { "type": "string", "maxLength": 1024, "description": "The path, or the pattern." },
+            },
+            "additionalProperties": false,
+        })
+    }
 }
 
 fn check_path(node: &Node, cx: &Cx<'_>, path: &str) -> bool {
@@ -239,6 +250,10 @@ struct RawNode(Node);
 impl FromNode for RawNode {
     fn from_node(node: &Node, _: &Cx<'_>) -> Option<Self> {
         Some(Self(node.clone()))
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string" })
     }
 }
 
@@ -286,6 +301,19 @@ impl FromNode for ValueMatch {
             return None;
         }
         known.then_some(Self { span: node.span, name, value: text, regex })
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({
+            "type": "object",
+            "properties": {
+                "type": ValueMatchType::schema(),
+                "name": HeaderName::schema(),
+                "value": { "type": "string", "minLength": 1, "maxLength": 4096, "description": "The value, or the pattern." },
+            },
+            "required": ["name", "value"],
+            "additionalProperties": false,
+        })
     }
 }
 

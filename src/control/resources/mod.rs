@@ -67,7 +67,7 @@ pub struct Resources {
 }
 
 /// Kinds of the groups that are known and come with later work.
-const KINDS: &[(&str, &str, &[&str])] = &[
+pub(super) const KINDS: &[(&str, &str, &[&str])] = &[
     (refs::GATEWAY_GROUP, "GatewayClass", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "Gateway", &["v1", "v1beta1"]),
     (refs::GATEWAY_GROUP, "ListenerSet", &["v1"]),

@@ -108,6 +108,10 @@ impl FromNode for FilePath {
         }
         Some(Self(cx.directory.join(text)))
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "minLength": 1 })
+    }
 }
 
 object! {
@@ -240,6 +244,10 @@ impl FromNode for Cidr {
         }
         range.map(Self)
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"] })
+    }
 }
 
 object! {
@@ -352,6 +360,10 @@ impl FromNode for Positive {
             cx.error(node.span, "must be longer than 0s");
         }
         duration.limit().map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        Duration::schema()
     }
 }
 

@@ -85,6 +85,18 @@ impl FromNode for ReplaceRegex {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({
+            "type": "object",
+            "properties": {
+                "pattern": { "type": "string", "description": "A regular expression of RE2's syntax; every match is replaced." },
+                "substitution": { "type": "string", "maxLength": 1024, "description": "What stands in place of it; groups are $1 or ${1}." },
+            },
+            "required": ["pattern", "substitution"],
+            "additionalProperties": false,
+        })
+    }
 }
 
 object! {

@@ -46,8 +46,22 @@ macro_rules! text {
                 )?
                 Some(Self(text))
             }
+
+            fn schema() -> serde_json::Value {
+                let patterns: &[&str] = &[$( $pattern )?];
+                shaped($min, $max, patterns.first().copied())
+            }
         }
     )* };
+}
+
+/// Schema of a string with a shape, or with a variable in it.
+fn shaped(min: usize, max: usize, pattern: Option<&str>) -> serde_json::Value {
+    let mut schema = serde_json::json!({ "type": "string", "minLength": min, "maxLength": max });
+    if let Some(pattern) = pattern {
+        schema["pattern"] = format!(r"(?:{pattern})|\$\{{").into();
+    }
+    schema
 }
 
 fn length(node: &Node, cx: &Cx<'_>, text: &str, min: usize, max: usize) -> Option<()> {
@@ -118,6 +132,10 @@ impl FromNode for Hostname {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        shaped(1, 253, Some(r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))
+    }
 }
 
 /// A Gateway API duration (GEP-2257): up to four of `5h`, `5m`, `5s`, `5ms` in a row.
@@ -140,6 +158,10 @@ impl FromNode for Duration {
             cx.report(Diagnostic::error(node.span, message).help("a duration such as 500ms, 5s or 1m30s"));
         }
         parsed.map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        shaped(2, 32, Some("^([0-9]{1,5}(h|m|s|ms)){1,4}$"))
     }
 }
 
