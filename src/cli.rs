@@ -38,11 +38,27 @@ pub enum Command {
     Dsr(DsrCommand),
     /// Say where a request or connection goes, and why, by the code that serves it.
     Explain(ExplainArgs),
+    /// Say what files would change about what the running process serves, and what that does to connections.
+    Diff(DiffArgs),
     /// JSON Schema of the configuration, for editors.
     Schema(SchemaArgs),
     /// Translate what another proxy is configured by.
     #[command(subcommand)]
     Import(ImportCommand),
+}
+
+/// `ringway diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Where configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// The form of what is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
 }
 
 /// `ringway schema`.

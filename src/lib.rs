@@ -25,6 +25,7 @@ pub mod admin;
 pub mod buffer;
 pub mod cli;
 pub mod control;
+pub mod diff;
 pub mod doctor;
 pub mod downstream;
 pub mod explain;

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringway::admin::{self, Address, Answer};
 use ringway::cli::{
-    AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DoctorArgs, DoctorTopic, DsrCommand, ExplainArgs,
-    ImportArgs, ImportCommand, RunArgs, SchemaArgs, StatusArgs,
+    AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DiffArgs, DoctorArgs, DoctorTopic, DsrCommand,
+    ExplainArgs, ImportArgs, ImportCommand, RunArgs, SchemaArgs, StatusArgs,
 };
 use ringway::control::provider::{Provider, SystemResolver};
 use ringway::control::read::ProcessEnvironment;
 use ringway::control::{self, effective, schema};
 use ringway::server::{self, Options, RunError};
-use ringway::{doctor, explain as explanation, import, sys, term, xdp};
+use ringway::{diff, doctor, explain as explanation, import, sys, term, xdp};
 
 // Per-thread heaps: a worker's blocks are freed where they were made.
 #[global_allocator]
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Dsr(DsrCommand::Flows(args)) => dsr_flows(&args),
         Command::Dsr(DsrCommand::Detach(args)) => dsr_detach(&args),
         Command::Explain(args) => explain(args),
+        Command::Diff(args) => difference(&args),
         Command::Schema(args) => print_schema(&args),
         Command::Import(ImportCommand::IngressNginx(args)) => import(args),
     }
@@ -168,6 +169,25 @@ fn explain(args: ExplainArgs) -> ExitCode {
     match explanation::explain(&accepted.model, &question, running.as_ref()) {
         Ok(found) => {
             term::print_value(&found, output, explanation::render);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            term::print_error(&error);
+            FAILED.into()
+        }
+    }
+}
+
+fn difference(args: &DiffArgs) -> ExitCode {
+    let loaded = load(&args.config, false);
+    let Some(accepted) = &loaded.accepted else {
+        term::print_diagnostics(&loaded);
+        return BAD_CONFIG.into();
+    };
+    match ask_json(&args.admin, "/config") {
+        Ok(running) => {
+            let found = diff::diff(&running, &effective::effective(&accepted.model));
+            term::print_value(&found, args.output, diff::render);
             ExitCode::SUCCESS
         }
         Err(error) => {

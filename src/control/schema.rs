@@ -72,8 +72,8 @@ fn object(group: &str, kind: &str, versions: &[&str]) -> Value {
         "properties": {
             "name": { "type": "string", "minLength": 1, "maxLength": 253, "description": "The object's name." },
             "namespace": { "type": "string", "maxLength": 63, "description": "Its namespace; `default` when not given." },
-            "labels": labels.clone(),
-            "annotations": labels,
+            "labels": labels,
+            "annotations": { "type": "object" },
             "creationTimestamp": { "type": "string", "description": "Older objects come before younger ones." },
         },
     });

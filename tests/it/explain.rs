@@ -231,3 +231,57 @@ fn questions_that_cannot_be_answered() {
         assert!(error.contains(message), "{error}");
     }
 }
+
+#[test]
+fn what_files_would_change_is_said_before_they_do() {
+    let route = |name: &str, path: &str, to: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge, sectionName: web}}]\n  rules: [{{matches: [{{path: {{value: {path}}}}}], backendRefs: [{{group: ringway.dev, kind: Backend, name: {to}}}]}}]\n"
+        )
+    };
+    let web = "  - {name: web, port: 8080, protocol: HTTP}\n";
+    let raw = "  - {name: raw, port: 8081, protocol: TCP}\n";
+    let more = "  - {name: more, port: 8082, protocol: HTTP}\n";
+    let old =
+        gateway(&(web.to_owned() + raw)) + &route("a", "/a", "x") + &route("b", "/b", "x") + &backend("x", &["echo"]);
+    let proxy = Proxy::start(&old);
+    let ask = |yaml: &str, output: &str| {
+        proxy.directory.write("next.yaml", &yaml.replace("{ip}", proxy.ip()));
+        let socket = format!("unix:{}", proxy.socket().display());
+        let arguments = ["diff", "--config", "next.yaml", "--admin", &socket, "-o", output];
+        let (code, out, error) = command(&arguments, &proxy.directory.0);
+        assert_eq!(code, 0, "{error}");
+        out
+    };
+    assert_eq!(ask(&old, "table"), "no difference: the process serves these files\n");
+    let new = gateway(&(web.to_owned() + more))
+        + &route("a", "/changed", "x")
+        + &route("c", "/c", "y")
+        + &backend("x", &["127.0.0.1:9"])
+        + &backend("y", &["echo"])
+        + &policy("  connection: {backlog: 100}\n");
+    let found: Value = serde_json::from_str(&ask(&new, "json")).unwrap();
+    let changes = found["changes"].as_array().unwrap();
+    let short = |each: &Value| {
+        let what = |field: &str| each[field].as_str().unwrap().to_owned();
+        let effect = what("connections");
+        let effect = effect.split([':', ';']).next().unwrap();
+        format!("{} {} {}: {effect}", what("change"), what("kind"), what("name").replace(proxy.ip(), "IP"))
+    };
+    let found: Vec<String> = changes.iter().map(short).collect();
+    assert_eq!(
+        found,
+        [
+            "removed socket IP:8081 TCP: drained",
+            "added socket IP:8082 HTTP: bound",
+            "changed socket IP:8080 HTTP: rebound",
+            "removed listener default/edge/raw at IP:8081: connections stay",
+            "added listener default/edge/more at IP:8082: connections stay",
+            "removed route HTTPRoute/default/b: connections stay",
+            "added route HTTPRoute/default/c: connections stay",
+            "changed route HTTPRoute/default/a: connections stay",
+            "added backend Backend/default/y: connections stay",
+            "changed backend Backend/default/x: connections stay",
+        ]
+    );
+}
