@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::read::FromNode;
 use super::resources::{
     KINDS, backend_policy, core, gateway, grpc_route, http_route, l4_forwarding, l4_route, ringway, route_filter, tls,
+    traffic,
 };
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -58,6 +59,9 @@ fn content(kind: &str) -> (Map<String, Value>, bool) {
         "BackendPolicy" => spec(backend_policy::BackendPolicySpec::schema()),
         "L4ForwardingPolicy" => spec(l4_forwarding::L4ForwardingPolicySpec::schema()),
         "HTTPRouteFilter" => spec(route_filter::RouteFilterSpec::schema()),
+        "AccessPolicy" => spec(traffic::AccessPolicySpec::schema()),
+        "RateLimitPolicy" => spec(traffic::RateLimitPolicySpec::schema()),
+        "ResponsePolicy" => spec(traffic::ResponsePolicySpec::schema()),
         // Kinds of Kubernetes itself: fields that are not used are accepted.
         kind => (core::schema(kind), true),
     }
