@@ -174,10 +174,24 @@ impl Failure {
 }
 
 impl Slot {
+    /// Whether the endpoint has said that it takes extended CONNECT (RFC 8441 section 3).
+    pub fn takes_connect(&self) -> bool {
+        self.0.requests.borrow().is_extended_connect_protocol_enabled()
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_over(&self) -> bool {
+        self.0.is_ended()
+    }
+
     /// Sends a request; `head` is one of HTTP/1.1, `end`: nothing comes behind it.
     pub fn request(&self, head: &[u8], end: bool) -> Result<(Sending, Received), Failure> {
         let request = translate(head, self.0.settings.scheme).ok_or(Failure::Unspeakable)?;
-        let sent = self.0.requests.borrow_mut().send_request(request, end);
+        let connect = request.method() == Method::CONNECT;
+        if connect && !self.takes_connect() {
+            return Err(Failure::Unspeakable);
+        }
+        let sent = self.0.requests.borrow_mut().send_request(request, end && !connect);
         match sent {
             Ok((response, stream)) => {
                 let received = Received { response, body: None };
@@ -304,7 +318,7 @@ fn translate(head: &[u8], scheme: &str) -> Option<http::Request<()>> {
     *request.method_mut() = Method::from_bytes(method).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
     let headers = request.headers_mut();
-    let mut authority = None;
+    let (mut authority, mut websocket) = (None, false);
     while let Some((line, rest)) = split_line(fields) {
         fields = rest;
         if line.is_empty() {
@@ -316,8 +330,16 @@ fn translate(head: &[u8], scheme: &str) -> Option<http::Request<()>> {
             authority = (!value.is_empty()).then_some(value);
             continue;
         }
-        let about_connection: [&[u8]; 5] =
-            [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
+        websocket |= name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket");
+        let about_connection: [&[u8]; 6] = [
+            b"connection",
+            b"keep-alive",
+            b"proxy-connection",
+            b"transfer-encoding",
+            b"upgrade",
+            // Proves what the stream proves by itself.
+            b"sec-websocket-key",
+        ];
         if about_connection.iter().any(|known| name.eq_ignore_ascii_case(known)) {
             continue;
         }
@@ -329,6 +351,10 @@ fn translate(head: &[u8], scheme: &str) -> Option<http::Request<()>> {
     uri.authority = Some(Authority::try_from(authority.unwrap_or(b"localhost")).ok()?);
     uri.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    if websocket {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    }
     Some(request)
 }
 

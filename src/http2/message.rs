@@ -44,6 +44,7 @@ impl Head {
             method: self.parts.method.as_str().as_bytes(),
             authority: self.parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
             path: self.parts.uri.path_and_query().map_or(&b""[..], |path| path.as_str().as_bytes()),
+            protocol: self.parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().as_bytes()),
             end_stream: self.end_stream,
         }
     }
@@ -169,6 +170,18 @@ impl Respond {
         let mut answer = self.0.borrow_mut();
         let Answer::Awaited(respond) = &mut *answer else { return Err(Gone) };
         let stream = respond.send_response(response(head)?, end).map_err(|_error| Gone)?;
+        *answer = Answer::Begun(stream);
+        Ok(())
+    }
+
+    /// Accepts an extended CONNECT; `head` is the 101 that HTTP/1.1 would send (RFC 8441 section 5.1).
+    pub fn upgraded(&self, head: &[u8]) -> Result<(), Gone> {
+        let mut response = response(head)?;
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove("sec-websocket-accept");
+        let mut answer = self.0.borrow_mut();
+        let Answer::Awaited(respond) = &mut *answer else { return Err(Gone) };
+        let stream = respond.send_response(response, false).map_err(|_error| Gone)?;
         *answer = Answer::Begun(stream);
         Ok(())
     }

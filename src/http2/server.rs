@@ -76,6 +76,7 @@ impl Server {
         let (transport, wire, read, write) = Transport::new(stream, first, true);
         let mut builder = Builder::new();
         builder
+            .enable_connect_protocol()
             .max_concurrent_streams(settings.streams)
             .max_header_list_size(settings.header_list)
             .initial_connection_window_size(settings.window)

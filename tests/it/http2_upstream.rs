@@ -34,15 +34,17 @@ fn route(name: &str, listener: &str, to: &str) -> String {
 }
 
 /// Port 8080 goes to port 8082 in HTTP/2, and that to the origin in HTTP/1.1.
-fn chained(origin: &str) -> Proxy {
+pub fn chained(origin: &str) -> Proxy {
+    Proxy::start(&chain(origin))
+}
+
+pub fn chain(origin: &str) -> String {
     let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: inner, port: 8082, protocol: HTTP}\n";
-    Proxy::start(
-        &(gateway(listeners)
-            + &route("outer", "web", "inner")
-            + &route("inner", "inner", "origin")
-            + &h2c("inner", &["{ip}:8082"])
-            + &backend("origin", &[origin])),
-    )
+    gateway(listeners)
+        + &route("outer", "web", "inner")
+        + &route("inner", "inner", "origin")
+        + &h2c("inner", &["{ip}:8082"])
+        + &backend("origin", &[origin])
 }
 
 /// A server of frames: runs a script for every connection; how many there have been.

@@ -43,3 +43,4 @@ mod tls_input;
 mod tls_upstream;
 mod udp;
 mod upstream;
+mod websocket;

@@ -16,6 +16,8 @@ pub struct Pseudo<'b> {
     pub authority: Option<&'b [u8]>,
     /// `:path`
     pub path: &'b [u8],
+    /// `:protocol` of an extended CONNECT (RFC 8441 section 4).
+    pub protocol: Option<&'b [u8]>,
     /// No body follows.
     pub end_stream: bool,
 }
@@ -43,7 +45,16 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     if !is_token(pseudo.method) {
         return Err(RequestError::Malformed);
     }
-    let method = Method::from_token(pseudo.method);
+    let mut method = Method::from_token(pseudo.method);
+    let mut method_token = pseudo.method;
+    let mut upgrade = None;
+    if let (Method::Connect, Some(protocol)) = (method, pseudo.protocol) {
+        // It asks for what a GET with Upgrade asks for in HTTP/1.1 (RFC 8441 section 5).
+        if !protocol.eq_ignore_ascii_case(b"websocket") || pseudo.end_stream {
+            return Err(RequestError::Method);
+        }
+        (method, method_token, upgrade) = (Method::Get, b"GET", Some(protocol));
+    }
     if matches!(method, Method::Connect | Method::Trace) {
         return Err(RequestError::Method);
     }
@@ -115,6 +126,8 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     }
     let target = target::parse(pseudo.path, method == Method::Options).map_err(|_bad| RequestError::Target)?;
     let body = match (pseudo.end_stream, length) {
+        // What comes is not of this message.
+        _ if upgrade.is_some() => Framing::None,
         (true, None) if matches!(method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
         (true, None) => Framing::None,
         (true, Some(0)) | (false, Some(_)) => Framing::Length(length.unwrap_or(0)),
@@ -128,7 +141,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     Ok(RequestHead {
         len: 0,
         method,
-        method_token: pseudo.method,
+        method_token,
         version: Version::Http2,
         authority,
         host,
@@ -137,7 +150,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
         body,
         keep_alive: true,
         expect_continue: expect.is_some() && !matches!(body, Framing::None | Framing::Length(0)),
-        upgrade: None,
+        upgrade,
         te_trailers,
         max_forwards,
         fields: Fields { fields: room, tags },
@@ -157,7 +170,8 @@ fn is_value(value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const GET: Pseudo<'static> = Pseudo { method: b"GET", authority: Some(b"a.example"), path: b"/", end_stream: true };
+    const GET: Pseudo<'static> =
+        Pseudo { method: b"GET", authority: Some(b"a.example"), path: b"/", protocol: None, end_stream: true };
 
     fn judge(pseudo: Pseudo<'_>, fields: &[(&str, &str)]) -> Result<(Framing, Vec<String>), RequestError> {
         let mut storage = FieldStorage::default();
@@ -230,6 +244,22 @@ mod tests {
         }
         let ended = Pseudo { end_stream: true, ..post };
         assert_eq!(judge(ended, &[("content-length", "5")]).err(), Some(RequestError::Framing));
+    }
+
+    #[test]
+    fn extended_connect_is_an_upgrade() {
+        let asked = Pseudo { method: b"CONNECT", protocol: Some(b"websocket"), end_stream: false, ..GET };
+        let mut storage = FieldStorage::default();
+        let fields = || std::iter::empty::<(&str, &[u8])>();
+        let head = request(asked, fields, &mut storage, &ClientLimits::default()).unwrap();
+        assert_eq!((head.method_token, head.upgrade, head.body), (&b"GET"[..], Some(&b"websocket"[..]), Framing::None));
+        for refused in [
+            Pseudo { end_stream: true, ..asked },
+            Pseudo { protocol: Some(b"connect-udp"), ..asked },
+            Pseudo { protocol: None, ..asked },
+        ] {
+            assert_eq!(judge(refused, &[]).err(), Some(RequestError::Method));
+        }
     }
 
     #[test]

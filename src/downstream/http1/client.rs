@@ -1,6 +1,7 @@
 //! A client's side of an exchange: what [`forward()`](super::forward::forward) asks of it, and how HTTP/1.1 does it.
 
 use std::io;
+use std::time::Duration;
 
 use ringway_core::http1::body::{BodyDecoder, BodyError};
 use ringway_core::http1::exchange;
@@ -8,10 +9,11 @@ use ringway_core::http1::request::Framing;
 use rustix::net::Shutdown;
 
 use super::decide::Plan;
-use super::forward::{self, ClientFault, Outcome, RequestBody, ready_to_read};
+use super::forward::{self, ClientFault, Outcome, RequestBody, Upgraded, ready_to_read};
 use super::io::{Filled, Watch, fill};
+use super::origin::Origin;
 use super::piece::{Piece, next_piece};
-use super::{After, Cx, local};
+use super::{After, Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::relay;
 use crate::rt::{self, Reader, Signal, Stream, Writer};
@@ -150,6 +152,16 @@ impl Download for Writer {
     }
 }
 
+/// Moves the bytes of another protocol.
+async fn upgraded(down: &mut Stream, up: Upgraded, from_down: Buf, from_up: Buf, idle: Duration) {
+    match up {
+        Upgraded::Stream(mut up) => {
+            relay::relay(down, &mut up, Some(from_down), Some(from_up), idle).await;
+        }
+        Upgraded::Http2(mut up) => tunnel::tunnel(Origin::parts(down), up.parts(), from_down, from_up, idle).await,
+    }
+}
+
 /// Forwards a request of HTTP/1.1 and answers it where nobody else has.
 pub(super) async fn forward(cx: &Cx, down: &mut Stream, buf: Buf, mut plan: Plan) -> (After, Buf) {
     let (outcome, mut buf) = forward::forward(cx, down, buf, &mut plan).await;
@@ -162,11 +174,11 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, buf: Buf, mut plan: Plan
             };
             (after, buf)
         }
-        Outcome::Tunnel { mut up, from_up, lease } => {
+        Outcome::Tunnel { up, from_up, lease } => {
             let idle = cx.timeouts.get().stream_idle;
             drop(plan);
             let from_down = std::mem::replace(&mut buf, Buf::new(Class::Head));
-            Box::pin(relay::relay(down, &mut up, Some(from_down), Some(from_up), idle)).await;
+            Box::pin(upgraded(down, up, from_down, from_up, idle)).await;
             drop(lease);
             (After::Close, buf)
         }

@@ -22,7 +22,7 @@ use ringway_core::route::Matched;
 
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
-use super::{Cx, echo, local};
+use super::{Cx, echo, local, websocket};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
@@ -90,6 +90,8 @@ pub(super) struct Plan {
     pub(super) reuse: Reuse,
     /// It asks for another protocol, as HTTP/1.1 does that.
     pub(super) upgrade: bool,
+    /// It does so by an extended CONNECT, of which every success would be an upgrade.
+    pub(super) connect: bool,
     /// Body bytes allowed.
     pub(super) body_limit: u64,
     /// The body waits for the endpoint's 100 (Continue).
@@ -151,9 +153,13 @@ pub(super) fn decide_stream(cx: &Cx, head: &crate::http2::Head) -> Result<(Decis
             return Err(error);
         }
     };
-    let decision = weigh(cx, &generation, socket, http, &head);
-    if matches!(decision, Decision::Forward(_)) {
-        let scratch = cx.core.scratch.borrow();
+    let mut decision = weigh(cx, &generation, socket, http, &head);
+    if let Decision::Forward(plan) = &mut decision {
+        let mut scratch = cx.core.scratch.borrow_mut();
+        if plan.upgrade {
+            websocket::add_key(&mut scratch, cx.core.random(), cx.core.random());
+            plan.head = scratch.len();
+        }
         if !buf.push(&scratch) {
             buf = Buf::new(Class::Body);
             if !buf.push(&scratch) {
@@ -330,6 +336,7 @@ fn weigh(
         }),
         reuse: if head.method.is_idempotent() { Reuse::Kept } else { Reuse::KeptAndLookedAt },
         upgrade: head.upgrade.is_some(),
+        connect: head.upgrade.is_some() && head.version == Version::Http2,
         body_limit: policy.limits.body_bytes.unwrap_or(u64::MAX),
         expect_continue: head.expect_continue,
         extra,
@@ -407,6 +414,10 @@ impl Local<'_> {
     /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
     /// ends, since what follows could be either (RFC 9110 section 10.1.1).
     fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> Decision {
+        if status / 100 == 2 && self.head.upgrade.is_some() && self.head.version == Version::Http2 {
+            // It would say that an extended CONNECT has succeeded.
+            return self.error(501, None);
+        }
         if self.head.expect_continue {
             self.reply.close = true;
             self.reply.keep_alive_10 = false;

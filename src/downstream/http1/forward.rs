@@ -78,7 +78,7 @@ pub(super) enum Outcome {
     /// The answer has passed whole, and so has the request if `sent`.
     Whole { downstream: exchange::After, sent: bool },
     /// 101 has passed; these bytes came behind it.
-    Tunnel { up: Stream, from_up: Buf, lease: Lease },
+    Tunnel { up: Upgraded, from_up: Buf, lease: Lease },
     /// Nothing has been answered, because of the endpoint: the client gets this status.
     Upstream { status: u16 },
     /// Nothing has been answered, because of the request's body: the client gets this status.
@@ -87,6 +87,14 @@ pub(super) enum Outcome {
     Cut,
     /// The client has gone.
     Gone,
+}
+
+/// What carries another protocol now.
+pub(super) enum Upgraded {
+    /// A connection of its own.
+    Stream(Stream),
+    /// A stream of HTTP/2.
+    Http2(Box<Http2Origin>),
 }
 
 /// Forwards the request whose head stands at the front of `buf`'s window. What was answered has been counted.
@@ -120,7 +128,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             }
         };
         let stall = cx.timeouts.get().body_idle;
-        let mut stream = None;
+        let (mut stream, mut multiplexed) = (None, None);
         let (answered, sent, back) = match link {
             Link::Stream(up) => {
                 let up = stream.insert(up);
@@ -128,8 +136,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 once(cx, client, up, buf, first, plan, by).await
             }
             Link::Http2(slot) => {
-                let mut up = Http2Origin::new(slot, stall);
-                Box::pin(once(cx, client, &mut up, buf, first, plan, by)).await
+                let up = multiplexed.insert(Box::new(Http2Origin::new(slot, stall)));
+                Box::pin(once(cx, client, &mut **up, buf, first, plan, by)).await
             }
         };
         buf = back;
@@ -152,7 +160,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 return (Outcome::Whole { downstream: finish.downstream, sent: sent == Sent::Whole }, buf);
             }
             Answered::Unwanted => {
-                drop((lease, stream));
+                drop((lease, stream, multiplexed));
                 if !pause(cx, plan).await {
                     return (Outcome::Upstream { status: 504 }, buf);
                 }
@@ -167,7 +175,11 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Answered::Tunnel(from_up) => {
                 lease.answered();
                 local::count(cx, &plan.counted, 101);
-                let up = stream.expect("only a connection of its own can be upgraded");
+                let up = match (stream, multiplexed) {
+                    (Some(stream), _) => Upgraded::Stream(stream),
+                    (None, Some(up)) => Upgraded::Http2(up),
+                    (None, None) => unreachable!("the answer came on one of them"),
+                };
                 return (Outcome::Tunnel { up, from_up, lease }, buf);
             }
             Answered::ClientGone { status } => {
@@ -608,6 +620,10 @@ async fn heads<D: Download>(
             }
             if cx.core.is_draining() {
                 plan.exchange.end_downstream();
+            }
+            if plan.connect && head.status / 100 == 2 {
+                // Passed on, it would say that the upgrade has happened.
+                return Heads::Fault(UpstreamFault::BadHead);
             }
             if head.status == 100 {
                 progress.wanted.raise();

@@ -21,10 +21,11 @@ use ringway_core::http2::flood::Flood;
 
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
-use super::forward::{self, ClientFault, Outcome, RequestBody, ready_to_read};
-use super::io::{Stall, Watch, gone, pour};
+use super::forward::{self, ClientFault, Outcome, RequestBody, Upgraded, ready_to_read};
+use super::io::{Filled, Stall, Watch, gone, pour};
+use super::origin::{Origin, Sink, Source};
 use super::piece::Piece;
-use super::{Cx, local};
+use super::{Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;
 use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
@@ -283,6 +284,7 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
             frames: Frames { body, ahead: Bytes::new(), ended: false },
             declared: None,
             timer: Deadline::new(cx.client.fd),
+            given: 0,
         },
         download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
         gone,
@@ -294,8 +296,12 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
     }
     let (status, error) = match outcome {
         Outcome::Whole { .. } => return,
-        // Nothing asks for an upgrade in HTTP/2.
-        Outcome::Tunnel { .. } | Outcome::Cut => return respond.reset(Reset::Internal),
+        Outcome::Tunnel { up, from_up, lease } => {
+            drop(plan);
+            Box::pin(upgraded(cx, &mut stream, up, from_up)).await;
+            return drop(lease);
+        }
+        Outcome::Cut => return respond.reset(Reset::Internal),
         Outcome::Gone => return respond.reset(Reset::Cancel),
         Outcome::Upstream { status } => (status, None),
         Outcome::Body { status, error } => (status, Some(error)),
@@ -311,6 +317,23 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
     }
 }
 
+/// Moves the bytes of another protocol between a stream and an endpoint.
+async fn upgraded(cx: &Cx, stream: &mut H2<'_>, up: Upgraded, from_up: Buf) {
+    let idle = cx.timeouts.get().stream_idle;
+    let respond = stream.download.respond.clone();
+    let H2 { upload, download, .. } = stream;
+    download.stall = Stall::new(idle);
+    let down = (upload, download, move || respond.reset(Reset::Cancel));
+    let none = Buf::new(Class::Head);
+    match up {
+        Upgraded::Stream(mut up) => {
+            up.wr.set_stall_timeout(idle);
+            tunnel::tunnel(down, Origin::parts(&mut up), none, from_up, idle).await;
+        }
+        Upgraded::Http2(mut up) => tunnel::tunnel(down, up.parts(), none, from_up, idle).await,
+    }
+}
+
 /// A request's stream.
 struct H2<'g> {
     upload: H2Body,
@@ -323,6 +346,8 @@ struct H2Body {
     /// Bytes that are still to come, where the head has said how many.
     declared: Option<u64>,
     timer: Deadline,
+    /// Bytes given to a tunnel that the client has no credit for yet.
+    given: usize,
 }
 
 struct Frames {
@@ -349,6 +374,53 @@ impl Requester for H2<'_> {
 
     fn parts(&mut self) -> Parts<'_, H2Body, H2Answer> {
         Parts { upload: &mut self.upload, download: &mut self.download, gone: Some(self.gone) }
+    }
+}
+
+impl Source for H2Body {
+    const FRAMES: bool = true;
+
+    /// Bytes for a tunnel. What was given before has gone on by now: the client is given credit for it.
+    async fn fill(&mut self, buf: Buf, by: Tick, _watch: Watch<'_>) -> (Filled, Buf) {
+        self.frames.body.release(std::mem::take(&mut self.given));
+        // Whoever waits holds no buffer.
+        let class = buf.class();
+        drop(buf);
+        let Self { frames, timer, given, .. } = self;
+        let ready = rt::race(poll_fn(|task| frames.poll_bytes(class.capacity(), task)), timer.passed(by)).await;
+        timer.disarm();
+        let mut buf = Buf::new(class);
+        let filled = match ready {
+            Ok(Ok(Some(bytes))) => {
+                let fits = buf.push(&bytes);
+                debug_assert!(fits, "no more than there is room for");
+                *given = bytes.len();
+                Filled::Data
+            }
+            Ok(Ok(None)) => Filled::End,
+            Ok(Err(Gone)) => Filled::Broken,
+            Err(()) => Filled::Late,
+        };
+        (filled, buf)
+    }
+
+    fn read_now(&mut self, _buf: &mut Buf) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn take_end(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Sink for H2Answer {
+    async fn send(&mut self, buf: Buf, piece: Piece, _trailers: &[u8]) -> (io::Result<()>, Buf) {
+        pour(&self.respond, &mut self.stall, buf, 0..piece.len, &piece.rest, false).await
+    }
+
+    async fn finish(&mut self) {
+        // Where the stream is over, there is nobody to tell.
+        let _told = self.respond.end();
     }
 }
 
@@ -504,7 +576,9 @@ fn chunk(mut buf: Buf, trailers: Option<&Vec<u8>>) -> Buf {
 
 impl Download for H2Answer {
     async fn interim(&mut self, mut buf: Buf, head: usize) -> (io::Result<()>, Buf) {
-        let sent = gone(self.respond.interim(&buf.data()[..head]));
+        let lines = &buf.data()[..head];
+        let switched = lines.starts_with(b"HTTP/1.1 101");
+        let sent = gone(if switched { self.respond.upgraded(lines) } else { self.respond.interim(lines) });
         buf.consume(head);
         (sent, buf)
     }

@@ -15,6 +15,8 @@ mod io;
 mod local;
 mod origin;
 mod piece;
+mod tunnel;
+mod websocket;
 
 use std::cell::Cell;
 use std::future::Future;

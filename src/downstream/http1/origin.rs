@@ -13,10 +13,17 @@ use rustix::net::Shutdown;
 
 use super::io::{Filled, Stall, Watch, fill, gone, pour};
 use super::piece::Piece;
+use super::websocket;
 use crate::buffer::Buf;
 use crate::http2::{Failure, Incoming, Outgoing, Received, Sending, Slot};
 use crate::rt::{self, Deadline, Reader, Stream, Tick, Writer};
 use crate::sys::{self, PeerState};
+
+/// How long an endpoint's SETTINGS may take, where they have to be known.
+const SETTINGS: Duration = Duration::from_secs(1);
+
+/// How often they are looked for.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// An endpoint that a request is sent to.
 pub(super) trait Origin {
@@ -63,6 +70,9 @@ pub(super) trait Source {
 pub(super) trait Sink {
     /// Sends a piece, with `trailers` if it is the last. The window is the piece's rest then.
     async fn send(&mut self, buf: Buf, piece: Piece, trailers: &[u8]) -> (io::Result<()>, Buf);
+
+    /// Says that nothing more comes, where it has not been said with a piece.
+    async fn finish(&mut self);
 }
 
 impl Origin for Stream {
@@ -108,6 +118,10 @@ impl Sink for Writer {
         }
         (written, buf)
     }
+
+    async fn finish(&mut self) {
+        Self::finish(self).await;
+    }
 }
 
 /// A request's place on a connection of HTTP/2.
@@ -129,6 +143,8 @@ pub(super) struct Http2Source {
     end: Option<Vec<u8>>,
     failed: Option<Failure>,
     timer: Deadline,
+    /// What `Sec-WebSocket-Accept` has to say, where an extended CONNECT stands for an upgrade.
+    accept: Option<String>,
 }
 
 pub(super) struct Http2Sink {
@@ -148,6 +164,7 @@ impl Http2Origin {
             failed: None,
             // No descriptor: the deadline only wakes.
             timer: Deadline::new(-1),
+            accept: None,
         };
         Self { source, sink: Http2Sink { sending: None, stall: Stall::new(stall) }, slot }
     }
@@ -159,6 +176,14 @@ impl Origin for Http2Origin {
     type Sink = Http2Sink;
 
     async fn begin(&mut self, mut buf: Buf, head: usize, first: usize, end: bool) -> (Result<(), Begin>, Buf) {
+        if let Some(key) = websocket::key(&buf.data()[..head]) {
+            self.source.accept = Some(websocket::accept(key));
+            // An endpoint says in its SETTINGS whether it takes this, and those of a new connection may still come.
+            let by = rt::tick_after(SETTINGS);
+            while !self.slot.takes_connect() && !self.slot.is_over() && rt::now() < by {
+                rt::sleep(LOOK).await;
+            }
+        }
         let (sending, received) = match self.slot.request(&buf.data()[..head], end && first == head) {
             Ok(begun) => begun,
             Err(Failure::Refused | Failure::Reset) => return (Err(Begin::Refused(UpstreamFault::Refused)), buf),
@@ -199,7 +224,13 @@ impl Http2Source {
                 break;
             };
             match std::task::ready!(received.poll_next(task)) {
-                Ok(Incoming::Head(lines)) => (self.ahead, self.is_head) = (lines.into(), true),
+                Ok(Incoming::Head(lines)) => {
+                    let lines = match &self.accept {
+                        Some(accept) if lines.starts_with(b"HTTP/1.1 2") => websocket::switched(&lines, accept),
+                        _ => lines,
+                    };
+                    (self.ahead, self.is_head) = (lines.into(), true);
+                }
                 Ok(Incoming::Data(bytes)) => (self.ahead, self.is_head) = (bytes, false),
                 Ok(Incoming::End(trailers)) => self.end = Some(trailers),
                 Err(failure) => self.failed = Some(failure),
@@ -334,5 +365,12 @@ impl Sink for Http2Sink {
         }
         let sent = if done && !trailers.is_empty() { gone(sending.trailers(trailers)) } else { Ok(()) };
         (sent, buf)
+    }
+
+    async fn finish(&mut self) {
+        if let Some(sending) = &self.sending {
+            // Where the stream is over, there is nobody to tell.
+            let _told = sending.end();
+        }
     }
 }
