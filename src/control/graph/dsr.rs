@@ -154,7 +154,7 @@ fn judge(
             other.mode.as_str()
         ));
     }
-    let vips: Vec<SocketAddr> = state.binds(listener).collect();
+    let vips: Vec<SocketAddr> = state.virtual_addresses(listener).collect();
     if vips.iter().any(|vip| vip.ip().is_unspecified()) {
         return invalid("the Gateway has no addresses of its own: spec.addresses must name the virtual address");
     }

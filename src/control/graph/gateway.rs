@@ -126,6 +126,8 @@ pub struct GatewayState<'r> {
     pub backend_certificate: Option<Option<Arc<CertificateChain>>>,
     /// An address that this machine does not have.
     pub unusable: Option<Problem>,
+    /// All such addresses.
+    pub absent: Vec<IpAddr>,
 }
 
 impl<'r> GatewayState<'r> {
@@ -144,6 +146,13 @@ impl<'r> GatewayState<'r> {
     pub fn binds(&self, listener: usize) -> impl Iterator<Item = SocketAddr> + '_ {
         let port = self.listeners[listener].spec.port.value.get();
         self.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
+    }
+
+    /// Where a listener's clients send what is forwarded without a socket: this machine may not have the address yet, or
+    /// not now, and what arrives for it is forwarded all the same.
+    pub fn virtual_addresses(&self, listener: usize) -> impl Iterator<Item = SocketAddr> + '_ {
+        let port = self.listeners[listener].spec.port.value.get();
+        self.addresses.iter().chain(&self.absent).map(move |ip| SocketAddr::new(*ip, port))
     }
 }
 
@@ -234,12 +243,14 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, re
     conflicts(&mut listeners, report);
     // What cannot be bound must not keep others from being served.
     let mut unusable = None;
+    let mut absent = Vec::new();
     addresses.retain(|ip| {
         let usable = resolver.is_usable(*ip);
         if !usable {
             let message = format!("{ip} is no address of this machine: it is not bound");
             report.note(spec.addresses[0].span, format!("Gateway {}: {message}", object.meta.full_name()));
             unusable.get_or_insert_with(|| Problem::new("AddressNotUsable", message));
+            absent.push(*ip);
         }
         usable
     });
@@ -252,6 +263,7 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, re
         insecure_frontend: false,
         backend_certificate: None,
         unusable,
+        absent,
     }
 }
 
