@@ -9,6 +9,8 @@ pub(crate) enum Must {
     Pass,
     /// The same, without this text (in lower case) at the origin.
     PassWithout(&'static str),
+    /// HTTP/2 is spoken: the first thing that comes is a SETTINGS frame (RFC 9113 section 3.4), and nothing at the origin.
+    SpeakHttp2,
 }
 
 /// A case.
@@ -26,7 +28,7 @@ const fn case(name: &'static str, bytes: &'static [u8], must: Must) -> Case {
     Case { name, bytes, must }
 }
 
-use Must::{Pass, PassWithout, Refuse};
+use Must::{Pass, PassWithout, Refuse, SpeakHttp2};
 
 /// All of them.
 pub(crate) const CASES: &[Case] = &[
@@ -133,6 +135,6 @@ pub(crate) const CASES: &[Case] = &[
         b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n",
         PassWithout("6.6.6.6"),
     ),
-    case("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refuse(505)),
+    case("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SpeakHttp2),
     case("TLS ClientHello", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n", Refuse(400)),
 ];

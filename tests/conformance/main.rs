@@ -152,6 +152,8 @@ struct Outcome {
     statuses: Vec<u16>,
     /// What reached the origin.
     forwarded: String,
+    /// It began with a SETTINGS frame of HTTP/2.
+    http2: bool,
 }
 
 fn run(case: &Case, address: &str, seen: &Mutex<Vec<u8>>) -> Outcome {
@@ -173,7 +175,8 @@ fn run(case: &Case, address: &str, seen: &Mutex<Vec<u8>>) -> Outcome {
     let text = String::from_utf8_lossy(&answer);
     let statuses =
         text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect();
-    Outcome { statuses, forwarded: String::from_utf8_lossy(&seen.lock().unwrap()).into_owned() }
+    let http2 = answer.get(3..9).is_some_and(|header| header == [4, 0, 0, 0, 0, 0]);
+    Outcome { statuses, http2, forwarded: String::from_utf8_lossy(&seen.lock().unwrap()).into_owned() }
 }
 
 fn short(outcome: &Outcome) -> String {
@@ -181,7 +184,13 @@ fn short(outcome: &Outcome) -> String {
     let requests = outcome.forwarded.matches(" HTTP/1.").count();
     format!(
         "{}{}",
-        if statuses.is_empty() { "-".to_owned() } else { statuses.join("+") },
+        if outcome.http2 {
+            "HTTP/2".to_owned()
+        } else if statuses.is_empty() {
+            "-".to_owned()
+        } else {
+            statuses.join("+")
+        },
         if requests > 0 { format!(" ({requests} fwd)") } else { String::new() }
     )
 }
@@ -213,6 +222,7 @@ fn differences() {
         let ringway = &outcomes[0];
         let good = match case.must {
             Must::Refuse(status) => ringway.forwarded.is_empty() && ringway.statuses == [status],
+            Must::SpeakHttp2 => ringway.http2 && ringway.forwarded.is_empty(),
             Must::Pass => ringway.statuses == [200] && ringway.forwarded.matches(" HTTP/1.1\r\n").count() == 1,
             Must::PassWithout(part) => {
                 ringway.statuses.first() == Some(&200) && !ringway.forwarded.to_lowercase().contains(part)
