@@ -280,8 +280,8 @@ fn gateway(graph: &Graph<'_>, index: usize) -> Value {
         (None, Some(invalid)) => raw(meta, "Accepted", served, invalid.reason, &invalid.message),
         (None, None) => raw(meta, "Accepted", true, "Accepted", "the Gateway is served"),
     };
-    let programmed = if let Some(unusable) = state.unusable.as_ref().filter(|_| served) {
-        condition(meta, "Programmed", "", "", Some(unusable))
+    let programmed = if let Some(unusable) = state.unusable().filter(|_| served) {
+        condition(meta, "Programmed", "", "", Some(&unusable))
     } else if served {
         raw(meta, "Programmed", true, "Programmed", "the Gateway's listeners are bound")
     } else {

@@ -1,6 +1,8 @@
 //! `tests/golden/import/NAME.in.yaml` are Ingresses, `NAME.out.yaml` what is made of them, then what is left to a person
 //! and what `ringway check` says of it.
 
+use std::path::Path;
+
 use ringway::control::provider::Input;
 use ringway::control::source::Severity;
 use ringway::import::{ANNOTATIONS, Fate, Imported, Options, ingress_nginx};
@@ -44,17 +46,21 @@ fn every_documented_annotation_has_its_place() {
     assert_eq!(ANNOTATIONS.len(), 117 + 13, "the table of the documentation, and what its text describes");
     let all: String =
         files(&golden("import"), ".in.yaml").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    let page =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/migrating-from-ingress-nginx.md")).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating-from-ingress-nginx.md");
+    let page = std::fs::read_to_string(&path).unwrap();
     for (index, (name, fate)) in ANNOTATIONS.iter().enumerate() {
         assert!(!ANNOTATIONS[..index].iter().any(|(earlier, _)| earlier == name), "{name} is there twice");
         assert!(all.contains(&format!("nginx.ingress.kubernetes.io/{name}: ")), "no golden file has {name}");
         if matches!(fate, Fate::Translated(_)) {
             assert!(golden("import").join(format!("{name}.in.yaml")).exists(), "{name} has no golden pair of its own");
         }
-        let row = row(name, *fate);
-        assert!(page.contains(&row), "docs/migrating-from-ingress-nginx.md should have\n{row}");
     }
+    // The table is everything between its head and the next empty line.
+    let title = "| Annotation | | |\n|---|---|---|\n";
+    let head = page.find(title).expect("the table") + title.len();
+    let end = page[head..].find("\n\n").map_or(page.len(), |at| head + at + 1);
+    let rows: String = ANNOTATIONS.iter().map(|(name, fate)| row(name, *fate)).collect();
+    assert!(compare(&path, &format!("{}{rows}{}", &page[..head], &page[end..])), "{}", path.display());
 }
 
 /// A row of the documentation's table.
@@ -66,14 +72,6 @@ fn row(name: &str, fate: Fate) -> String {
         Fate::NoEffect(why) => ("no effect", why),
     };
     format!("| `{name}` | {what} | {how} |\n")
-}
-
-/// Prints the table of the documentation.
-#[test]
-#[ignore = "writes no test's result: `cargo test --test tools documentation -- --ignored --nocapture`"]
-fn table_of_the_documentation() {
-    let rows: String = ANNOTATIONS.iter().map(|(name, fate)| row(name, *fate)).collect();
-    eprintln!("{rows}");
 }
 
 #[test]

@@ -40,40 +40,25 @@ pub(super) struct Wanted<'a> {
     port: Option<Port>,
 }
 
-impl<'a> Wanted<'a> {
-    pub(super) fn of_http(target: &'a HttpBackendRef) -> Self {
-        Self {
-            span: target.span,
-            group: &target.group,
-            kind: &target.kind,
-            namespace: target.namespace.as_ref(),
-            name: &target.name,
-            port: target.port,
+/// The kinds of references name the same things.
+macro_rules! wanted {
+    ($($reference:ty),*) => {$(
+        impl<'a> From<&'a $reference> for Wanted<'a> {
+            fn from(target: &'a $reference) -> Self {
+                Self {
+                    span: target.span,
+                    group: &target.group,
+                    kind: &target.kind,
+                    namespace: target.namespace.as_ref(),
+                    name: &target.name,
+                    port: target.port,
+                }
+            }
         }
-    }
-
-    pub(super) fn of_object(target: &'a BackendObjectRef) -> Self {
-        Self {
-            span: target.span,
-            group: &target.group,
-            kind: &target.kind,
-            namespace: target.namespace.as_ref(),
-            name: &target.name,
-            port: target.port,
-        }
-    }
-
-    pub(super) fn of_stream(target: &'a BackendRef) -> Self {
-        Self {
-            span: target.span,
-            group: &target.group,
-            kind: &target.kind,
-            namespace: target.namespace.as_ref(),
-            name: &target.name,
-            port: target.port,
-        }
-    }
+    )*};
 }
+
+wanted!(HttpBackendRef, BackendObjectRef, BackendRef);
 
 /// The backends that have been referred to.
 pub(super) struct Backends<'r> {
@@ -130,7 +115,7 @@ impl<'r> Backends<'r> {
             .iter()
             .map(|target| WeightedTarget {
                 weight: super::http_rule::weight(target.weight),
-                target: self.resolve(&referrer, &Wanted::of_stream(target), &mut unresolved, report),
+                target: self.resolve(&referrer, &Wanted::from(target), &mut unresolved, report),
             })
             .collect();
         (split, unresolved)

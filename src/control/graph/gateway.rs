@@ -124,9 +124,7 @@ pub struct GatewayState<'r> {
     pub insecure_frontend: bool,
     /// What is shown to backends that ask; `None` in it: it cannot be had.
     pub backend_certificate: Option<Option<Arc<CertificateChain>>>,
-    /// An address that this machine does not have.
-    pub unusable: Option<Problem>,
-    /// All such addresses.
+    /// Addresses that this machine does not have.
     pub absent: Vec<IpAddr>,
 }
 
@@ -146,6 +144,11 @@ impl<'r> GatewayState<'r> {
     pub fn binds(&self, listener: usize) -> impl Iterator<Item = SocketAddr> + '_ {
         let port = self.listeners[listener].spec.port.value.get();
         self.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
+    }
+
+    /// Not all of its addresses can be bound.
+    pub fn unusable(&self) -> Option<Problem> {
+        self.absent.first().map(|ip| Problem::new("AddressNotUsable", not_here(*ip)))
     }
 
     /// Where a listener's clients send what is forwarded without a socket: this machine may not have the address yet, or
@@ -242,14 +245,11 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, re
         spec.listeners.iter().map(|each| listener(each, &object.meta, report)).collect();
     conflicts(&mut listeners, report);
     // What cannot be bound must not keep others from being served.
-    let mut unusable = None;
     let mut absent = Vec::new();
     addresses.retain(|ip| {
         let usable = resolver.is_usable(*ip);
         if !usable {
-            let message = format!("{ip} is no address of this machine: it is not bound");
-            report.note(spec.addresses[0].span, format!("Gateway {}: {message}", object.meta.full_name()));
-            unusable.get_or_insert_with(|| Problem::new("AddressNotUsable", message));
+            report.note(spec.addresses[0].span, format!("Gateway {}: {}", object.meta.full_name(), not_here(*ip)));
             absent.push(*ip);
         }
         usable
@@ -262,9 +262,12 @@ fn gateway<'r>(object: &'r Resource<GatewaySpec>, resolver: &mut dyn Resolve, re
         unresolved: None,
         insecure_frontend: false,
         backend_certificate: None,
-        unusable,
         absent,
     }
+}
+
+fn not_here(ip: IpAddr) -> String {
+    format!("{ip} is no address of this machine: it is not bound")
 }
 
 pub(super) fn listener<'r>(spec: &'r Listener, owner: &'r Meta, report: &mut Report) -> ListenerState<'r> {

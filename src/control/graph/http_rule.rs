@@ -138,7 +138,7 @@ impl Builder<'_, '_> {
         let mut split = Vec::new();
         let mut shares = Vec::new();
         for each in &*rule.backend_refs {
-            let wanted = Wanted::of_http(each);
+            let wanted = Wanted::from(each);
             let mut target = self.backends.resolve(&self.referrer, &wanted, &mut self.unresolved, self.report);
             let mut share = None;
             if !each.filters.is_empty() {
@@ -184,7 +184,7 @@ impl Builder<'_, '_> {
                 all.cors = Some(to_cors(found));
             }
             if let Some(found) = &filter.request_mirror {
-                let wanted = Wanted::of_object(&found.backend_ref);
+                let wanted = Wanted::from(&found.backend_ref);
                 let target = self.backends.resolve(&self.referrer, &wanted, &mut self.unresolved, self.report);
                 if let Target::Backend(backend) = target {
                     all.mirrors.push(Mirror { backend, fraction: to_fraction(found) });

@@ -11,9 +11,9 @@ use ringway_core::model::{BackendId, ClientLimits, EndpointAddress};
 
 use super::Cx;
 use super::extra::Copied;
-use super::forward::ready_to_read;
 use super::io::{Filled, Watch};
 use super::origin::{Http2Origin, Origin, Source};
+use super::request_body::ready_to_read;
 use crate::buffer::{Buf, Class};
 use crate::metrics::UpstreamError;
 use crate::rt::{self, Tick};

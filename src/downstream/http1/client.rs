@@ -9,10 +9,11 @@ use ringway_core::http1::request::Framing;
 use rustix::net::Shutdown;
 
 use super::decide::Plan;
-use super::forward::{self, ClientFault, Outcome, RequestBody, Upgraded, ready_to_read};
+use super::forward::{self, Outcome, Upgraded};
 use super::io::{Filled, Watch, fill};
 use super::origin::Origin;
 use super::piece::{Piece, next_piece};
+use super::request_body::{ClientFault, RequestBody, ready_to_read};
 use super::{After, Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::relay;

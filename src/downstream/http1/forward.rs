@@ -16,12 +16,13 @@ use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, Upstr
 use ringway_core::http1::{FieldStorage, response};
 use ringway_core::model::Retry;
 
-use super::client::{Download, Parts, Pulled, Requester, Upload};
+use super::client::{Download, Parts, Requester, Upload};
 use super::decide::Plan;
 use super::extra::{self, Copying};
 use super::io::{Filled, Watch};
-use super::origin::{Begin, Http2Origin, Origin, Sink, Source};
+use super::origin::{Begin, Http2Origin, Origin, Source};
 use super::piece::{self, TooLarge, next_piece};
+use super::request_body::{ClientFault, RequestBody, Sent, ready_to_read};
 use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
@@ -47,30 +48,6 @@ enum Answered {
     Unwanted,
     /// Something else is said in place of an answer with this status.
     Replaced(u16),
-}
-
-/// How the request's body went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Whole,
-    /// The endpoint takes no more; what it answered tells.
-    Refused,
-    /// The wait for more was called off: the answer is complete.
-    CalledOff,
-    Client(ClientFault),
-}
-
-/// What a client did wrong in its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClientFault {
-    /// It ended or broke off early.
-    Cut,
-    /// It did not go on.
-    Late,
-    /// It is malformed.
-    BadBody,
-    /// It is too large.
-    TooLarge,
 }
 
 /// How an exchange ended. What has not been answered is to be, by whoever speaks the client's version of HTTP.
@@ -104,7 +81,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     };
     let (start, end) = (buf.mark(), buf.mark_end());
     let generation = std::rc::Rc::clone(&plan.counted.generation);
-    let metrics = generation.metrics.backends[plan.backend.0 as usize].clone();
+    let metrics = &generation.metrics.backends[plan.backend.0 as usize];
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
     for attempt in 1.. {
@@ -404,76 +381,6 @@ async fn wanted(progress: &Progress, call_off: &Signal) -> bool {
     }
     let asked = rt::race(progress.wanted.wait(), rt::sleep(PATIENCE));
     rt::race(asked, call_off.wait()).await.is_ok()
-}
-
-/// The rest of a request's body on its way.
-pub(super) struct RequestBody {
-    /// Finds the body's end where the client's bytes have to tell it.
-    pub(super) decoder: BodyDecoder,
-    /// It leaves in chunks.
-    pub(super) chunked: bool,
-    /// It leaves in frames: trailers are kept apart.
-    pub(super) frames: bool,
-    /// The lines of a trailer section that leaves in a frame.
-    pub(super) trailers: Vec<u8>,
-    /// How long the client may pause.
-    pub(super) idle: Duration,
-    /// Takes a copy of what leaves.
-    copying: Option<Box<Copying>>,
-}
-
-impl RequestBody {
-    async fn send<U: Upload, S: Sink>(
-        &mut self,
-        from: &mut U,
-        to: &mut S,
-        mut buf: Buf,
-        limit: u64,
-        call_off: &Signal,
-    ) -> (Sent, Buf) {
-        let mut total = 0;
-        loop {
-            let (pulled, back) = from.pull(self, buf, call_off).await;
-            buf = back;
-            let piece = match pulled {
-                Pulled::Piece(piece) => piece,
-                Pulled::CalledOff => return (Sent::CalledOff, buf),
-                Pulled::Fault(fault) => return (Sent::Client(fault), buf),
-            };
-            total += piece.payload as u64;
-            if total > limit {
-                return (Sent::Client(ClientFault::TooLarge), buf);
-            }
-            let (payload, done) = (piece.payload, piece.done);
-            if let Some(copying) = &mut self.copying {
-                copying.piece(&buf.data()[..piece.len], self.chunked);
-            }
-            let (written, back) = to.send(buf, piece, &self.trailers).await;
-            buf = back;
-            if written.is_err() {
-                let sent = if call_off.is_raised() { Sent::CalledOff } else { Sent::Refused };
-                return (sent, buf);
-            }
-            from.consumed(payload);
-            if done {
-                return (Sent::Whole, buf);
-            }
-        }
-    }
-}
-
-/// A buffer with room for the next bytes of a body: a large one if there is nothing to keep.
-pub(super) fn ready_to_read(mut buf: Buf) -> Buf {
-    if buf.is_empty() {
-        if buf.class() == Class::Body {
-            buf.clear();
-            return buf;
-        }
-        return Buf::new(Class::Body);
-    }
-    // An unfinished chunk header or trailer; bounded by the decoder far below a block.
-    buf.compact();
-    buf
 }
 
 /// Reads the answer and passes it on. The client is watched one way until the answer begins, and another from there on.

@@ -21,10 +21,11 @@ use ringway_core::http2::flood::Flood;
 
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
-use super::forward::{self, ClientFault, Outcome, RequestBody, Upgraded, ready_to_read};
+use super::forward::{self, Outcome, Upgraded};
 use super::io::{Filled, Stall, Watch, gone, pour};
 use super::origin::{Origin, Sink, Source};
 use super::piece::Piece;
+use super::request_body::{ClientFault, RequestBody, ready_to_read};
 use super::{Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;

@@ -15,6 +15,7 @@ mod io;
 mod local;
 mod origin;
 mod piece;
+mod request_body;
 mod tunnel;
 mod websocket;
 
