@@ -324,7 +324,7 @@ fn run_case(scenario: &Scenario, case: &Case, line: &Line, place: &Place) -> Res
         return Ok(result);
     }
     // The proxy has two descriptors per connection; it inherits this limit.
-    machine::need_descriptors(case.load.connections as u64 * 2 + 256)?;
+    machine::need_descriptors(case.load.connections as u64 * 2 + 1_100)?;
     let label = format!("{}/{}", scenario.name, case.name);
     let mut stage = Stage::set(case, &taking_part, place, &label)?;
     let rate = calibrate(case, &mut stage, &label)?;
@@ -474,7 +474,7 @@ pub(crate) fn serve(options: &Serve) -> Result<()> {
     let line = line_up(&options.contender, &options.common)?;
     catch_interrupts()?;
     let place = options.common.place()?;
-    machine::need_descriptors(case.load.connections as u64 * 2 + 256)?;
+    machine::need_descriptors(case.load.connections as u64 * 2 + 1_100)?;
     let label = format!("{}/{}", scenario.name, case.name);
     let able = line.into_iter().flatten().filter(|one| one.lacks(&case.features()).is_none()).collect::<Vec<_>>();
     let stage = Stage::set(&case, &able, &place, &label)?;
@@ -508,7 +508,7 @@ pub(crate) fn hold(options: &Hold) -> Result<()> {
     catch_interrupts()?;
     let place = options.common.place()?;
     machine::pin_to(&place.load_cores)?;
-    machine::need_descriptors(case.load.connections as u64 * 2 + 256)?;
+    machine::need_descriptors(case.load.connections as u64 * 2 + 1_100)?;
     let label = format!("{}/{}", scenario.name, case.name);
     let direct = Contender::find("direct", &options.common.contenders, &programs)?
         .map_err(|(name, missing)| Failure::new(format!("{name}: {}", missing.0)))?;
