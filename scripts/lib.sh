@@ -43,3 +43,16 @@ need_python() {
   fi
   for package in "${missing[@]}"; do touch "target/python/$package"; done
 }
+
+# need_node PACKAGE@VERSION...: packages of npm for tests, in target/node; where they cannot be had, this says so.
+need_node() {
+  local package missing=()
+  for package in "$@"; do
+    [ -d "target/node/node_modules/${package%@*}" ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  mkdir -p target/node
+  if ! npm install --prefix target/node --silent --no-audit --no-fund --no-package-lock "${missing[@]}"; then
+    say "npm's ${missing[*]} cannot be had: TESTS THAT NEED THEM ARE LEFT OUT"
+  fi
+}

@@ -118,7 +118,8 @@ fn http_routes(
                 }
                 rule
             };
-            attached.push(HttpRoute { id: route.id, hostnames, rules: rules.iter().enumerate().map(here).collect() });
+            let rules = rules.iter().enumerate().map(here).collect();
+            attached.push(HttpRoute { id: route.id, grpc: route.is_grpc(), hostnames, rules });
         }
     }
     attached

@@ -1,5 +1,7 @@
 //! What gRPC says in fields of HTTP/2 (PROTOCOL-HTTP2.md of the gRPC project).
 
+pub mod web;
+
 use std::time::Duration;
 
 use crate::http::trim;
@@ -11,19 +13,58 @@ pub const STATUSES: usize = 17;
 pub const CANCELLED: u8 = 1;
 /// No status, or none that is known.
 pub const UNKNOWN: u8 = 2;
+/// The call's time is over.
+pub const DEADLINE_EXCEEDED: u8 = 4;
+/// The trailer lines of a call whose time is over.
+pub const LATE: &[u8] = b"grpc-status: 4\r\ngrpc-message: Deadline exceeded\r\n";
 /// What is wrong is neither the caller's fault nor the called one's.
 pub const INTERNAL: u8 = 13;
 
-/// Whether a Content-Type is that of a gRPC call; gRPC-Web is another.
-pub fn is_grpc(content_type: &[u8]) -> bool {
-    let Some(rest) = content_type.get(..16).filter(|start| start.eq_ignore_ascii_case(b"application/grpc")) else {
-        return false;
-    };
-    matches!(content_type[rest.len()..].first(), None | Some(b'+' | b';' | b' '))
+/// How a call is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// In frames of HTTP/2 with trailers.
+    Native,
+    /// gRPC-Web: trailers are a part of the body (PROTOCOL-WEB.md of the gRPC project).
+    Web,
+    /// gRPC-Web in base64.
+    WebText,
 }
 
-/// The status that a status of ours stands for: what nothing serves is not implemented, what cannot be reached is
-/// unavailable, and what has taken too long has exceeded its deadline.
+impl Call {
+    /// By its Content-Type: this name, and behind it the message's format or parameters.
+    pub fn of(content_type: &[u8]) -> Option<Self> {
+        Self::split(content_type).map(|(call, _)| call)
+    }
+
+    /// The kind of call, and what stands behind its name: `+proto`, for instance.
+    pub fn split(content_type: &[u8]) -> Option<(Self, &[u8])> {
+        const NAME: &[u8] = b"application/grpc";
+        let (name, rest) = content_type.split_at_checked(NAME.len())?;
+        if !name.eq_ignore_ascii_case(NAME) {
+            return None;
+        }
+        let behind = |name: &[u8]| {
+            let (found, rest) = rest.split_at_checked(name.len())?;
+            let ends = matches!(rest.first(), None | Some(b'+' | b';' | b' '));
+            (ends && found.eq_ignore_ascii_case(name)).then_some(rest)
+        };
+        let kinds: [(Self, &[u8]); 3] = [(Self::WebText, b"-web-text"), (Self::Web, b"-web"), (Self::Native, b"")];
+        kinds.into_iter().find_map(|(kind, name)| Some((kind, behind(name)?)))
+    }
+
+    /// Its Content-Type without what may stand behind it.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Native => "application/grpc",
+            Self::Web => "application/grpc-web",
+            Self::WebText => "application/grpc-web-text",
+        }
+    }
+}
+
+/// The status that a status of ours stands for: what nothing serves is not implemented, and what cannot be reached, or
+/// not in time, is unavailable. Only the call's own time makes its deadline exceeded.
 pub fn status_of(http: u16) -> u8 {
     match http {
         400 | 408 => INTERNAL,
@@ -31,8 +72,7 @@ pub fn status_of(http: u16) -> u8 {
         403 => 7,
         404 | 405 | 501 => 12,
         413 | 414 | 431 => 8,
-        429 | 500 | 502 | 503 => 14,
-        504 => 4,
+        429 | 500 | 502 | 503 | 504 => 14,
         _ => UNKNOWN,
     }
 }
@@ -76,11 +116,21 @@ mod tests {
 
     #[test]
     fn content_types() {
-        for yes in ["application/grpc", "application/grpc+proto", "Application/gRPC; x=1"] {
-            assert!(is_grpc(yes.as_bytes()), "{yes}");
+        for (text, call, rest) in [
+            ("application/grpc", Call::Native, ""),
+            ("application/grpc+proto", Call::Native, "+proto"),
+            ("Application/gRPC; x=1", Call::Native, "; x=1"),
+            ("application/grpc-web", Call::Web, ""),
+            ("application/grpc-web+proto", Call::Web, "+proto"),
+            ("application/grpc-web-text+proto", Call::WebText, "+proto"),
+            ("APPLICATION/GRPC-WEB-TEXT", Call::WebText, ""),
+        ] {
+            assert_eq!(Call::split(text.as_bytes()), Some((call, rest.as_bytes())), "{text}");
         }
-        for no in ["", "application/grp", "application/grpc-web", "application/grpc-web+proto", "text/plain"] {
-            assert!(!is_grpc(no.as_bytes()), "{no}");
+        for no in
+            ["", "application/grp", "application/grpcx", "application/grpc-webx", "application/grpc-", "text/plain"]
+        {
+            assert_eq!(Call::of(no.as_bytes()), None, "{no}");
         }
     }
 
@@ -100,6 +150,6 @@ mod tests {
         assert_eq!(status_in_lines(b"a: b\r\ngrpc-status: 5\r\ngrpc-message: x\r\n"), Some(5));
         assert_eq!(status_in_lines(b"x-grpc-status: 5\r\n"), None);
         assert_eq!((status(b"16"), status(b"17"), status(b"x"), status(b"-1")), (16, UNKNOWN, UNKNOWN, UNKNOWN));
-        assert_eq!((status_of(404), status_of(503), status_of(504), status_of(418)), (12, 14, 4, UNKNOWN));
+        assert_eq!((status_of(404), status_of(503), status_of(504), status_of(418)), (12, 14, 14, UNKNOWN));
     }
 }

@@ -169,6 +169,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         policy,
         request_id: REQUEST_ID,
         client_certificate: None,
+        content_type: None,
     };
     let rule = chosen.rule;
     out["rule"] = json!(rule_name(world, rule));

@@ -153,6 +153,8 @@ impl Drop for Slot {
 pub enum Failure {
     /// The endpoint has not looked at it: it may be sent again, whatever it is (RFC 9113 section 8.7).
     Refused,
+    /// The same, since the connection takes no more requests: another one does.
+    GoneAway,
     /// The endpoint, or its connection, ended it.
     Reset,
     /// What came breaks the protocol.
@@ -166,7 +168,7 @@ impl Failure {
         match error.reason() {
             Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused,
             // Only streams above the last that the endpoint will look at end by its GOAWAY.
-            _ if error.is_go_away() && error.is_remote() => Self::Refused,
+            _ if error.is_go_away() && error.is_remote() => Self::GoneAway,
             _ if error.is_io() || error.is_remote() => Self::Reset,
             _ => Self::Malformed,
         }
@@ -201,8 +203,8 @@ impl Slot {
                 // Nothing has been sent: the connection is ending, or its streams have run out.
                 self.0.life.ended.set(true);
                 match Failure::of(&error) {
-                    Failure::Malformed if !error.is_reset() => Err(Failure::Refused),
-                    Failure::Reset => Err(Failure::Refused),
+                    Failure::Malformed if !error.is_reset() => Err(Failure::GoneAway),
+                    Failure::Reset => Err(Failure::GoneAway),
                     failure => Err(failure),
                 }
             }

@@ -35,6 +35,8 @@ pub enum Reset {
 pub struct Head {
     parts: http::request::Parts,
     end_stream: bool,
+    /// Bytes of the body, where it has come whole.
+    whole: Option<u64>,
 }
 
 impl Head {
@@ -46,7 +48,13 @@ impl Head {
             path: self.parts.uri.path_and_query().map_or(&b""[..], |path| path.as_str().as_bytes()),
             protocol: self.parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().as_bytes()),
             end_stream: self.end_stream,
+            whole: self.whole,
         }
+    }
+
+    /// The body has come whole, without trailers, and is this long.
+    pub fn body_is(&mut self, length: usize) {
+        self.whole = Some(length as u64);
     }
 
     /// Its fields.
@@ -315,7 +323,7 @@ pub struct Request {
 impl Request {
     pub(super) fn new(request: http::Request<RecvStream>, respond: SendResponse<Chunk>) -> Self {
         let (parts, body) = request.into_parts();
-        let head = Head { parts, end_stream: body.is_end_stream() };
+        let head = Head { parts, end_stream: body.is_end_stream(), whole: None };
         Self { head, body: Body(body), respond: Respond(Rc::new(RefCell::new(Answer::Awaited(respond)))) }
     }
 }

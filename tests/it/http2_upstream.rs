@@ -48,7 +48,10 @@ pub fn chain(origin: &str) -> String {
 }
 
 /// A server of frames: runs a script for every connection; how many there have been.
-fn frames(settings: &'static [u8], script: impl Fn(H2, usize) + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
+pub fn frames(
+    settings: &'static [u8],
+    script: impl Fn(H2, usize) + Send + Sync + 'static,
+) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(format!("{}:0", crate::support::address())).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (count, script) = (Arc::new(AtomicUsize::new(0)), Arc::new(script));
@@ -69,7 +72,7 @@ fn frames(settings: &'static [u8], script: impl Fn(H2, usize) + Send + Sync + 's
 }
 
 /// Header table of no size, so that requests need no table.
-const PLAIN: &[u8] = &[0, 1, 0, 0, 0, 0];
+pub const PLAIN: &[u8] = &[0, 1, 0, 0, 0, 0];
 
 #[test]
 fn requests_of_both_versions_share_a_connection() {

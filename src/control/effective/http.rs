@@ -164,6 +164,7 @@ fn to_match(found: &HttpMatch) -> Value {
         PathMatch::Exact(path) => ("exact", path.as_str()),
         PathMatch::Prefix(path) => ("prefix", path.as_str()),
         PathMatch::Regex(regex) => ("regex", regex.as_str()),
+        PathMatch::Method(regex) => ("method", regex.as_str()),
     };
     out.insert("path".into(), json!({ kind: text }));
     if let Some(method) = &found.method {

@@ -217,6 +217,9 @@ impl Builder<'_, '_> {
             let path = PathModifier::ReplaceRegex(rewrite.path.regex.0.clone());
             all.filters.rewrite.get_or_insert_default().path = Some(path);
         }
+        if let Some(cors) = &found.spec.cors {
+            all.cors = Some(to_cors(cors));
+        }
         let Some(response) = &found.spec.direct_response else { return };
         let body = match response.body.as_ref().map(|body| (&body.inline, &body.value_ref)) {
             Some((Some(inline), _)) => inline.value.0.clone().into_bytes(),
@@ -319,6 +322,7 @@ fn to_match(found: &route::HttpMatch) -> HttpMatch {
     }
     HttpMatch {
         path: found.path.as_ref().map_or_else(PathMatch::default, |path| match (path.kind, &path.regex) {
+            (PathMatchType::RegularExpression, Some(regex)) if path.any_service => PathMatch::Method(regex.0.clone()),
             (PathMatchType::RegularExpression, Some(regex)) => PathMatch::Regex(regex.0.clone()),
             (PathMatchType::Exact, _) => PathMatch::Exact(normal(&path.value)),
             _ => PathMatch::Prefix(normal(&path.value)),

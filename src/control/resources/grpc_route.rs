@@ -140,13 +140,16 @@ fn exact(service: Option<&Spanned<String>>, method: Option<&Spanned<String>>, cx
     }
     good.then_some(())?;
     Some(match (service.map(|text| text.value.as_str()), method.map(|text| text.value.as_str())) {
-        (Some(service), Some(method)) => {
-            PathMatch { kind: PathMatchType::Exact, value: format!("/{service}/{method}"), regex: None }
-        }
+        (Some(service), Some(method)) => PathMatch {
+            kind: PathMatchType::Exact,
+            value: format!("/{service}/{method}"),
+            regex: None,
+            any_service: false,
+        },
         (Some(service), None) => {
-            PathMatch { kind: PathMatchType::PathPrefix, value: format!("/{service}"), regex: None }
+            PathMatch { kind: PathMatchType::PathPrefix, value: format!("/{service}"), regex: None, any_service: false }
         }
-        (None, method) => compiled("[^/]+", method.unwrap_or("[^/]+")).ok()?,
+        (None, method) => compiled(None, method).ok()?,
     })
 }
 
@@ -156,8 +159,8 @@ fn pattern(
     method: Option<&Spanned<String>>,
     cx: &Cx<'_>,
 ) -> Option<PathMatch> {
-    let text = |found: Option<&Spanned<String>>| found.map_or("[^/]+", |found| &found.value).to_owned();
-    match compiled(&text(service), &text(method)) {
+    let text = |found: Option<&'_ Spanned<String>>| found.map(|found| found.value.clone());
+    match compiled(text(service).as_deref(), text(method).as_deref()) {
         Ok(path) => Some(path),
         Err(error) => {
             let message = error.to_string();
@@ -171,10 +174,16 @@ fn pattern(
     }
 }
 
-fn compiled(service: &str, method: &str) -> Result<PathMatch, regex::Error> {
-    let text = format!("/(?:{service})/(?:{method})");
+/// What is not given is whatever is there.
+fn compiled(service: Option<&str>, method: Option<&str>) -> Result<PathMatch, regex::Error> {
+    let text = format!("/(?:{})/(?:{})", service.unwrap_or("[^/]+"), method.unwrap_or("[^/]+"));
     let regex = regex::bytes::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(1 << 20).build()?;
-    Ok(PathMatch { kind: PathMatchType::RegularExpression, value: text, regex: Some(Pattern(regex)) })
+    Ok(PathMatch {
+        kind: PathMatchType::RegularExpression,
+        value: text,
+        regex: Some(Pattern(regex)),
+        any_service: service.is_none(),
+    })
 }
 
 impl From<GrpcRouteSpec> for HttpRouteSpec {

@@ -145,6 +145,8 @@ pub struct PathMatch {
     pub value: String,
     /// The compiled pattern of a regular expression.
     pub regex: Option<Pattern>,
+    /// A GRPCRoute names a method and no service.
+    pub any_service: bool,
 }
 
 /// A compiled pattern, anchored at both ends.
@@ -186,7 +188,7 @@ impl FromNode for PathMatch {
         let known = object.finish("path match");
         let kind = kind?;
         let Some(RawNode(value)) = value? else {
-            return known.then(|| Self { kind, value: "/".to_owned(), regex: None });
+            return known.then(|| Self { kind, value: "/".to_owned(), regex: None, any_service: false });
         };
         let text = text_of(&value, cx, kind == PathMatchType::RegularExpression)?;
         if text.chars().count() > 1024 {
@@ -195,10 +197,10 @@ impl FromNode for PathMatch {
         }
         if kind == PathMatchType::RegularExpression {
             let regex = compile(&value, cx, &text)?;
-            return known.then_some(Self { kind, value: text, regex: Some(regex) });
+            return known.then_some(Self { kind, value: text, regex: Some(regex), any_service: false });
         }
         check_path(&value, cx, &text).then_some(())?;
-        known.then_some(Self { kind, value: text, regex: None })
+        known.then_some(Self { kind, value: text, regex: None, any_service: false })
     }
 
     fn schema() -> serde_json::Value {

@@ -7,6 +7,7 @@ use crate::control::yaml::Node;
 
 use ringway_core::model::{RegexRewrite, Substitution};
 
+use super::filter::Cors;
 use super::text::HeaderValue;
 use super::tls::LocalObjectRef;
 
@@ -17,10 +18,12 @@ object! {
         url_rewrite / "urlRewrite": FilterRewrite = optional,
         /// Answers in place of a backend.
         direct_response / "directResponse": DirectResponse = optional,
+        /// Which pages may share what is answered, as a filter `CORS` says it; for GRPCRoutes, which have no such filter.
+        cors / "cors": Cors = optional,
     }
     rules |this, cx| {
-        if this.url_rewrite.is_none() && this.direct_response.is_none() {
-            cx.error(this.span, "one of urlRewrite and directResponse must be specified");
+        if this.url_rewrite.is_none() && this.direct_response.is_none() && this.cors.is_none() {
+            cx.error(this.span, "one of urlRewrite, directResponse and cors must be specified");
         }
     }
 }

@@ -47,6 +47,7 @@ fn path(shape: Shape, index: usize) -> String {
 fn table(shape: Shape, count: usize) -> RouteTable {
     let routes = (0..count)
         .map(|index| HttpRoute {
+            grpc: false,
             id: RouteId(u32::try_from(index).unwrap()),
             hostnames: vec![HostPattern::Exact(host(shape, index))],
             rules: vec![HttpRule {

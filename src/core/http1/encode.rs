@@ -3,7 +3,7 @@
 use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
-use crate::grpc;
+use crate::grpc::{self, Call};
 use crate::http::{Date, Tag, Version, is_token, list};
 use crate::model::{ClientPolicy, Filters, HeaderModifier, Redirect, RedirectPort};
 use crate::route::{Matched, replace_path};
@@ -26,6 +26,8 @@ pub struct RequestContext<'a> {
     pub request_id: &'a str,
     /// `X-Forwarded-Client-Cert`: who the client is by its certificate, if that is to be told.
     pub client_certificate: Option<&'a str>,
+    /// In place of the client's own Content-Type: its body is translated.
+    pub content_type: Option<&'a [u8]>,
 }
 
 struct Out<'o>(&'o mut Vec<u8>);
@@ -186,7 +188,12 @@ fn request_fields(
 ) {
     for (tag, name, value) in head.fields.tagged() {
         match tag {
-            Tag::Plain | Tag::Via => modifier.pass(out, name, value),
+            Tag::Plain | Tag::Via => {
+                match context.content_type.filter(|_| name.eq_ignore_ascii_case(b"content-type")) {
+                    Some(translated) => modifier.pass(out, name, translated),
+                    None => modifier.pass(out, name, value),
+                }
+            }
             Tag::PeerClaim if context.trusted => modifier.pass(out, name, value),
             Tag::Forwarded if context.trusted && !context.policy.forwarded => modifier.pass(out, name, value),
             Tag::Trailer if head.body == RequestFraming::Chunked => modifier.pass(out, name, value),
@@ -369,8 +376,10 @@ pub struct Reply {
     pub head_only: bool,
     /// The client speaks HTTP/1.0 and its connection stays.
     pub keep_alive_10: bool,
-    /// The request was a gRPC call: errors are said in its terms.
-    pub grpc: bool,
+    /// The request was a call of gRPC: errors are said in its terms.
+    pub call: Option<Call>,
+    /// The call's own time is over.
+    pub late: bool,
 }
 
 impl Reply {
@@ -381,20 +390,28 @@ impl Reply {
             close,
             head_only: head.method == crate::http::Method::Head,
             keep_alive_10: head.version == Version::Http10 && !close,
-            grpc: is_grpc(head),
+            call: call_of(head),
+            late: false,
         }
     }
 
+    /// How a call has ended that is answered with this status.
+    pub fn grpc_status(&self, status: u16) -> u8 {
+        if self.late { grpc::DEADLINE_EXCEEDED } else { grpc::status_of(status) }
+    }
+
     /// To bytes that are no request.
-    pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false, grpc: false };
+    pub const CLOSE: Self = Self { close: true, head_only: false, keep_alive_10: false, call: None, late: false };
 }
 
-/// Only a POST of HTTP/2 can be one, so that nobody else pays for the look.
-fn is_grpc(head: &RequestHead<'_>) -> bool {
+/// Only a POST can be one, so that nobody else pays for the look; in HTTP/1.1, only of gRPC-Web.
+fn call_of(head: &RequestHead<'_>) -> Option<Call> {
+    if head.method != crate::http::Method::Post {
+        return None;
+    }
     let named = |(name, _): &(&[u8], &[u8])| name.len() == 12 && name.eq_ignore_ascii_case(b"content-type");
-    head.version == Version::Http2
-        && head.method == crate::http::Method::Post
-        && head.fields().find(named).is_some_and(|(_, value)| grpc::is_grpc(value))
+    let call = head.fields().find(named).and_then(|(_, value)| Call::of(value));
+    call.filter(|call| head.version == Version::Http2 || *call != Call::Native)
 }
 
 fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
@@ -428,11 +445,12 @@ pub fn no_content(lines: &[u8], reply: Reply, now: &Date, out: &mut Vec<u8>) {
 pub fn error(status: u16, reply: Reply, now: &Date, out: &mut Vec<u8>) {
     let reason = reason_of(status);
     let mut out = Out(out);
-    if reply.grpc {
+    if let Some(call) = reply.call {
         // Trailers-only: a head that says how the call has ended.
         status_line(&mut out, 200, b"OK");
-        out.put(b"content-type: application/grpc\r\ngrpc-status: ");
-        out.number(u64::from(grpc::status_of(status)));
+        out.field(b"content-type", call.content_type().as_bytes());
+        out.put(b"grpc-status: ");
+        out.number(u64::from(reply.grpc_status(status)));
         out.put(b"\r\n");
         out.field(b"grpc-message", reason.as_bytes());
         return end_of_reply(&mut out, reply, now, b"");

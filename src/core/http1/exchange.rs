@@ -74,6 +74,8 @@ pub enum UpstreamFault {
     WriteFailed,
     /// The endpoint says that it has not looked at the request (RFC 9113 section 8.7).
     Refused,
+    /// It says so of all that its connection carries, which takes no more.
+    GoneAway,
 }
 
 /// What is done about a failed attempt.
@@ -247,7 +249,7 @@ impl Exchange {
             // must not be repeated in case it has (RFC 9110 section 9.2.2).
             F::Reset | F::Eof | F::WriteFailed => reused && more && untouched && self.method.is_idempotent(),
             // It may be sent again, whatever it is.
-            F::Refused => more && untouched,
+            F::Refused | F::GoneAway => more && untouched,
             F::Timeout | F::BadHead | F::BadBody => false,
         };
         if retry {

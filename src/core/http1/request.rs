@@ -20,7 +20,7 @@ pub enum Framing {
 }
 
 /// A request head that is whole, well-formed and framed without ambiguity. Borrows from the read buffer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestHead<'b> {
     /// Bytes of the head in the buffer.
     pub len: usize,

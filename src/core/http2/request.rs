@@ -20,6 +20,8 @@ pub struct Pseudo<'b> {
     pub protocol: Option<&'b [u8]>,
     /// No body follows.
     pub end_stream: bool,
+    /// How long the body is, where it has come whole already.
+    pub whole: Option<u64>,
 }
 
 /// Room for a request's fields.
@@ -133,7 +135,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
         (true, Some(0)) | (false, Some(_)) => Framing::Length(length.unwrap_or(0)),
         // The stream ends before what its length says (section 8.1.1).
         (true, Some(_)) => return Err(RequestError::Framing),
-        (false, None) => Framing::Chunked,
+        (false, None) => pseudo.whole.map_or(Framing::Chunked, Framing::Length),
     };
     if expect.is_some_and(|value| !trim(value).eq_ignore_ascii_case(b"100-continue")) {
         return Err(RequestError::Expectation);
@@ -170,8 +172,14 @@ fn is_value(value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const GET: Pseudo<'static> =
-        Pseudo { method: b"GET", authority: Some(b"a.example"), path: b"/", protocol: None, end_stream: true };
+    const GET: Pseudo<'static> = Pseudo {
+        method: b"GET",
+        authority: Some(b"a.example"),
+        path: b"/",
+        protocol: None,
+        end_stream: true,
+        whole: None,
+    };
 
     fn judge(pseudo: Pseudo<'_>, fields: &[(&str, &str)]) -> Result<(Framing, Vec<String>), RequestError> {
         let mut storage = FieldStorage::default();

@@ -12,6 +12,8 @@ use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, WeightedTarg
 pub struct HttpRoute {
     /// Its name and metrics.
     pub id: RouteId,
+    /// It is for calls of gRPC (GRPCRoute).
+    pub grpc: bool,
     /// The intersections of its hostnames with the listener's; never empty.
     pub hostnames: Vec<HostPattern>,
     /// In the order of the resource.
@@ -173,6 +175,8 @@ pub enum PathMatch {
     Prefix(String),
     /// Anchored at both ends by whoever built it; linear time.
     Regex(Regex),
+    /// A pattern for the path of a method of gRPC, whatever its service: less specific than any service.
+    Method(Regex),
 }
 
 impl Default for PathMatch {

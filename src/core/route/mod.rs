@@ -6,6 +6,10 @@
 //! oldest route, the first rule. The API leaves the place of regular expressions open; between exact and prefix, longer
 //! patterns first, is where Envoy Gateway has it.
 //!
+//! Rules of GRPCRoutes are in tables of their own, since the API wants them apart from those of HTTPRoutes: calls of gRPC
+//! under a hostname ask them first, everything else asks them last. There a service with a method comes before a
+//! service, and that before a method alone (GRPCRouteRule.matches).
+//!
 //! The table walks from the specific to the general and stops at the first match, so that the cost of a request does
 //! not depend on how many routes there are: a hash look-up per hostname label, a hash look-up for exact paths, and a
 //! walk down a tree of path elements that ends where the configuration does, however long the request's path is.
@@ -16,6 +20,8 @@ mod query;
 mod trace;
 mod tree;
 
+use crate::grpc;
+use crate::http::list;
 use crate::model::{
     Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts, RuleExtras,
 };
@@ -46,7 +52,7 @@ impl RuleId {
 #[derive(Debug)]
 pub struct RouteTable {
     rules: Vec<CompiledRule>,
-    listeners: HostMap<(usize, HostMap<PathTable>)>,
+    listeners: HostMap<(usize, HostMap<Paths>)>,
 }
 
 /// What a rule does.
@@ -54,6 +60,8 @@ pub struct RouteTable {
 pub struct CompiledRule {
     /// Its route.
     pub route: RouteId,
+    /// It is for calls of gRPC.
+    pub grpc: bool,
     /// Its place in the route.
     pub rule_index: usize,
     /// What is changed on the way.
@@ -121,11 +129,23 @@ pub enum Matched<'t> {
 
 /// The rules of one host pattern of one listener.
 #[derive(Debug, Default)]
+struct Paths {
+    requests: PathTable,
+    /// Of GRPCRoutes, where there are any.
+    calls: Option<Box<PathTable>>,
+}
+
+/// Rules by path.
+#[derive(Debug, Default)]
 struct PathTable {
     exact: HashMap<Vec<u8>, Vec<Candidate>>,
-    regex: Vec<(regex::bytes::Regex, Vec<Candidate>)>,
+    regex: Patterns,
     prefixes: PathTree<Candidate>,
+    /// Methods of gRPC, whatever their service.
+    methods: Patterns,
 }
+
+type Patterns = Vec<(regex::bytes::Regex, Vec<Candidate>)>;
 
 /// One match of one rule, without its path.
 #[derive(Debug, Clone)]
@@ -187,14 +207,15 @@ impl RouteTable {
         table
     }
 
-    fn compile_listener(&mut self, listener: &HttpListener) -> HostMap<PathTable> {
-        let mut hosts: HostMap<PathTable> = HostMap::default();
+    fn compile_listener(&mut self, listener: &HttpListener) -> HostMap<Paths> {
+        let mut hosts: HostMap<Paths> = HostMap::default();
         let mut order = 0;
         for route in &listener.routes {
             for (rule_index, rule) in route.rules.iter().enumerate() {
                 let id = RuleId(u32::try_from(self.rules.len()).expect("fewer rules than 2^32"));
                 self.rules.push(CompiledRule {
                     route: route.id,
+                    grpc: route.grpc,
                     rule_index,
                     filters: rule.filters.clone(),
                     action: rule.action.clone(),
@@ -204,12 +225,17 @@ impl RouteTable {
                 for (match_index, condition) in rule.matches.iter().enumerate() {
                     order += 1;
                     for hostname in &route.hostnames {
-                        hosts.entry(hostname, PathTable::default).insert(condition, id, match_index, order);
+                        let paths = hosts.entry(hostname, Paths::default);
+                        let table = if route.grpc { paths.calls.get_or_insert_default() } else { &mut paths.requests };
+                        table.insert(condition, id, match_index, order);
                     }
                 }
             }
         }
-        hosts.values_mut().for_each(PathTable::sort);
+        for paths in hosts.values_mut() {
+            paths.requests.sort();
+            paths.calls.as_deref_mut().map(PathTable::sort);
+        }
         hosts
     }
 
@@ -223,11 +249,81 @@ impl RouteTable {
         let Some((listener, hosts)) = self.listeners.find(request.host, |(index, hosts)| Some((*index, hosts))) else {
             return Found::NoListener;
         };
-        match hosts.find(request.host, |paths| paths.find(request)) {
+        match hosts.find(request.host, |paths| paths.find(request, &self.rules)) {
             Some((rule, matched)) => Found::Rule { listener, rule, matched },
             None => Found::NoRule { listener },
         }
     }
+}
+
+/// What calls of gRPC are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// First.
+    First,
+    /// Where nothing else serves the request.
+    Last,
+    /// By a page that is about to make a call: only what answers such questions.
+    Preflight {
+        /// As [`Asks::First`].
+        first: bool,
+    },
+}
+
+impl Asks {
+    fn of<L: FieldLookup>(request: &RequestKey<'_, L>) -> Self {
+        match request.method {
+            b"POST" => {
+                let mut is_call = false;
+                request.fields.values("content-type", &mut |value| is_call |= grpc::Call::of(value).is_some());
+                if is_call { Self::First } else { Self::Last }
+            }
+            b"OPTIONS" => {
+                let (mut is_preflight, mut first) = (false, false);
+                request.fields.values("access-control-request-method", &mut |value| is_preflight |= value == b"POST");
+                // Clients of gRPC-Web send it with every call.
+                let marks = |name: &[u8]| name.eq_ignore_ascii_case(b"x-grpc-web");
+                request.fields.values("access-control-request-headers", &mut |value| first |= list(value).any(marks));
+                if is_preflight { Self::Preflight { first } } else { Self::Last }
+            }
+            _ => Self::Last,
+        }
+    }
+
+    fn is_first(self) -> bool {
+        matches!(self, Self::First | Self::Preflight { first: true })
+    }
+}
+
+impl Paths {
+    fn find<L: FieldLookup>(
+        &self,
+        request: &RequestKey<'_, L>,
+        rules: &[CompiledRule],
+    ) -> Option<(RuleId, Matched<'_>)> {
+        let Some(calls) = &self.calls else { return self.requests.find(request) };
+        let asks = Asks::of(request);
+        let call = || match asks {
+            Asks::First | Asks::Last => calls.find(request),
+            Asks::Preflight { .. } => calls.find(&as_post(request)).filter(|(rule, _)| answers(rules, *rule)),
+        };
+        if asks.is_first() {
+            call().or_else(|| self.requests.find(request))
+        } else {
+            self.requests.find(request).or_else(call)
+        }
+    }
+}
+
+/// The call that a page asks about.
+fn as_post<'a, L>(request: &RequestKey<'a, L>) -> RequestKey<'a, L> {
+    let RequestKey { host, path, query, fields, .. } = *request;
+    RequestKey { host, path, query, method: b"POST", fields }
+}
+
+/// Whether a rule answers pages that ask whether they may.
+fn answers(rules: &[CompiledRule], rule: RuleId) -> bool {
+    rules[rule.index()].extras.as_ref().is_some_and(|extras| extras.cors.is_some())
 }
 
 impl PathTable {
@@ -243,44 +339,67 @@ impl PathTable {
         match &condition.path {
             PathMatch::Exact(path) => self.exact.entry(path.as_bytes().to_vec()).or_default().push(candidate),
             PathMatch::Prefix(prefix) => self.prefixes.entry(prefix).push(candidate),
-            PathMatch::Regex(regex) => {
-                match self.regex.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
-                    Some((_, candidates)) => candidates.push(candidate),
-                    None => self.regex.push((regex.clone(), vec![candidate])),
-                }
-            }
+            PathMatch::Regex(regex) => put_pattern(&mut self.regex, regex, candidate),
+            PathMatch::Method(regex) => put_pattern(&mut self.methods, regex, candidate),
         }
     }
 
     fn sort(&mut self) {
         let by_rank = |candidates: &mut Vec<Candidate>| candidates.sort_by_key(Candidate::rank);
         self.exact.values_mut().for_each(by_rank);
-        self.regex.iter_mut().for_each(|(_, candidates)| by_rank(candidates));
-        self.regex.sort_by_key(|(regex, candidates)| {
-            let first = candidates.first().map_or(0, |candidate| candidate.order);
-            (usize::MAX - regex.as_str().len(), first)
-        });
+        for patterns in [&mut self.regex, &mut self.methods] {
+            patterns.iter_mut().for_each(|(_, candidates)| by_rank(candidates));
+            patterns.sort_by_key(|(regex, candidates)| {
+                let first = candidates.first().map_or(0, |candidate| candidate.order);
+                (usize::MAX - regex.as_str().len(), first)
+            });
+        }
         self.prefixes.for_each(by_rank);
     }
 
-    fn find<L: FieldLookup>(&self, request: &RequestKey<'_, L>) -> Option<(RuleId, Matched<'_>)> {
+    fn find<'t, L: FieldLookup>(&'t self, request: &RequestKey<'_, L>) -> Option<(RuleId, Matched<'t>)> {
         if !self.exact.is_empty()
             && let Some(candidates) = self.exact.get(request.path)
             && let Some(rule) = first_match(candidates, request)
         {
             return Some((rule, Matched::Exact));
         }
-        for (regex, candidates) in &self.regex {
-            if regex.is_match(request.path)
-                && let Some(rule) = first_match(candidates, request)
-            {
-                return Some((rule, Matched::Regex));
-            }
+        if let Some(found) = first_pattern(&self.regex, request) {
+            return Some(found);
         }
-        self.prefixes.find(request.path, |prefix, candidates| {
+        let by_prefix = |prefix: &'t str, candidates: &[Candidate]| {
             first_match(candidates, request).map(|rule| (rule, Matched::Prefix(prefix)))
-        })
+        };
+        if self.methods.is_empty() {
+            return self.prefixes.find(request.path, by_prefix);
+        }
+        let mut every = None;
+        let named = self.prefixes.find(request.path, |prefix, candidates| {
+            if prefix.is_empty() {
+                every = Some(candidates);
+                return None;
+            }
+            by_prefix(prefix, candidates)
+        });
+        let method = || first_pattern(&self.methods, request);
+        named.or_else(method).or_else(|| by_prefix("", every?))
     }
+}
+
+fn put_pattern(patterns: &mut Patterns, regex: &regex::bytes::Regex, candidate: Candidate) {
+    match patterns.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
+        Some((_, candidates)) => candidates.push(candidate),
+        None => patterns.push((regex.clone(), vec![candidate])),
+    }
+}
+
+fn first_pattern<'t, L: FieldLookup>(
+    patterns: &'t Patterns,
+    request: &RequestKey<'_, L>,
+) -> Option<(RuleId, Matched<'t>)> {
+    let mut fitting = patterns.iter().filter(|(regex, _)| regex.is_match(request.path));
+    let rule = fitting.find_map(|(_, candidates)| first_match(candidates, request))?;
+    Some((rule, Matched::Regex))
 }
 
 #[cfg(test)]

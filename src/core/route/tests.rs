@@ -67,6 +67,7 @@ fn listener(hostname: &str, routes: &[(&[&str], Vec<HttpMatch>)]) -> HttpListene
             .iter()
             .enumerate()
             .map(|(index, (hosts, matches))| HttpRoute {
+                grpc: false,
                 id: RouteId(u32::try_from(index).unwrap()),
                 hostnames: hosts.iter().map(|name| host(name)).collect(),
                 rules: matches.iter().map(|one| rule(vec![one.clone()])).collect(),
@@ -393,6 +394,7 @@ fn random_tables_agree_with_the_reference() {
         let mut random = Random(seed);
         let routes: Vec<HttpRoute> = (0..1 + random.below(8))
             .map(|index| HttpRoute {
+                grpc: false,
                 id: RouteId(u32::try_from(index).unwrap()),
                 hostnames: (0..1 + random.below(2)).map(|_| host(random.pick(&HOSTS))).collect(),
                 rules: (0..1 + random.below(4))
@@ -420,4 +422,100 @@ fn random_tables_agree_with_the_reference() {
             assert_eq!(find(&table, &line, &fields), expected, "seed {seed}: {line} {fields:?}\n{routes:#?}");
         }
     }
+}
+
+fn call(path: PathMatch) -> HttpMatch {
+    HttpMatch { path, method: Some("POST".to_owned()), ..HttpMatch::default() }
+}
+
+fn any_service(method: &str) -> HttpMatch {
+    call(PathMatch::Method(Regex::new(&format!("^(?:/(?:[^/]+)/(?:{method}))$")).unwrap()))
+}
+
+/// A listener with HTTPRoutes and GRPCRoutes, told apart by the flag.
+fn mixed(routes: Vec<(bool, &str, Vec<HttpRule>)>) -> RouteTable {
+    let route = |(index, (grpc, name, rules)): (usize, (bool, &str, Vec<HttpRule>))| HttpRoute {
+        grpc,
+        id: RouteId(u32::try_from(index).unwrap()),
+        hostnames: vec![host(name)],
+        rules,
+    };
+    let routes = routes.into_iter().enumerate().map(route).collect();
+    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes }])
+}
+
+const CALL: (&str, &str) = ("content-type", "application/grpc+proto");
+
+/// GRPCRouteRule.matches: characters of the service, then of the method, then the number of header conditions.
+#[test]
+fn a_service_comes_before_a_method() {
+    let headers = vec![header("a", "1"), header("b", "1")];
+    let rules = vec![
+        rule(vec![call(prefix("/").path)]),
+        rule(vec![HttpMatch { headers: headers.clone(), ..any_service("Longer") }]),
+        rule(vec![any_service("Longer")]),
+        rule(vec![any_service("[^/]+")]),
+        rule(vec![call(prefix("/s").path)]),
+        rule(vec![call(exact("/s/Longer").path)]),
+        rule(vec![HttpMatch { headers, ..call(exact("/t/Get").path) }]),
+    ];
+    let table = mixed(vec![(true, "*", rules)]);
+    let both = [CALL, ("a", "1"), ("b", "1")];
+    for (path, fields, expected) in [
+        ("/s/Longer", &both[..], 5),
+        ("/s/Other", &both[..1], 4),
+        ("/t/Longer", &both[..], 1),
+        ("/t/Longer", &both[..1], 2),
+        ("/t/Get", &both[..], 6),
+        ("/t/Get", &both[..1], 3),
+        ("/t/more/Get", &both[..1], 0),
+    ] {
+        assert_eq!(find(&table, &format!("POST h{path}"), fields), Some((0, expected)), "{path} {}", fields.len());
+    }
+    assert_eq!(find(&table, "GET h/s/Longer", &[]), None);
+}
+
+/// Rules of the two kinds are not merged: calls ask those for calls first, and everything else asks them last.
+#[test]
+fn routes_for_calls_are_asked_apart() {
+    let rules = || vec![rule(vec![call(prefix("/s").path)])];
+    let pages = || vec![rule(vec![exact("/s/Get"), prefix("/")])];
+    let table = mixed(vec![(false, "*", pages()), (true, "*", rules())]);
+    assert_eq!(find(&table, "POST h/s/Get", &[CALL]), Some((1, 0)));
+    assert_eq!(find(&table, "POST h/s/Get", &[("content-type", "application/grpc-web-text")]), Some((1, 0)));
+    assert_eq!(find(&table, "POST h/s/Get", &[("content-type", "text/plain")]), Some((0, 0)));
+    assert_eq!(find(&table, "POST h/other/Get", &[CALL]), Some((0, 0)));
+    // Hostnames come first.
+    let table = mixed(vec![(false, "h", pages()), (true, "*", rules())]);
+    assert_eq!(find(&table, "POST h/s/Get", &[CALL]), Some((0, 0)));
+    assert_eq!(find(&table, "POST g/s/Get", &[]), Some((1, 0)));
+}
+
+/// A page asks before it makes a call: only rules that answer such questions take them.
+#[test]
+fn preflights_for_calls() {
+    let cors = crate::model::Cors {
+        origins: vec![crate::model::OriginPattern::Any],
+        credentials: false,
+        methods: vec!["*".to_owned()],
+        headers: vec!["*".to_owned()],
+        expose: Vec::new(),
+        max_age: 5,
+    };
+    let with = |cors| HttpRule {
+        extras: Some(Box::new(RuleExtras { cors, ..RuleExtras::default() })),
+        ..rule(vec![call(prefix("/s").path)])
+    };
+    let pages = || vec![rule(vec![prefix("/")])];
+    let asks = [("access-control-request-method", "POST")];
+    let web = [asks[0], ("access-control-request-headers", "content-type,x-grpc-web")];
+    let table = mixed(vec![(false, "*", pages()), (true, "*", vec![with(Some(cors.clone()))])]);
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &web), Some((1, 0)));
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &asks), Some((0, 0)));
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &[]), Some((0, 0)));
+    let table = mixed(vec![(true, "*", vec![with(Some(cors))])]);
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &asks), Some((0, 0)));
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &[]), None);
+    let table = mixed(vec![(true, "*", vec![with(None)])]);
+    assert_eq!(find(&table, "OPTIONS h/s/Get", &web), None);
 }

@@ -4,7 +4,10 @@
 //! [`RouteTable::find`]: the first candidate that fails by nothing is what `find` returns (`tests.rs` holds the two
 //! together). It allocates and visits everything, which serving never does.
 
-use super::{Candidate, FieldLookup, HostMap, PathTable, RequestKey, RouteTable, RuleId, header_matches, query};
+use super::{
+    Asks, Candidate, CompiledRule, FieldLookup, HostMap, PathTable, Paths, Patterns, RequestKey, RouteTable, RuleId,
+    answers, as_post, header_matches, query,
+};
 use crate::model::{HeaderMatch, HostPattern, QueryMatch};
 
 /// What became of a request in a table.
@@ -106,7 +109,7 @@ impl RouteTable {
     pub fn trace<L: FieldLookup>(&self, request: &RequestKey<'_, L>) -> Trace<'_> {
         let chosen = self.listeners.find(request.host, |listener| Some(listener.0));
         let taking = visited(&self.listeners, request.host);
-        let fate = |index: usize, listener: &(usize, HostMap<PathTable>)| match chosen {
+        let fate = |index: usize, listener: &(usize, HostMap<Paths>)| match chosen {
             Some(chosen) if chosen == index => Fate::Chosen,
             _ if is_among(&taking, listener) => Fate::LessSpecific,
             _ => Fate::OtherHost,
@@ -120,7 +123,8 @@ impl RouteTable {
         if let Some(hosts) = self.listeners.find(request.host, |(_, hosts)| Some(hosts)) {
             let taking = visited(hosts, request.host);
             for (hostname, paths) in hosts.by_precedence() {
-                paths.trace(request, &hostname, is_among(&taking, paths), &mut candidates);
+                let takes_host = is_among(&taking, paths);
+                paths.trace(request, &self.rules, &hostname, takes_host, &mut candidates);
             }
         }
         let mut winners = candidates.iter_mut().filter(|candidate| candidate.lost.is_none());
@@ -142,6 +146,44 @@ fn visited<'t, T>(map: &'t HostMap<T>, host: &str) -> Vec<&'t T> {
 
 fn is_among<T>(seen: &[&T], value: &T) -> bool {
     seen.iter().any(|each| std::ptr::eq(*each, value))
+}
+
+impl Paths {
+    fn trace<'t, L: FieldLookup>(
+        &'t self,
+        request: &RequestKey<'_, L>,
+        rules: &[CompiledRule],
+        hostname: &HostPattern,
+        takes_host: bool,
+        out: &mut Vec<CandidateSeen<'t>>,
+    ) {
+        let asks = Asks::of(request);
+        let calls = |out: &mut Vec<CandidateSeen<'t>>| {
+            let Some(calls) = &self.calls else { return };
+            if !matches!(asks, Asks::Preflight { .. }) {
+                return calls.trace(request, hostname, takes_host, out);
+            }
+            let from = out.len();
+            calls.trace(&as_post(request), hostname, takes_host, out);
+            // The first that fits is asked, and no other.
+            let mut fitting = out[from..].iter_mut().filter(|seen| seen.lost.is_none());
+            let is_answered = fitting.next().is_some_and(|first| {
+                let answered = answers(rules, first.rule);
+                if !answered {
+                    first.lost = Some(Lost::Method);
+                }
+                answered
+            });
+            fitting.for_each(|seen| seen.lost = Some(if is_answered { Lost::Outranked } else { Lost::Method }));
+        };
+        if asks.is_first() {
+            calls(out);
+        }
+        self.requests.trace(request, hostname, takes_host, out);
+        if !asks.is_first() {
+            calls(out);
+        }
+    }
 }
 
 impl PathTable {
@@ -178,9 +220,12 @@ impl PathTable {
         for (path, candidates) in exact {
             put(PathCondition::Exact(path), path == request.path, candidates);
         }
-        for (regex, candidates) in &self.regex {
-            put(PathCondition::Regex(regex.as_str()), regex.is_match(request.path), candidates);
-        }
+        let put_patterns = |patterns: &'t Patterns, put: &mut dyn FnMut(PathCondition<'t>, bool, &'t [Candidate])| {
+            for (regex, candidates) in patterns {
+                put(PathCondition::Regex(regex.as_str()), regex.is_match(request.path), candidates);
+            }
+        };
+        put_patterns(&self.regex, &mut put);
         let mut fitting = Vec::new();
         self.prefixes.find(request.path, |_, candidates| {
             fitting.push(candidates);
@@ -189,7 +234,12 @@ impl PathTable {
         let is_fitting = |candidates: &[Candidate]| fitting.iter().any(|each| std::ptr::eq(*each, candidates));
         let mut prefixes: Vec<_> = self.prefixes.all().collect();
         prefixes.sort_by_key(|(prefix, _)| (usize::MAX - prefix.len(), *prefix));
-        for (prefix, candidates) in prefixes {
+        let (named, every): (Vec<_>, Vec<_>) = prefixes.into_iter().partition(|(prefix, _)| !prefix.is_empty());
+        for (prefix, candidates) in named {
+            put(PathCondition::Prefix(prefix), is_fitting(candidates), candidates);
+        }
+        put_patterns(&self.methods, &mut put);
+        for (prefix, candidates) in every {
             put(PathCondition::Prefix(prefix), is_fitting(candidates), candidates);
         }
     }

@@ -160,7 +160,7 @@ async fn more<S: Source>(up: &mut S, buf: Buf, by: Tick) -> Result<Buf, Upstream
         Filled::Data => Ok(buf),
         Filled::End => Err(UpstreamError::Eof),
         Filled::Late | Filled::CalledOff => Err(UpstreamError::Timeout),
-        Filled::Broken | Filled::Refused => Err(UpstreamError::Reset),
+        Filled::Broken | Filled::Refused | Filled::GoneAway => Err(UpstreamError::Reset),
     }
 }
 

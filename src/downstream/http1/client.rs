@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use ringway_core::grpc::Call;
 use ringway_core::http1::body::{BodyDecoder, BodyError};
 use ringway_core::http1::exchange;
 use ringway_core::http1::request::Framing;
@@ -82,6 +83,10 @@ impl Requester for Stream {
     /// Everything that has arrived, unless it comes in chunks or waits for the endpoint to ask for it.
     fn first(&mut self, buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
         let head = plan.head;
+        if plan.web.is_some_and(|web| web.call == Call::WebText) {
+            // It is decoded on its way.
+            return Ok(head);
+        }
         if plan.chunked {
             // Chunks leave one by one, but what has arrived of them is judged before anything goes upstream.
             let mut arrived = buf.data()[head..].to_vec();
@@ -122,7 +127,9 @@ impl Upload for Reader {
             buf = back;
             match filled {
                 Filled::Data => {}
-                Filled::End | Filled::Broken | Filled::Refused => return (Pulled::Fault(ClientFault::Cut), buf),
+                Filled::End | Filled::Broken | Filled::Refused | Filled::GoneAway => {
+                    return (Pulled::Fault(ClientFault::Cut), buf);
+                }
                 Filled::Late => return (Pulled::Fault(ClientFault::Late), buf),
                 Filled::CalledOff => return (Pulled::CalledOff, buf),
             }

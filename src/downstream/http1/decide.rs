@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ringway_core::balance::key::{self, KeyedRequest};
-use ringway_core::grpc;
+use ringway_core::grpc::{self, Call, web};
 use ringway_core::http::{Method, Version};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::BodyDecoder;
@@ -70,8 +70,12 @@ pub(super) struct Plan {
     pub(super) method: Method,
     /// How the client is answered if the endpoint does not.
     pub(super) reply: Reply,
+    /// It goes to a rule for gRPC.
+    pub(super) grpc: bool,
     /// What a gRPC call's answer has said of how it ended.
     pub(super) grpc_status: Option<u8>,
+    /// It is of gRPC-Web, and its endpoint is not.
+    pub(super) web: Option<Web>,
     /// Decodes the body that comes.
     pub(super) body: BodyDecoder,
     /// The body leaves in chunks.
@@ -98,6 +102,25 @@ pub(super) struct Plan {
     pub(super) expect_continue: bool,
     /// What most requests do not have.
     pub(super) extra: Option<Box<Extra>>,
+}
+
+impl Plan {
+    /// Whether it is a call of gRPC that is understood here.
+    pub(super) fn counts_calls(&self) -> bool {
+        match self.reply.call {
+            Some(Call::Native) => true,
+            Some(_) => self.grpc,
+            None => false,
+        }
+    }
+}
+
+/// How a call of gRPC-Web is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Web {
+    pub(super) call: Call,
+    /// How its answer is.
+    pub(super) answer: Call,
 }
 
 /// Decides about the head at the front of `buf`, if it is whole.
@@ -221,6 +244,7 @@ fn weigh(
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
+        content_type: None,
     };
     let extras = compiled.extras.as_deref();
     if let Some(extras) = extras {
@@ -283,9 +307,13 @@ fn weigh(
         }
     }
     let metrics = &generation.metrics.backends[id.0 as usize];
+    let web = local.reply.call.filter(|call| compiled.grpc && *call != Call::Native).map(|call| web_call(call, head));
+    let own = web.map(|web| for_grpc(head, web));
+    let context = RequestContext { content_type: own.as_ref().map(|(_, format)| format.as_slice()), ..context };
+    let sent = own.as_ref().map_or(head, |(sent, _)| sent);
     let mut scratch = core.scratch.borrow_mut();
     scratch.clear();
-    encode::request(head, filters, matched, &context, &mut scratch);
+    encode::request(sent, filters, matched, &context, &mut scratch);
     match generation.backend(id).first_address() {
         None => {
             drop(scratch);
@@ -323,12 +351,14 @@ fn weigh(
         exchange,
         method: head.method,
         reply: local.reply,
+        grpc: compiled.grpc,
         grpc_status: None,
+        web,
         body: BodyDecoder::request(head.body),
-        chunked: head.body == Framing::Chunked,
+        chunked: sent.body == Framing::Chunked,
         length: if let Framing::Length(length) = head.body { Some(length) } else { None },
         head: scratch.len(),
-        by: until(&compiled.timeouts, head, local.reply.grpc),
+        by: until(&compiled.timeouts, head, local.reply.call.is_some()),
         backend_request: compiled.timeouts.backend_request,
         key: generation.shared.hash_key(id).and_then(|wanted| {
             let request = KeyedRequest { path: &head.path, query: head.query, fields: head };
@@ -343,6 +373,24 @@ fn weigh(
         counted: Counted { generation: Rc::clone(generation), route: compiled.route, started },
     };
     Decision::Forward(plan)
+}
+
+/// How a call of gRPC-Web is answered: as it says, or else as it is written itself.
+fn web_call(call: Call, head: &RequestHead<'_>) -> Web {
+    let accept = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"accept")).map(|(_, value)| value);
+    Web { call, answer: web::answer_to(call, accept) }
+}
+
+/// The call of gRPC that one of gRPC-Web asks for, and its Content-Type. What is in base64 leaves as something shorter,
+/// of a length that is not known yet.
+fn for_grpc<'b>(head: &RequestHead<'b>, web: Web) -> (RequestHead<'b>, Vec<u8>) {
+    let mut sent = RequestHead { te_trailers: true, ..head.clone() };
+    if web.call == Call::WebText && !matches!(head.body, Framing::None | Framing::Length(0)) {
+        sent.body = Framing::Chunked;
+    }
+    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"content-type"));
+    let format = named.and_then(|(_, value)| Call::split(value)).map_or(&b""[..], |(_, format)| format);
+    (sent, [Call::Native.content_type().as_bytes(), format].concat())
 }
 
 /// Until when a request may take: by its rule, and for a gRPC call by what it says itself.
@@ -389,7 +437,12 @@ impl Local<'_> {
     fn share(&mut self, cors: &Cors) -> Option<Vec<u8>> {
         let preflight = choose::preflight(cors, self.head);
         if preflight.is_none() {
+            let before = self.added.len();
             choose::shared(cors, self.head, &mut self.added);
+            if self.added.len() > before && self.reply.call.is_some_and(|call| call != Call::Native) {
+                // How a call ended may stand in the head.
+                self.added.extend_from_slice(b"access-control-expose-headers: grpc-status, grpc-message\r\n");
+            }
         }
         preflight
     }
@@ -404,7 +457,7 @@ impl Local<'_> {
             self.cx.core.metrics.downstream_error(error);
         }
         let date = self.cx.core.date();
-        if let Some(page) = self.pages.filter(|_| !self.reply.grpc).and_then(|rules| rules.page(status)) {
+        if let Some(page) = self.pages.filter(|_| self.reply.call.is_none()).and_then(|rules| rules.page(status)) {
             let status = if page.status == 0 { status } else { page.status };
             return self.answer(status, |reply, out| local::page(page, status, reply, &date, out));
         }
@@ -424,10 +477,10 @@ impl Local<'_> {
         }
         let mut bytes = bytes_of(|out| write(self.reply, out));
         extra::add_lines(&mut bytes, &self.added);
-        if self.reply.grpc
+        if self.reply.call.is_some()
             && let Some((generation, route)) = self.counted
         {
-            generation.metrics.routes[route.0 as usize].grpc[usize::from(grpc::status_of(status))].inc();
+            generation.metrics.routes[route.0 as usize].grpc[usize::from(self.reply.grpc_status(status))].inc();
         }
         let counted = self.counted.map(|(generation, route)| Counted {
             generation: Rc::clone(generation),

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
-use ringway_core::grpc;
+use ringway_core::grpc::{self, Call, web};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Added};
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
@@ -19,6 +19,7 @@ use ringway_core::model::Retry;
 use super::client::{Download, Parts, Requester, Upload};
 use super::decide::Plan;
 use super::extra::{self, Copying};
+use super::grpc_web::Translated;
 use super::io::{Filled, Watch};
 use super::origin::{Begin, Http2Origin, Origin, Source};
 use super::piece::{self, TooLarge, next_piece};
@@ -31,6 +32,9 @@ use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
+
+/// Connections that may turn out to take no more requests (GOAWAY), besides those.
+const MOVES: usize = 16;
 
 /// How the answer went.
 enum Answered {
@@ -84,7 +88,9 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     let metrics = &generation.metrics.backends[plan.backend.0 as usize];
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
-    for attempt in 1.. {
+    let mut attempt = 1;
+    let mut moves = 0;
+    loop {
         let by = match plan.backend_request {
             None => plan.by,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
@@ -97,6 +103,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 let tried = failure.error != ConnectError::NoEndpoint;
                 let status = unconnected(failure, &mut plan.exchange);
                 if tried && again(cx, plan).await {
+                    attempt += 1;
                     continue;
                 }
                 // What was to be sent is the answered request, not the next one.
@@ -188,7 +195,14 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     return (Outcome::Body { status, error }, buf);
                 }
                 metrics.error(upstream_error(fault));
-                match plan.exchange.upstream_failed(fault, reused, more) {
+                // A connection that ends as it should costs nothing: the next one is as good as the first.
+                let moved = fault == UpstreamFault::GoneAway && moves < MOVES && rt::now() < plan.by;
+                match plan.exchange.upstream_failed(fault, reused, more || moved) {
+                    FailurePlan::Retry if moved => {
+                        moves += 1;
+                        buf.set_window(start..end);
+                        continue;
+                    }
                     FailurePlan::Retry => buf.set_window(start..end),
                     FailurePlan::Answer { .. } if again(cx, plan).await => buf.set_window(start..end),
                     FailurePlan::Answer { status } => return (Outcome::Upstream { status }, buf),
@@ -196,8 +210,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 }
             }
         }
+        attempt += 1;
     }
-    unreachable!("the last attempt returns")
 }
 
 /// Sends the request once, the window's first `first` bytes at once, and reads its answer. The window is what the head
@@ -238,7 +252,7 @@ async fn once<C: Requester, O: Origin>(
         Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
     };
     let (source, _, _) = up.parts();
-    let answered = answer(cx, source, download, (watch, later), plan, by, &Progress::default()).await;
+    let answered = translated::<O, _>(cx, source, download, (watch, later), plan, by, &Progress::default()).await;
     let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
     if written.is_err() {
         // It has left some of the request there.
@@ -256,7 +270,7 @@ fn retry(plan: &Plan) -> Option<&Retry> {
 /// Whether something else is said in place of an answer with this status.
 fn has_page(plan: &Plan, status: u16) -> bool {
     // A call of gRPC has its status in trailers, and no pages.
-    let rule = plan.counted.generation.rule(plan.socket, plan.rule).filter(|_| !plan.reply.grpc);
+    let rule = plan.counted.generation.rule(plan.socket, plan.rule).filter(|_| plan.reply.call.is_none());
     rule.and_then(|rule| rule.extras.as_ref()?.responses.as_ref()?.page(status)).is_some()
 }
 
@@ -333,6 +347,7 @@ async fn both<C: Requester, O: Origin>(
         decoder: std::mem::replace(&mut plan.body, BodyDecoder::none()),
         chunked: plan.chunked && !O::FRAMES,
         frames: O::FRAMES,
+        base64: plan.web.filter(|web| O::FRAMES && web.call == Call::WebText).map(|_| web::Base64::default()),
         trailers: Vec::new(),
         idle: cx.timeouts.get().body_idle,
         copying,
@@ -355,7 +370,7 @@ async fn both<C: Requester, O: Origin>(
     };
     let receive = async {
         let watch = gone.map_or(Watch::None, Watch::Signal);
-        let answered = answer(cx, source, download, (watch, watch), plan, by, &progress).await;
+        let answered = translated::<O, _>(cx, source, download, (watch, watch), plan, by, &progress).await;
         if sending.get() {
             // What the endpoint has not read by now it does not want; a write that waits for it ends by this.
             call_off.raise();
@@ -383,6 +398,25 @@ async fn wanted(progress: &Progress, call_off: &Signal) -> bool {
     rt::race(asked, call_off.wait()).await.is_ok()
 }
 
+/// Reads the answer and passes it on, as [`answer`] does, to a client of gRPC-Web in its terms.
+async fn translated<O: Origin, D: Download>(
+    cx: &Cx,
+    up: &mut O::Source,
+    down: &mut D,
+    watches: (Watch<'_>, Watch<'_>),
+    plan: &mut Plan,
+    by: Tick,
+    progress: &Progress,
+) -> Answered {
+    let Some(web) = plan.web.filter(|_| O::FRAMES) else {
+        return answer(cx, up, down, watches, plan, by, progress).await;
+    };
+    let mut up = Translated::new(up, web::Answer::new(web.answer));
+    let answered = Box::pin(answer(cx, &mut up, down, watches, plan, by, progress)).await;
+    plan.grpc_status = plan.grpc_status.or_else(|| up.status());
+    answered
+}
+
 /// Reads the answer and passes it on. The client is watched one way until the answer begins, and another from there on.
 async fn answer<S: Source, D: Download>(
     cx: &Cx,
@@ -403,6 +437,7 @@ async fn answer<S: Source, D: Download>(
             Filled::End => return Answered::Failed { fault: UpstreamFault::Eof },
             Filled::Broken => return Answered::Failed { fault: UpstreamFault::Reset },
             Filled::Refused => return Answered::Failed { fault: UpstreamFault::Refused },
+            Filled::GoneAway => return Answered::Failed { fault: UpstreamFault::GoneAway },
             Filled::Late => return Answered::Failed { fault: UpstreamFault::Timeout },
             Filled::CalledOff => return Answered::ClientGone { status: 0 },
         }
@@ -455,7 +490,7 @@ async fn answer<S: Source, D: Download>(
             buf.set_window(piece.rest);
         }
         if done {
-            if plan.reply.grpc {
+            if plan.counts_calls() {
                 plan.grpc_status = plan.grpc_status.or_else(|| grpc::status_in_lines(body.trailers()));
             }
             return Answered::Whole { status, clean: buf.is_empty() };
@@ -475,7 +510,13 @@ async fn answer<S: Source, D: Download>(
                 Err(_) => UpstreamFault::Eof,
             },
             Filled::CalledOff => return Answered::ClientGone { status },
-            Filled::Broken | Filled::Refused => UpstreamFault::Reset,
+            Filled::Broken | Filled::Refused | Filled::GoneAway => UpstreamFault::Reset,
+            Filled::Late if plan.counts_calls() && rt::now() >= plan.by && up.give_up(grpc::LATE) => {
+                // The end that was just made.
+                let (_filled, back) = up.fill(buf, by, later).await;
+                buf = back;
+                continue;
+            }
             Filled::Late => UpstreamFault::Timeout,
         };
         return Answered::Broken { fault, status };
@@ -554,7 +595,7 @@ async fn heads<D: Download>(
             scratch.clear();
             encode::response(&head, filters, added, &planned, &cx.core.date(), &mut scratch);
             let (old, status) = (head.len, head.status);
-            if plan.reply.grpc {
+            if plan.counts_calls() {
                 let said = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"));
                 plan.grpc_status = said.map(|(_, value)| grpc::status(value));
             }
@@ -594,7 +635,7 @@ fn upstream_error(fault: UpstreamFault) -> UpstreamError {
         UpstreamFault::Eof => UpstreamError::Eof,
         UpstreamFault::Timeout => UpstreamError::Timeout,
         UpstreamFault::WriteFailed => UpstreamError::Write,
-        UpstreamFault::Refused => UpstreamError::Refused,
+        UpstreamFault::Refused | UpstreamFault::GoneAway => UpstreamError::Refused,
         _ => UpstreamError::BadResponse,
     }
 }

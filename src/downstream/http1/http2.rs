@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway_core::grpc;
 use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
 use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
@@ -195,7 +194,12 @@ async fn exchange(cx: Rc<Cx>, request: Request) {
 }
 
 async fn answer(cx: &Cx, request: Request, gone: &Signal) {
-    let Request { head, mut body, respond } = request;
+    let Request { mut head, body, respond } = request;
+    let mut frames = Frames { body, ahead: Bytes::new(), ended: false };
+    let waits = head.fields().any(|(name, _)| name == "expect");
+    if let Some(length) = frames.arrived().filter(|_| !waits && head.pseudo().protocol.is_none()) {
+        head.body_is(length);
+    }
     let (decision, buf) = match decide::decide_stream(cx, &head) {
         Ok(decided) => decided,
         Err(error) => {
@@ -203,12 +207,11 @@ async fn answer(cx: &Cx, request: Request, gone: &Signal) {
             return;
         }
     };
-    let waits = head.fields().any(|(name, _)| name == "expect");
     drop(head);
     match decision {
         Decision::More => {}
         Decision::Answer(Answer { bytes, status, counted, .. }) => {
-            if !waits && !discard(cx, &mut body).await {
+            if !waits && !discard(cx, &mut frames).await {
                 // The rest of the request was malformed, or is not coming: the stream is over.
                 return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
             }
@@ -219,18 +222,20 @@ async fn answer(cx: &Cx, request: Request, gone: &Signal) {
                 local::count(cx, counted, status);
             }
         }
-        Decision::Forward(plan) => Box::pin(forward(cx, body, respond, gone, buf, plan)).await,
+        Decision::Forward(plan) => Box::pin(forward(cx, frames, respond, gone, buf, plan)).await,
     }
 }
 
 /// Reads past a body before it is answered here, since only what has been read can be found to be malformed; not for
 /// long. False when the stream is over.
-async fn discard(cx: &Cx, body: &mut Body) -> bool {
+async fn discard(cx: &Cx, frames: &mut Frames) -> bool {
     const LIMIT: usize = 256 << 10;
     const PATIENCE: Duration = Duration::from_secs(1);
     let mut timer = Deadline::new(cx.client.fd);
     let by = rt::tick_after(PATIENCE);
-    let mut read = 0;
+    let Frames { body, ahead, .. } = frames;
+    let mut read = ahead.len();
+    body.release(read);
     poll_fn(|task| {
         while !body.is_end() && read < LIMIT {
             match body.poll_data(task) {
@@ -279,14 +284,9 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
+async fn forward(cx: &Cx, frames: Frames, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
     let mut stream = H2 {
-        upload: H2Body {
-            frames: Frames { body, ahead: Bytes::new(), ended: false },
-            declared: None,
-            timer: Deadline::new(cx.client.fd),
-            given: 0,
-        },
+        upload: H2Body { frames, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
         download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
         gone,
     };
@@ -311,7 +311,6 @@ async fn forward(cx: &Cx, body: Body, respond: Respond, gone: &Signal, buf: Buf,
         cx.core.metrics.downstream_error(error);
     }
     local::count(cx, &plan.counted, status);
-    local::count_call(&plan, grpc::status_of(status));
     let bytes = local::stand_in(cx, status, plan.reply, &plan);
     if send(&respond, &bytes).await.is_err() {
         cx.core.metrics.downstream_error(DownstreamError::Aborted);
@@ -368,9 +367,21 @@ impl Requester for H2<'_> {
     type Upload = H2Body;
     type Download = H2Answer;
 
-    fn first(&mut self, _buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
+    /// What has come whole leaves with the head, and can be sent again.
+    fn first(&mut self, buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
         self.upload.declared = plan.length;
-        Ok(plan.head)
+        let frames = &mut self.upload.frames;
+        let whole = frames.ended && plan.length == Some(frames.ahead.len() as u64);
+        let limit = plan.body_limit.min(buf.room() as u64);
+        if !whole || plan.chunked || plan.expect_continue || plan.body.is_done() || frames.ahead.len() as u64 > limit {
+            return Ok(plan.head);
+        }
+        let body = std::mem::take(&mut frames.ahead);
+        let fits = buf.push(&body);
+        debug_assert!(fits, "no more than there is room for");
+        frames.body.release(body.len());
+        plan.body = BodyDecoder::none();
+        Ok(plan.head + body.len())
     }
 
     fn parts(&mut self) -> Parts<'_, H2Body, H2Answer> {
@@ -426,6 +437,16 @@ impl Sink for H2Answer {
 }
 
 impl Frames {
+    /// Takes what has come with the head; its length, if that is the whole body.
+    fn arrived(&mut self) -> Option<usize> {
+        let mut task = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Some(Ok(bytes))) = self.body.poll_data(&mut task) {
+            self.ended = self.body.is_end();
+            self.ahead = bytes;
+        }
+        self.ended.then_some(self.ahead.len())
+    }
+
     /// The next bytes, no more than `room`; none at the end.
     fn poll_bytes(&mut self, room: usize, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Gone>> {
         if self.ahead.is_empty() {

@@ -30,6 +30,8 @@ pub(super) enum Filled {
     Broken,
     /// The endpoint says that it has not looked at the request.
     Refused,
+    /// It says so of all requests on its connection.
+    GoneAway,
     /// The wait was called off, or the other side that was watched broke.
     CalledOff,
 }

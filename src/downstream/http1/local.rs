@@ -31,7 +31,7 @@ pub(super) fn count(cx: &Cx, counted: &Counted, status: u16) {
 
 /// Counts a finished call of gRPC; `status` is the answer's where it has none of gRPC's.
 pub(super) fn count_call(plan: &Plan, status: u8) {
-    if plan.reply.grpc {
+    if plan.counts_calls() {
         let routes = &plan.counted.generation.metrics.routes;
         routes[plan.counted.route.0 as usize].grpc[usize::from(plan.grpc_status.unwrap_or(status))].inc();
     }
@@ -131,10 +131,12 @@ pub(super) async fn client_fault(
 
 /// What is said in place of an endpoint: an error of ours, or what a ResponsePolicy has for it.
 pub(super) fn stand_in(cx: &Cx, status: u16, reply: Reply, plan: &Plan) -> Vec<u8> {
+    let reply = Reply { late: reply.call.is_some() && status == 504 && rt::now() >= plan.by, ..reply };
+    count_call(plan, reply.grpc_status(status));
     let Some(extra) = &plan.extra else { return error(cx, status, reply) };
     let rule = plan.counted.generation.rule(plan.socket, plan.rule);
     let rules = rule.and_then(|rule| rule.extras.as_ref()?.responses.as_deref());
-    let mut bytes = match rules.filter(|_| !reply.grpc).and_then(|rules| rules.page(status)) {
+    let mut bytes = match rules.filter(|_| reply.call.is_none()).and_then(|rules| rules.page(status)) {
         Some(found) => {
             let mut bytes = Vec::with_capacity(256 + found.body.len());
             let status = if found.status == 0 { status } else { found.status };

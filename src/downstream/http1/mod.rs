@@ -10,6 +10,7 @@ mod decide;
 mod echo;
 mod extra;
 mod forward;
+mod grpc_web;
 mod http2;
 mod io;
 mod local;

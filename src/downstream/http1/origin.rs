@@ -64,6 +64,11 @@ pub(super) trait Source {
 
     /// The trailer lines, once the bytes that have been given are the last.
     fn take_end(&mut self) -> Option<Vec<u8>>;
+
+    /// Waits for nothing more: these trailer lines end the body. False where it has none.
+    fn give_up(&mut self, _trailers: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Where a request's body goes.
@@ -186,6 +191,7 @@ impl Origin for Http2Origin {
         }
         let (sending, received) = match self.slot.request(&buf.data()[..head], end && first == head) {
             Ok(begun) => begun,
+            Err(Failure::GoneAway) => return (Err(Begin::Refused(UpstreamFault::GoneAway)), buf),
             Err(Failure::Refused | Failure::Reset) => return (Err(Begin::Refused(UpstreamFault::Refused)), buf),
             Err(Failure::Malformed | Failure::Unspeakable) => {
                 return (Err(Begin::Refused(UpstreamFault::WriteFailed)), buf);
@@ -328,6 +334,7 @@ impl Source for Http2Source {
             // What came before it is good.
             Some(_) if more > 0 => {}
             Some(Failure::Refused) => return (Filled::Refused, buf),
+            Some(Failure::GoneAway) => return (Filled::GoneAway, buf),
             Some(_) => return (Filled::Broken, buf),
             None => {}
         }
@@ -341,6 +348,12 @@ impl Source for Http2Source {
 
     fn take_end(&mut self) -> Option<Vec<u8>> {
         if self.ahead.is_empty() { self.end.take() } else { None }
+    }
+
+    fn give_up(&mut self, trailers: &[u8]) -> bool {
+        (self.received, self.failed, self.ahead) = (None, None, Bytes::new());
+        self.end = Some(trailers.to_vec());
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringway_core::grpc::web::{Base64, Malformed};
 use ringway_core::http1::body::BodyDecoder;
 
 use super::client::{Pulled, Upload};
@@ -44,6 +45,8 @@ pub(super) struct RequestBody {
     pub(super) chunked: bool,
     /// It leaves in frames: trailers are kept apart.
     pub(super) frames: bool,
+    /// It comes in base64 and leaves as what that says (gRPC-Web).
+    pub(super) base64: Option<Base64>,
     /// The lines of a trailer section that leaves in a frame.
     pub(super) trailers: Vec<u8>,
     /// How long the client may pause.
@@ -66,7 +69,7 @@ impl RequestBody {
         loop {
             let (pulled, back) = from.pull(self, buf, call_off).await;
             buf = back;
-            let piece = match pulled {
+            let mut piece = match pulled {
                 Pulled::Piece(piece) => piece,
                 Pulled::CalledOff => return (Sent::CalledOff, buf),
                 Pulled::Fault(fault) => return (Sent::Client(fault), buf),
@@ -76,6 +79,12 @@ impl RequestBody {
                 return (Sent::Client(ClientFault::TooLarge), buf);
             }
             let (payload, done) = (piece.payload, piece.done);
+            if let Some(base64) = &mut self.base64 {
+                match base64.decode(&mut buf.data_mut()[..piece.len]) {
+                    Ok(len) if !done || base64.is_whole() => piece.len = len,
+                    Ok(_) | Err(Malformed) => return (Sent::Client(ClientFault::BadBody), buf),
+                }
+            }
             if let Some(copying) = &mut self.copying {
                 copying.piece(&buf.data()[..piece.len], self.chunked);
             }

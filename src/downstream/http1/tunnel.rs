@@ -77,7 +77,9 @@ async fn direction<S: Source, T: Sink>(from: &mut S, to: &mut T, first: Buf, lif
             }
             // The other direction has been busy.
             Filled::Late if rt::now() < life.idle_at() => {}
-            Filled::Late | Filled::Broken | Filled::Refused | Filled::CalledOff => return Err(Broken),
+            Filled::Late | Filled::Broken | Filled::Refused | Filled::GoneAway | Filled::CalledOff => {
+                return Err(Broken);
+            }
         }
     }
 }

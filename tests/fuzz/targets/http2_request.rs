@@ -19,7 +19,8 @@ fuzz_target!(|data: &[u8]| {
     let fields: Vec<(&str, &[u8])> =
         rest.chunks_exact(2).filter_map(|pair| Some((std::str::from_utf8(pair[0]).ok()?, pair[1]))).collect();
     let protocol = data.first().is_some_and(|byte| byte & 1 == 1).then_some(&b"websocket"[..]);
-    let pseudo = Pseudo { method, authority: Some(authority), path, protocol, end_stream: data.len() % 2 == 0 };
+    let pseudo =
+        Pseudo { method, authority: Some(authority), path, protocol, end_stream: data.len() % 2 == 0, whole: None };
     let mut storage = FieldStorage::default();
     let limits = ClientLimits::default();
     let Ok(head) = request(pseudo, || fields.iter().copied(), &mut storage, &limits) else { return };

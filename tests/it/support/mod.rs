@@ -30,6 +30,17 @@ pub fn python(package: &str) -> Option<String> {
     found.map(str::to_owned)
 }
 
+/// Where a package for Node.js is, or `None`, which is said: `scripts/test` puts them into `target/node`.
+pub fn node_modules(package: &str) -> Option<&'static str> {
+    let modules = concat!(env!("CARGO_MANIFEST_DIR"), "/target/node/node_modules");
+    let runs = std::process::Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success());
+    if runs && std::path::Path::new(modules).join(package).is_dir() {
+        return Some(modules);
+    }
+    eprintln!("SKIPPED: no Node.js with the package {package}; scripts/test installs it");
+    None
+}
+
 /// Waits until something holds, for at most ten seconds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
