@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use ringway_core::tls::{ClientHello, HelloError, HelloReader};
 use rustix::net::Shutdown;
+use rustls::server::UnbufferedServerConnection;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{AlertDescription, CertificateError, ServerConnection};
+use rustls::{AlertDescription, CertificateError};
 
 use super::tcp::{self, Split};
 use super::{Conn, guarded, http1, linger};
@@ -261,12 +262,12 @@ impl Shake<'_> {
         tls: Option<&ServerTls>,
         listener: usize,
     ) -> Option<Secure> {
-        let session = tls.and_then(|tls| ServerConnection::new(Arc::clone(&tls.config)).ok());
+        let session = tls.and_then(|tls| UnbufferedServerConnection::new(Arc::clone(&tls.config)).ok());
         let (Some(tls), Some(connection)) = (tls, session) else {
             refuse(self.core, conn, stream, Refusal::Unusable).await;
             return None;
         };
-        let mut session = Session::new(connection);
+        let mut session = Session::from(connection);
         session.feed(raw);
         if let Err(error) = stream.handshake(session, self.by).await {
             self.failed(conn, &error);
@@ -279,7 +280,7 @@ impl Shake<'_> {
         let version = session.version()?;
         let resumed = session.is_resumed();
         self.metrics.handshake(version, resumed);
-        let suite = session.connection().negotiated_cipher_suite();
+        let suite = session.state().negotiated_cipher_suite();
         Some(Secure {
             listener,
             version,
@@ -309,7 +310,7 @@ impl Shake<'_> {
 
 /// Who the client is, by the certificate that it has shown.
 fn identity(session: &Session, judge: Option<&dyn ClientCertVerifier>) -> Option<ClientIdentity> {
-    let chain = session.connection().peer_certificates()?;
+    let chain = session.state().peer_certificates()?;
     let (leaf, rest) = chain.split_first()?;
     let facts = tls::facts(leaf).ok()?;
     // Without a judge the handshake has verified it.

@@ -148,7 +148,7 @@ impl Stream {
     async fn shake(&mut self, session: &RefCell<Session>) -> Result<(), HandshakeError> {
         loop {
             let advanced = session.borrow_mut().advance();
-            let flushed = self.wr.flush(session, 0, None).await;
+            let flushed = self.wr.flush(session, None).await;
             match advanced {
                 // What is left to send after the last message is an alert's or a ticket's.
                 Err(error) => return Err(HandshakeError::Protocol(error)),
@@ -340,8 +340,17 @@ impl Reader {
                 }
             }
             let class = buf.class();
-            let (mut raw, kept) = if buf.is_empty() { (buf, None) } else { (Buf::new(class), Some(buf)) };
-            raw.clear();
+            let partial = session.borrow_mut().partial();
+            let begun = partial.as_ref().map_or(0, Buf::len);
+            let (raw, kept) = match partial {
+                Some(raw) => (raw, Some(buf)),
+                None if buf.is_empty() => {
+                    let mut raw = buf;
+                    raw.clear();
+                    (raw, None)
+                }
+                None => (Buf::new(class), Some(buf)),
+            };
             let (read, raw) = match quiet {
                 None => {
                     let (read, raw) = self.read_raw(raw).await;
@@ -355,8 +364,18 @@ impl Reader {
                     let mut session = session.borrow_mut();
                     if n == 0 { session.end() } else { session.feed(raw) }
                 }
-                Ok(None) => return (Ok(None), kept.unwrap_or(raw)),
-                Err(error) => return (Err(error), kept.unwrap_or(raw)),
+                read => {
+                    let read = read.map(|_| None);
+                    return match kept {
+                        Some(buf) => {
+                            if begun > 0 {
+                                session.borrow_mut().keep(raw);
+                            }
+                            (read, buf)
+                        }
+                        None => (read, raw),
+                    };
+                }
             }
         }
     }
@@ -444,24 +463,47 @@ impl Writer {
     }
 
     async fn write_tls(&mut self, session: &RefCell<Session>, mut buf: Buf, len: usize) -> (io::Result<()>, Buf) {
-        let encrypted = session.borrow_mut().encrypt(&buf.data()[..len]);
-        if let Err(error) = encrypted {
-            return (Err(error), buf);
+        let class = Self::class_of(len);
+        let mut left = len;
+        session.borrow_mut().writing = true;
+        let mut written = Ok(());
+        while left > 0 && written.is_ok() {
+            let mut out = Buf::new(class);
+            let encrypted = session.borrow_mut().encrypt(&buf.data()[..left], &mut out);
+            match encrypted {
+                Ok(n) => {
+                    buf.consume(n);
+                    left -= n;
+                }
+                Err(error) => {
+                    // No record has been cut, so that an alert may follow.
+                    session.borrow_mut().writing = false;
+                    return (Err(error), buf);
+                }
+            }
+            let sent = out.len();
+            written = self.write_raw_within(out, sent, self.stall).await.0;
         }
-        buf.consume(len);
-        let written = self.flush(session, len, self.stall).await;
+        // After a failure a record may have been cut: nothing may follow it.
+        session.borrow_mut().writing = written.is_err();
+        if written.is_ok() && session.borrow().wants_write() {
+            written = self.flush(session, self.stall).await;
+        }
         (written, buf)
     }
 
-    /// Sends the session's records; `len` is about how many bytes there are.
-    async fn flush(&mut self, session: &RefCell<Session>, len: usize, stall: Option<Duration>) -> io::Result<()> {
-        // A record adds at most 29 bytes (TLS 1.2: 5 in front, 8 of nonce, 16 of tag) to 16 KiB of plaintext.
+    /// A record adds at most 29 bytes (TLS 1.2: 5 in front, 8 of nonce, 16 of tag) to 16 KiB of plaintext.
+    fn class_of(len: usize) -> Class {
         const SMALL: usize = Class::Head.capacity() - 512;
-        let class = if len <= SMALL { Class::Head } else { Class::Records };
+        if len <= SMALL { Class::Head } else { Class::Records }
+    }
+
+    /// Sends the session's own records: of the handshake, alerts, answers to key updates.
+    async fn flush(&mut self, session: &RefCell<Session>, stall: Option<Duration>) -> io::Result<()> {
         session.borrow_mut().writing = true;
         let mut written = Ok(());
         while written.is_ok() {
-            let mut out = Buf::new(class);
+            let mut out = Buf::new(Class::Head);
             if !session.borrow_mut().records(&mut out) {
                 break;
             }
@@ -525,7 +567,7 @@ impl Writer {
         if let Some(session) = self.tls.clone() {
             session.borrow_mut().close();
             // A peer that does not take it is cut by the shutdown all the same.
-            let _sent = self.flush(&session, 0, Some(self.stall.unwrap_or(FINISH))).await;
+            let _sent = self.flush(&session, Some(self.stall.unwrap_or(FINISH))).await;
         }
         sys::cut(self.fd, Shutdown::Write);
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ringway_core::model::{SubjectAltName, TlsParameters, TrustRoots, UpstreamTls};
+use rustls::client::UnbufferedClientConnection;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
     ClientSessionMemoryCache, Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor,
@@ -12,7 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificate::certified_key;
 use super::server::{TlsError, provider, roots};
@@ -71,9 +72,9 @@ impl ClientTls {
     /// A new connection's session, in which one of `alpn` may be chosen, preferred first.
     pub fn connect(&self, alpn: &[&[u8]]) -> Result<Session, TlsError> {
         let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let conn = ClientConnection::new_with_alpn(Arc::clone(&self.config), self.name.clone(), alpn);
+        let conn = UnbufferedClientConnection::new_with_alpn(Arc::clone(&self.config), self.name.clone(), alpn);
         let conn = conn.map_err(TlsError::of)?;
-        Ok(Session::new(conn))
+        Ok(Session::from(conn))
     }
 }
 
