@@ -1,8 +1,9 @@
 //! One TLS connection without its socket: records go in and out by buffers, plaintext by the caller's.
 //!
-//! `rt::Stream` moves the bytes. The library's unbuffered interface is what makes a waiting connection small and a busy
-//! one cheap: it opens records where they were read and writes them where they are sent from. Its buffered one copies
-//! both ways and keeps 4 KiB per connection for incoming records, 10,011 bytes for an idle connection in all.
+//! `rt::Stream` moves the bytes. The library's unbuffered interface is what makes a waiting connection small: records are
+//! opened where they were read and written where they are sent from. Its buffered one keeps 4 KiB per connection for
+//! incoming records: an idle connection took 10,060 bytes with it and takes 5,710 without, measured together. CPU per
+//! request did not differ.
 //!
 //! A session holds ciphertext only between a read that brought more than was asked for, or less than a record, and the
 //! call that takes the rest.
@@ -448,18 +449,20 @@ fn handle<D>(
             }
             Op::Write(plain, out) => {
                 drain(unsent, out);
-                let n = fitting(out.room()).min(plain.len());
-                if !unsent.is_empty() || n == 0 {
-                    return (discard, Ok(Event::Wrote(0)));
-                }
-                match traffic.encrypt(&plain[..n], out.room_mut()) {
-                    Ok(len) => {
-                        out.filled(len);
-                        Ok(Event::Wrote(n))
+                let mut n = fitting(out.room()).min(plain.len());
+                loop {
+                    if !unsent.is_empty() || n == 0 {
+                        break Ok(Event::Wrote(0));
                     }
-                    // What was queued before leaves alone; then there is room.
-                    Err(EncryptError::InsufficientSize(_)) if !out.is_empty() => Ok(Event::Wrote(0)),
-                    Err(error) => Err(rustls::Error::General(error.to_string())),
+                    match traffic.encrypt(&plain[..n], out.room_mut()) {
+                        Ok(len) => {
+                            out.filled(len);
+                            break Ok(Event::Wrote(n));
+                        }
+                        // The library was told to cut smaller records.
+                        Err(EncryptError::InsufficientSize(_)) => n /= 2,
+                        Err(error) => break Err(rustls::Error::General(error.to_string())),
+                    }
                 }
             }
         },
@@ -504,3 +507,6 @@ fn drain(from: &mut Vec<u8>, out: &mut Buf) {
         from.drain(..n);
     }
 }
+
+#[cfg(test)]
+mod tests;
