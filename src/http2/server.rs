@@ -155,6 +155,11 @@ impl Server {
         }
     }
 
+    /// Ends the connection because its client costs too much.
+    pub fn calm_down(&mut self) {
+        self.abort(End::Calm, Reason::ENHANCE_YOUR_CALM);
+    }
+
     /// Ends the connection whatever its streams do.
     pub fn close(&mut self) {
         match &self.state {

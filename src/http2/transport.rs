@@ -223,6 +223,9 @@ impl AsyncWrite for Wire {
             let taken = slice.len().min(buf.room());
             let fits = buf.push(&slice[..taken]);
             debug_assert!(fits, "no more than there is room for");
+            if let Some(guard) = &shared.guard {
+                guard.borrow_mut().sent(&slice[..taken]);
+            }
             written += taken;
         }
         // Full: the pump has one in flight, and this one waits.

@@ -104,6 +104,8 @@ reasons! {
         H2SettingsFlood = "h2_settings_flood",
         /// Too many PRIORITY or unknown frames.
         H2FrameFlood = "h2_frame_flood",
+        /// Too many WINDOW_UPDATE frames for what they let through.
+        H2WindowFlood = "h2_window_flood",
         /// A client that gave no credit for an answer's body.
         H2Stalled = "h2_stalled",
     }

@@ -392,3 +392,68 @@ fn http_1_on_the_same_port() {
     client.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
     assert_eq!(client.response().status, 505);
 }
+
+/// Gateway API: every row of its table of misdirected requests (HTTPRouteHTTPSListenerDetectMisdirectedRequests), in
+/// either version of HTTP, on a Gateway with the listeners of its base manifest.
+#[test]
+fn misdirected_requests_by_the_table() {
+    let authority = Authority::new("ca");
+    let listener = |name: &str, hostname: &str| {
+        let hostname = if hostname.is_empty() { String::new() } else { format!("hostname: \"{hostname}\", ") };
+        format!(
+            "  - {{name: {name}, port: 8080, protocol: HTTPS, {hostname}tls: {{certificateRefs: [{{name: site}}]}}}}\n"
+        )
+    };
+    let listeners = [
+        ("https", ""),
+        ("https-with-hostname", "second-example.org"),
+        ("https-with-wildcard-hostname", "*.wildcard.org"),
+        ("https-with-hostname-matching-wildcard", "fourth-example.wildcard.org"),
+    ];
+    let mut yaml = gateway(&listeners.map(|(name, hostname)| listener(name, hostname)).concat());
+    for (number, (name, _)) in listeners.iter().enumerate() {
+        let hostnames = if number == 0 { "  hostnames: [example.org]\n" } else { "" };
+        yaml += &format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: route-{number}}}\nspec:\n  parentRefs: [{{name: edge, sectionName: {name}}}]\n{hostnames}  rules:\n  - matches: [{{path: {{value: /detect-misdirected-requests}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: infra-{number}}}]\n"
+        );
+        yaml += &backend(&format!("infra-{number}"), &["echo"]);
+    }
+    yaml +=
+        &authority.leaf(&["example.org", "second-example.org", "*.wildcard.org", "unknown-example.org"]).secret("site");
+    let proxy = Proxy::start(&yaml);
+    let new = Connector::with(&authority, ClientOptions { alpn: &["h2"], ..ClientOptions::default() });
+    let old = Connector::with(&authority, ClientOptions { alpn: &["http/1.1"], ..ClientOptions::default() });
+    let cases = [
+        ("example.org", "example.org", 200, "infra-0"),
+        ("example.org", "second-example.org", 421, ""),
+        ("example.org", "unknown-example.org", 404, ""),
+        ("second-example.org", "second-example.org", 200, "infra-1"),
+        ("second-example.org", "example.org", 421, ""),
+        ("second-example.org", "unknown-example.org", 421, ""),
+        ("third-example.wildcard.org", "third-example.wildcard.org", 200, "infra-2"),
+        ("third-example.wildcard.org", "fith-example.wildcard.org", 200, "infra-2"),
+        ("third-example.wildcard.org", "fourth-example.wildcard.org", 421, ""),
+        ("third-example.wildcard.org", "second-example.org", 421, ""),
+        ("third-example.wildcard.org", "unknown-example.org", 421, ""),
+        ("fourth-example.wildcard.org", "fourth-example.wildcard.org", 200, "infra-3"),
+        ("fourth-example.wildcard.org", "fith-example.wildcard.org", 421, ""),
+        ("unknown-example.org", "example.org", 200, "infra-0"),
+        ("unknown-example.org", "unknown-example.org", 404, ""),
+    ];
+    let path = "/detect-misdirected-requests";
+    for (server_name, host, status, to) in cases {
+        let mut client = H2::over(new.client(&proxy.address, server_name).stream);
+        let stream =
+            client.open(&[(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", path)], true);
+        let answer = client.answer(stream);
+        assert_eq!(answer.status(), status, "HTTP/2: {host} over {server_name}");
+        assert!(answer.text().contains(to), "HTTP/2: {host} over {server_name}: {}", answer.text());
+        let mut client = old.client(&proxy.address, server_name);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let answer = client.response();
+        assert_eq!(answer.status, status, "HTTP/1.1: {host} over {server_name}");
+        assert!(answer.text().contains(to), "HTTP/1.1: {host} over {server_name}: {}", answer.text());
+    }
+    let misdirected = f64::from(u32::try_from(cases.iter().filter(|case| case.2 == 421).count()).unwrap() * 2);
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"misdirected\""], misdirected);
+}

@@ -180,10 +180,17 @@ fn streams_beyond_the_limit_are_refused() {
 
 /// A flood on one connection of a core ends with that connection, and its neighbour is served meanwhile.
 fn flood(origin: &Origin, reason: &str, attack: impl FnOnce(&mut H2)) {
-    let proxy = Proxy::with(&config(&[&origin.address], ""), &Options { workers: 1, ..Options::default() });
+    flood_with(origin, "", reason, attack);
+}
+
+/// The same with a ClientPolicy. A neighbour that is starved does not get its answers within its socket's 10 seconds.
+fn flood_with(origin: &Origin, more: &str, reason: &str, attack: impl FnOnce(&mut H2)) {
+    let yaml = config(&[&origin.address], "") + more;
+    let proxy = Proxy::with(&yaml, &Options { workers: 1, ..Options::default() });
     let mut neighbour = H2::connect(&proxy.address);
     let address = proxy.address.clone();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
     let served = std::thread::spawn(move || {
         let mut slowest = Duration::ZERO;
         let mut count = 0;
@@ -193,17 +200,23 @@ fn flood(origin: &Origin, reason: &str, attack: impl FnOnce(&mut H2)) {
             assert_eq!(neighbour.answer(stream).status(), 200);
             slowest = slowest.max(started.elapsed());
             count += 1;
-            if stopped.try_recv().is_ok() {
+            if count == 1 {
+                begin.send(()).unwrap();
+            }
+            // One more behind the end of the attack.
+            if count > 1 && stopped.try_recv().is_ok() {
                 break;
             }
         }
         (count, slowest)
     });
+    begun.recv().unwrap();
     let mut client = H2::connect(&address);
     attack(&mut client);
     assert_eq!(client.goaway(), Some(ENHANCE_YOUR_CALM), "{reason}");
     stop.send(()).unwrap();
     let (count, slowest): (u32, Duration) = served.join().unwrap();
+    assert!(count > 1 && slowest < Duration::from_secs(5), "{count} answers, the slowest after {slowest:?}");
     eprintln!("{reason}: {count} answers to the neighbour, the slowest after {slowest:?}");
     proxy.expect_metric("ringway_downstream_errors_total", &[&format!("reason=\"{reason}")], 1.0);
     assert_eq!(proxy.metric("ringway_panics_total", &[]), 0.0);
@@ -371,4 +384,92 @@ fn a_broken_connection_is_told_why() {
     client.frame(DATA, 0, 0, b"x");
     assert_eq!(client.goaway(), Some(PROTOCOL_ERROR));
     proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"h2_protocol\""], 1.0);
+}
+
+/// CVE-2026-47774, by the hundred: heads over the limit, of references into the table or of crumbs of a cookie.
+#[test]
+fn hpack_bomb_flood() {
+    let mut bomb = block(&get("/good"));
+    // A field of 4,000 bytes into the dynamic table, then references to it, one byte each.
+    bomb.extend([0x40, 1, b'x', 127, 0xa1, 0x1e]);
+    bomb.extend([b'y'; 4000]);
+    bomb.extend(vec![0xbe; 10_000]);
+    // Crumbs as references to the static table's empty cookie.
+    let mut crumbs = block(&get("/good"));
+    crumbs.extend(vec![0xa0; 10_000]);
+    for head in [bomb, crumbs] {
+        flood(&recording(), "h2_flood", |client| {
+            pour(client, 1000, |n| frame(HEADERS, END_HEADERS | END_STREAM, u32::try_from(n).unwrap() * 2 + 1, &head));
+        });
+    }
+}
+
+/// Malformed requests by the hundred.
+#[test]
+fn malformed_request_flood() {
+    flood(&recording(), "h2_flood", |client| {
+        pour(client, 5000, |n| {
+            let fields = with(get("/good"), &[("transfer-encoding", "chunked")]);
+            frame(HEADERS, END_HEADERS | END_STREAM, u32::try_from(n).unwrap() * 2 + 1, &block(&fields))
+        });
+    });
+}
+
+fn large(size: usize) -> Origin {
+    Origin::replying(move |request| {
+        let size = if request.target == "/good" { 2 } else { size };
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        answer.resize(answer.len() + size, b'x');
+        answer
+    })
+}
+
+/// CVE-2019-9511 and CVE-2019-9517: credit for an answer byte by byte.
+#[test]
+fn window_update_dribble() {
+    flood(&large(300_000), "h2_window_flood", |client| {
+        client.generous = false;
+        client.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        let stream = client.get("/large");
+        pour(client, 100_000, |_| frame(WINDOW_UPDATE, 0, stream, &1_u32.to_be_bytes()));
+    });
+}
+
+/// CVE-2019-9511 the other way: bodies that come byte by byte on many streams.
+#[test]
+fn dribbled_bodies() {
+    flood(&recording(), "h2_flood", |client| {
+        let streams: Vec<u32> =
+            (0..100).map(|_| client.open(&with(post("/good"), &[("content-length", "100000")]), false)).collect();
+        for _ in 0..1000 {
+            let bytes: Vec<u8> = streams.iter().flat_map(|stream| frame(DATA, 0, *stream, b"x")).collect();
+            if !client.try_send(&bytes) {
+                return;
+            }
+        }
+    });
+}
+
+const SHORT: &str = "  timeout: {http: {streamIdleTimeout: 1s}}\n";
+
+/// Answers by the dozen that their client gives no credit for: each is given up, and then the connection is.
+#[test]
+fn zero_window_stalls() {
+    flood_with(&large(300_000), &policy(SHORT), "h2_flood", |client| {
+        client.generous = false;
+        client.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        (0..64).for_each(|_| {
+            client.get("/large");
+        });
+    });
+}
+
+/// Streams that are opened and left: each is answered, and then the connection is given up.
+#[test]
+fn streams_opened_and_left() {
+    flood_with(&recording(), &policy(SHORT), "h2_flood", |client| {
+        (0..64).for_each(|_| {
+            client.open(&with(post("/good"), &[("content-length", "5")]), false);
+        });
+    });
 }

@@ -35,10 +35,15 @@ use crate::rt::{self, Deadline, Signal, Stream, Tick};
 /// How long a client that has been told that its connection ends may take to say that it has heard it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Streams of a connection that may be given up because their client takes or sends nothing, before the connection is.
+const STALLS: usize = 32;
+
 /// What a connection's tasks share.
 #[derive(Debug, Default)]
 struct Streams {
     open: Cell<usize>,
+    /// Given up because of their client.
+    stalled: Cell<usize>,
     driver: RefCell<Option<Waker>>,
 }
 
@@ -77,6 +82,7 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
         Some(End::Flood(Flood::Ping)) => DownstreamError::H2PingFlood,
         Some(End::Flood(Flood::Settings)) => DownstreamError::H2SettingsFlood,
         Some(End::Flood(Flood::Idle)) => DownstreamError::H2FrameFlood,
+        Some(End::Flood(Flood::Window)) => DownstreamError::H2WindowFlood,
         Some(End::Clean | End::Broken) | None => return,
     };
     cx.core.metrics.downstream_error(error);
@@ -109,6 +115,11 @@ impl Phase {
         task: &mut Context<'_>,
     ) -> bool {
         *streams.driver.borrow_mut() = Some(task.waker().clone());
+        if streams.stalled.get() >= STALLS && !matches!(self, Self::Over) {
+            server.calm_down();
+            *self = Self::Over;
+            return true;
+        }
         let busy = streams.open.get() > 0;
         let ending = || cx.core.is_draining() || cx.core.generation().socket(cx.socket).is_none();
         let mut again = false;
@@ -163,7 +174,7 @@ fn passed(timer: &mut Deadline, by: Tick, task: &mut Context<'_>) -> bool {
 fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
     let (cx, streams) = (Rc::clone(cx), Rc::clone(streams));
     let respond = request.respond.clone();
-    let served = rt::catch_unwind(Box::pin(exchange(Rc::clone(&cx), request)));
+    let served = rt::catch_unwind(Box::pin(exchange(Rc::clone(&cx), Rc::clone(&streams), request)));
     rt::spawn(async move {
         if served.await.is_err() {
             panicked(&cx.core, cx.client.source);
@@ -171,7 +182,7 @@ fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
         }
         drop(respond);
         streams.open.set(streams.open.get() - 1);
-        if streams.open.get() == 0
+        if (streams.open.get() == 0 || streams.stalled.get() >= STALLS)
             && let Some(driver) = streams.driver.take()
         {
             driver.wake();
@@ -180,10 +191,10 @@ fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
 }
 
 /// Serves a request; ends early what waits for the endpoint when the client takes it back.
-async fn exchange(cx: Rc<Cx>, request: Request) {
+async fn exchange(cx: Rc<Cx>, streams: Rc<Streams>, request: Request) {
     let gone = Signal::default();
     let respond = request.respond.clone();
-    let mut served = pin!(answer(&cx, request, &gone));
+    let mut served = pin!(answer(&cx, &streams, request, &gone));
     poll_fn(|task| {
         if !gone.is_raised() && respond.poll_gone(task).is_ready() {
             gone.raise();
@@ -193,7 +204,7 @@ async fn exchange(cx: Rc<Cx>, request: Request) {
     .await;
 }
 
-async fn answer(cx: &Cx, request: Request, gone: &Signal) {
+async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     let Request { mut head, body, respond } = request;
     let mut frames = Frames { body, ahead: Bytes::new(), ended: false };
     let waits = head.fields().any(|(name, _)| name == "expect");
@@ -222,7 +233,7 @@ async fn answer(cx: &Cx, request: Request, gone: &Signal) {
                 local::count(cx, counted, status);
             }
         }
-        Decision::Forward(plan) => Box::pin(forward(cx, frames, respond, gone, buf, plan)).await,
+        Decision::Forward(plan) => Box::pin(forward(cx, streams, frames, respond, gone, buf, plan)).await,
     }
 }
 
@@ -284,7 +295,15 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-async fn forward(cx: &Cx, frames: Frames, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
+async fn forward(
+    cx: &Cx,
+    streams: &Streams,
+    frames: Frames,
+    respond: Respond,
+    gone: &Signal,
+    buf: Buf,
+    mut plan: Plan,
+) {
     let mut stream = H2 {
         upload: H2Body { frames, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
         download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
@@ -294,6 +313,7 @@ async fn forward(cx: &Cx, frames: Frames, respond: Respond, gone: &Signal, buf: 
     drop(buf);
     if stream.download.stall.passed {
         cx.core.metrics.downstream_error(DownstreamError::H2Stalled);
+        streams.stalled.set(streams.stalled.get() + 1);
     }
     let (status, error) = match outcome {
         Outcome::Whole { .. } => return,
@@ -309,6 +329,9 @@ async fn forward(cx: &Cx, frames: Frames, respond: Respond, gone: &Signal, buf: 
     };
     if let Some(error) = error {
         cx.core.metrics.downstream_error(error);
+        if error == DownstreamError::BodyTimeout {
+            streams.stalled.set(streams.stalled.get() + 1);
+        }
     }
     local::count(cx, &plan.counted, status);
     let bytes = local::stand_in(cx, status, plan.reply, &plan);
