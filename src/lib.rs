@@ -24,6 +24,7 @@ pub mod admin;
 #[allow(unsafe_code, reason = "memory that the kernel writes to; the invariants are in the module")]
 pub mod buffer;
 pub mod cli;
+pub mod compress;
 pub mod control;
 pub mod diff;
 pub mod doctor;

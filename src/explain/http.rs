@@ -209,6 +209,10 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             }
             if let Some(rules) = responses {
                 out["responseOverrides"] = json!(rules.pages.len());
+                if let Some(found) = &rules.compression {
+                    let codings: Vec<&str> = found.codings.iter().map(|(coding, _)| coding.name()).collect();
+                    out["compression"] = json!(codings);
+                }
             }
             out["filters"] = steps.all(&rule.filters, cors.as_ref(), mirrors);
             out["backends"] = forwarded(world, head, split);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ringway_core::http::Date;
 
+use crate::compress::Encoders;
 use crate::downstream;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
@@ -83,6 +84,8 @@ pub struct Core {
     pub conns: Registry,
     /// Bytes under construction, between suspension points only.
     pub scratch: RefCell<Vec<u8>>,
+    /// For answers that are compressed.
+    pub encoders: Encoders,
     /// Copies of requests that are on their way to mirrors.
     pub copies: Cell<usize>,
     generation: RefCell<Rc<Generation>>,
@@ -132,6 +135,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         latencies: RefCell::new(Latencies::default()),
         conns: Registry::default(),
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
+        encoders: Encoders::default(),
         copies: Cell::new(0),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),

@@ -1,5 +1,6 @@
 //! Rules of HTTP routes.
 
+use ringway_core::http::coding::Coding;
 use ringway_core::model::{
     Action, Cors, Filters, HeaderModifier, HttpMatch, HttpRule, Mirror, Model, OriginPattern, PathMatch, PathModifier,
     RateKey, Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
@@ -127,7 +128,16 @@ fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
             })
             .collect();
         let hsts = rules.hsts.as_ref().map(|line| line.trim_end());
-        out.insert("responses".into(), json!({ "hsts": hsts, "pages": pages }));
+        let mut responses = json!({ "hsts": hsts, "pages": pages });
+        if let Some(found) = &rules.compression {
+            let level = |(coding, level): &(Coding, u32)| (coding.name().to_owned(), json!(level));
+            responses["compression"] = json!({
+                "levels": found.codings.iter().map(level).collect::<Map<_, _>>(),
+                "minContentLength": found.min_length,
+                "contentTypes": found.types,
+            });
+        }
+        out.insert("responses".into(), responses);
     }
 }
 

@@ -3,6 +3,8 @@
 
 use crate::control::read::{Int, List, choice, object};
 
+use crate::control::source::Spanned;
+
 use super::policy::{GATEWAY, GRPC_ROUTE, HTTP_ROUTE, Policy};
 use super::refs::PolicyTargetRef;
 use super::ringway::Cidr;
@@ -162,6 +164,64 @@ object! {
         hsts / "strictTransportSecurity": Hsts = optional,
         /// Answers that are said otherwise; the first that matches counts.
         overrides / "responseOverride": List<ResponseOverride, 0, 32> = or(List::default()),
+        /// Answers are compressed for those who take that.
+        compression / "compression": Compression = optional,
+    }
+}
+
+choice! {
+    /// A content coding.
+    CompressorType {
+        /// `gzip`.
+        Gzip = "Gzip",
+        /// `br`.
+        Brotli = "Brotli",
+        /// `zstd`.
+        Zstd = "Zstd",
+    }
+}
+
+object! {
+    /// A content coding with its level.
+    Compressor = "compressor" {
+        /// Which.
+        kind / "type": CompressorType = required,
+        /// How hard it tries: 1 to 9 for Gzip (4 unless given), 0 to 9 for Brotli (4), 1 to 9 for Zstd (3).
+        level / "level": Int<0, 9> = optional,
+    }
+    rules |this, cx| {
+        if this.kind != CompressorType::Brotli && this.level.is_some_and(|level| level.0 == 0) {
+            cx.error(this.span, "level must be 1 or more");
+        }
+    }
+}
+
+object! {
+    /// Answers are compressed for those who take that.
+    Compression = "compression" {
+        /// Preferred first among those that a client likes alike; none: Brotli, Zstd, Gzip.
+        compressors / "compressors": List<Compressor, 1, 3> = optional,
+        /// Bodies that are known to be shorter stay as they are, in bytes.
+        min_length / "minContentLength": Int<0, 1_048_576> = or(Int(1024)),
+        /// Media types, `text/*` for all of a kind; none: the usual texts.
+        content_types / "contentTypes": List<Spanned<String>, 1, 64> = optional,
+    }
+    rules |this, cx| {
+        let all = this.compressors.iter().flat_map(|list| &**list);
+        for (index, compressor) in all.clone().enumerate() {
+            if all.clone().take(index).any(|earlier| earlier.kind == compressor.kind) {
+                cx.error(compressor.span, format!("{} is there already", compressor.kind.as_str()));
+            }
+        }
+        for given in this.content_types.iter().flat_map(|list| &**list) {
+            let good = given.value.split_once('/').is_some_and(|(kind, of)| {
+                let token = |text: &str| ringway_core::http::is_token(text.as_bytes());
+                token(kind) && token(of) && !kind.contains('*') && (of == "*" || !of.contains('*'))
+            });
+            if !good {
+                cx.error(given.span, format!("\"{}\" is not a media type such as text/html or text/*", given.value));
+            }
+        }
     }
 }
 

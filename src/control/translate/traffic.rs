@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_core::access::PrefixMap;
-use ringway_core::model::{Access, DirectResponse, HttpRule, RateKey, RateLimit, ResponseRules};
+use ringway_core::http::coding::Coding;
+use ringway_core::model::{Access, Compression, DirectResponse, HttpRule, RateKey, RateLimit, ResponseRules};
 
 use super::backends::Place;
 use crate::control::graph::Graph;
@@ -18,8 +19,8 @@ use crate::control::resources::Resource;
 use crate::control::resources::policy::Policy;
 use crate::control::resources::ringway::Cidr;
 use crate::control::resources::traffic::{
-    AccessAction, AccessPolicySpec, RateLimitKeyType, RateLimitPolicySpec, RateLimitUnit, ResponsePolicySpec,
-    StatusCodes,
+    AccessAction, AccessPolicySpec, Compression as CompressionSpec, Compressor, CompressorType, RateLimitKeyType,
+    RateLimitPolicySpec, RateLimitUnit, ResponsePolicySpec, StatusCodes,
 };
 
 /// What has been made so far, by policy.
@@ -157,5 +158,46 @@ fn to_responses(graph: &Graph<'_>, policy: &Resource<ResponsePolicySpec>) -> Res
             pages.push((status(first), status(last), page));
         }
     }
-    ResponseRules { hsts, pages }
+    ResponseRules { hsts, pages, compression: spec.compression.as_ref().map(to_compression) }
 }
+
+fn to_compression(spec: &CompressionSpec) -> Compression {
+    let coding = |kind: CompressorType| match kind {
+        CompressorType::Gzip => (Coding::Gzip, 4),
+        CompressorType::Brotli => (Coding::Brotli, 4),
+        CompressorType::Zstd => (Coding::Zstd, 3),
+    };
+    let codings = match &spec.compressors {
+        None => [CompressorType::Brotli, CompressorType::Zstd, CompressorType::Gzip].map(coding).to_vec(),
+        Some(listed) => {
+            let level = |level: i64| u32::try_from(level).expect("bounds of the field");
+            let one = |each: &Compressor| {
+                let (coding, usual) = coding(each.kind);
+                (coding, each.level.map_or(usual, |given| level(given.0)))
+            };
+            listed.iter().map(one).collect()
+        }
+    };
+    let types = match &spec.content_types {
+        None => COMPRESSED_TYPES.map(str::to_owned).to_vec(),
+        Some(listed) => listed.iter().map(|each| each.value.clone()).collect(),
+    };
+    Compression { codings, min_length: u64::try_from(spec.min_length.0).expect("bounds of the field"), types }
+}
+
+/// What is worth compressing.
+const COMPRESSED_TYPES: [&str; 13] = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/xml",
+    "text/javascript",
+    "text/markdown",
+    "application/javascript",
+    "application/json",
+    "application/ld+json",
+    "application/manifest+json",
+    "application/xml",
+    "application/wasm",
+    "image/svg+xml",
+];

@@ -4,6 +4,7 @@ use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
 use crate::grpc::{self, Call};
+use crate::http::coding::{Coding, OF_THE_BYTES};
 use crate::http::{Date, Tag, Version, is_token, list};
 use crate::model::{ClientPolicy, Filters, HeaderModifier, Redirect, RedirectPort};
 use crate::route::{Matched, replace_path};
@@ -292,6 +293,10 @@ pub struct Added<'a> {
     pub lines: &'a [u8],
     /// Fields that the endpoint's answer loses for that, in lower case.
     pub replaced: &'a [&'a str],
+    /// What is sent depends on Accept-Encoding.
+    pub varies: bool,
+    /// The body is given this coding on its way.
+    pub coding: Option<Coding>,
 }
 
 /// The head that goes downstream. An answer without a Date gets `now` (RFC 9110 section 6.6.1).
@@ -322,9 +327,16 @@ pub fn response(
     };
     let mut modifier = Modifier::new(&filters.response_headers);
     let mut dated = false;
+    let mut varies = added.varies;
     for (tag, name, value) in head.fields.tagged() {
         match tag {
             Tag::Plain if added.replaces(name) => {}
+            Tag::Plain if added.varies && name.eq_ignore_ascii_case(b"vary") => {
+                let covers = |of: &[u8]| of == b"*" || of.eq_ignore_ascii_case(b"accept-encoding");
+                varies &= !list(value).any(covers);
+                modifier.pass(&mut out, name, value);
+            }
+            Tag::Plain if added.weakens(name, value) => modifier.pass(&mut out, name, &[b"W/", value].concat()),
             Tag::Plain => modifier.pass(&mut out, name, value),
             Tag::Date => {
                 dated = true;
@@ -339,6 +351,12 @@ pub fn response(
     }
     modifier.finish(&mut out);
     out.put(added.lines);
+    if varies {
+        out.put(b"vary: accept-encoding\r\n");
+    }
+    if let Some(coding) = added.coding {
+        out.field(b"content-encoding", coding.name().as_bytes());
+    }
     match framing {
         ResponseFraming::Length(length) => out.length(length),
         ResponseFraming::None(Some(length)) if head.status != 204 => out.length(length),
@@ -355,7 +373,14 @@ pub fn response(
 
 impl Added<'_> {
     fn replaces(&self, name: &[u8]) -> bool {
-        !self.replaced.is_empty() && self.replaced.iter().any(|lost| name.eq_ignore_ascii_case(lost.as_bytes()))
+        let is_one = |lost: &&str| name.eq_ignore_ascii_case(lost.as_bytes());
+        (!self.replaced.is_empty() && self.replaced.iter().any(is_one))
+            || (self.coding.is_some() && OF_THE_BYTES.iter().any(is_one))
+    }
+
+    /// Whether a field is a strong validator that the coded answer cannot have (RFC 9110 section 8.8.1).
+    fn weakens(&self, name: &[u8], value: &[u8]) -> bool {
+        self.coding.is_some() && value.starts_with(b"\"") && name.eq_ignore_ascii_case(b"etag")
     }
 }
 

@@ -228,6 +228,18 @@ impl Exchange {
         })
     }
 
+    /// The plan for an answer whose length is another on its way, and not known before its end.
+    #[must_use]
+    pub fn recoded(&self, plan: HeadPlan) -> HeadPlan {
+        match plan {
+            HeadPlan::Final { close, keep_alive_10, .. } if self.version != Version::Http10 => {
+                let framing = if self.version == Version::Http2 { Framing::UntilClose } else { Framing::Chunked };
+                HeadPlan::Final { framing, close, keep_alive_10 }
+            }
+            other => other,
+        }
+    }
+
     /// The answer's last byte has been sent on.
     pub fn response_complete(&mut self) {
         self.response = Response::Complete;

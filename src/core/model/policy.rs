@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::DirectResponse;
 use crate::access::PrefixMap;
+use crate::http::coding::Coding;
 
 /// Who may ask: `ringway.dev/v1alpha1 AccessPolicy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,20 @@ pub struct ResponseRules {
     pub hsts: Option<String>,
     /// Answers in place of those with these statuses: first and last, and what is said instead. The first one counts.
     pub pages: Vec<(u16, u16, DirectResponse)>,
+    /// Content codings for those who take them.
+    pub compression: Option<Compression>,
+}
+
+/// Which answers are compressed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression {
+    /// Codings with their levels, in the order in which they are preferred among those that a client likes alike; at
+    /// most one of each.
+    pub codings: Vec<(Coding, u32)>,
+    /// Bodies that are known to be shorter stay as they are.
+    pub min_length: u64,
+    /// Media types; `text/*` for all of a kind.
+    pub types: Vec<String>,
 }
 
 impl ResponseRules {

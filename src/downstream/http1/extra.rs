@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ringway_core::access;
-use ringway_core::http::Method;
-use ringway_core::http::cors;
+use ringway_core::http::coding::{self, Coding};
+use ringway_core::http::{Method, Version, cors};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
-use ringway_core::model::{Access, BackendId, ClientPolicy, Filters, Mirror, RateKey, Retry, RuleExtras};
+use ringway_core::model::{Access, BackendId, ClientPolicy, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
@@ -30,6 +30,8 @@ pub(super) struct Extra {
     shared: bool,
     /// How often it has been sent again.
     pub(super) retried: u32,
+    /// The content coding that its client likes best of those that its rule has, and at which level.
+    pub(super) coding: Option<(Coding, u32)>,
 }
 
 impl Extra {
@@ -47,6 +49,7 @@ impl Extra {
             added,
             shared: cors.is_some(),
             retried: 0,
+            coding: extras.responses.as_ref().and_then(|rules| coding(rules.compression.as_ref()?, head)),
         }
     }
 
@@ -122,6 +125,21 @@ impl Copying {
             aside::mirror(cx, generation, &self.backends, method, &Rc::new(self.copy));
         }
     }
+}
+
+/// What an answer is compressed by, if it may be. In HTTP/1.0 there is no way to send what has no length but to close.
+fn coding(rules: &Compression, head: &RequestHead<'_>) -> Option<(Coding, u32)> {
+    if head.version == Version::Http10 {
+        return None;
+    }
+    let named = |(name, _): &(&[u8], &[u8])| name.len() == 15 && name.eq_ignore_ascii_case(b"accept-encoding");
+    let mut offered = [Coding::Gzip; 3];
+    let count = rules.codings.len().min(offered.len());
+    for (place, (coding, _)) in offered.iter_mut().zip(&rules.codings) {
+        *place = *coding;
+    }
+    let chosen = coding::choose(head.fields().filter(named).map(|(_, value)| value), &offered[..count])?;
+    rules.codings.iter().copied().find(|(coding, _)| *coding == chosen)
 }
 
 fn is_chosen(mirror: &Mirror, random: u64) -> bool {

@@ -13,10 +13,12 @@ use ringway_core::grpc::{self, Call, web};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Added};
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
+use ringway_core::http1::response::ResponseHead;
 use ringway_core::http1::{FieldStorage, response};
-use ringway_core::model::Retry;
+use ringway_core::model::{Retry, RuleExtras};
 
 use super::client::{Download, Parts, Requester, Upload};
+use super::coded::{self, Coded};
 use super::decide::Plan;
 use super::extra::{self, Copying};
 use super::grpc_web::Translated;
@@ -26,6 +28,7 @@ use super::piece::{self, TooLarge, next_piece};
 use super::request_body::{ClientFault, RequestBody, Sent, ready_to_read};
 use super::{Cx, local};
 use crate::buffer::{Buf, Class};
+use crate::compress::Encoder;
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Signal, Stream, Tick};
 use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link};
@@ -37,7 +40,7 @@ const ATTEMPTS: usize = 3;
 const MOVES: usize = 16;
 
 /// How the answer went.
-enum Answered {
+pub(super) enum Answered {
     /// It has passed whole; whether the connection it came on is at a message boundary.
     Whole { status: u16, clean: bool },
     /// Nothing of it has been sent on.
@@ -453,6 +456,10 @@ async fn answer<S: Source, D: Download>(
                 buf = back;
                 break (body, head, chunked, status);
             }
+            Heads::Coded(coded) => {
+                // A call of gRPC is never coded here, so its trailers need no look.
+                return Box::pin(coded::answer(cx, up, down, later, by, *coded)).await;
+            }
             Heads::Tunnel(buf) => return Answered::Tunnel(buf),
             Heads::Fault(fault) => return Answered::Failed { fault },
             Heads::Unwanted => return Answered::Unwanted,
@@ -534,6 +541,8 @@ enum Heads {
         chunked: bool,
         status: u16,
     },
+    /// Its body is given a content coding.
+    Coded(Box<Coded>),
     Tunnel(Buf),
     Fault(UpstreamFault),
     /// The request is sent again in place of it.
@@ -556,7 +565,7 @@ async fn heads<D: Download>(
         if buf.is_empty() {
             return Heads::More(buf);
         }
-        let (planned, new, body, status) = {
+        let (planned, new, body, status, encoder) = {
             let mut storage = FieldStorage::new();
             let head = match response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits.get()) {
                 Ok(Some(head)) => head,
@@ -582,14 +591,30 @@ async fn heads<D: Download>(
             if plan.extra.is_some() && head.status >= 400 && has_page(plan, head.status) {
                 return Heads::Replaced(head.status);
             }
-            let Ok(planned) = plan.exchange.response_head(&head) else { return Heads::Fault(UpstreamFault::BadHead) };
+            let Ok(mut planned) = plan.exchange.response_head(&head) else {
+                return Heads::Fault(UpstreamFault::BadHead);
+            };
             let generation = &plan.counted.generation;
             let mut filters = generation.filters(plan.socket, plan.rule);
             let mut added = Added::default();
+            let mut encoder = None;
             if let Some(extra) = &plan.extra {
                 let rule = generation.rule(plan.socket, plan.rule);
-                filters = extra.filters(rule.and_then(|rule| rule.extras.as_deref()), filters);
-                added = Added { lines: &extra.added, replaced: extra.replaced() };
+                let extras = rule.and_then(|rule| rule.extras.as_deref());
+                filters = extra.filters(extras, filters);
+                added = Added { lines: &extra.added, replaced: extra.replaced(), ..added };
+                if plan.reply.call.is_none() && matches!(planned, HeadPlan::Final { .. }) {
+                    added.varies = extras.is_some_and(|extras| compresses(extras, &head));
+                }
+                if added.varies
+                    && let Some((coding, level)) = extra.coding
+                {
+                    encoder = cx.core.encoders.take(coding, level);
+                    added.coding = encoder.as_ref().map(Encoder::coding);
+                    if encoder.is_some() {
+                        planned = plan.exchange.recoded(planned);
+                    }
+                }
             }
             let mut scratch = cx.core.scratch.borrow_mut();
             scratch.clear();
@@ -603,12 +628,15 @@ async fn heads<D: Download>(
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {
                 return Heads::Fault(UpstreamFault::BadHead);
             }
-            (planned, scratch.len(), body, status)
+            (planned, scratch.len(), body, status, encoder)
         };
         match planned {
             HeadPlan::Final { .. } => {
                 let chunked = planned.is_chunked();
-                return Heads::Final { buf, head: new, body, chunked, status };
+                return match encoder {
+                    None => Heads::Final { buf, head: new, body, chunked, status },
+                    Some(encoder) => Heads::Coded(Box::new(Coded { buf, head: new, body, status, chunked, encoder })),
+                };
             }
             HeadPlan::Interim { forward: false } => buf.consume(new),
             HeadPlan::Interim { forward: true } | HeadPlan::Tunnel => {
@@ -623,6 +651,12 @@ async fn heads<D: Download>(
             }
         }
     }
+}
+
+/// Whether an answer under a rule may be compressed.
+fn compresses(extras: &RuleExtras, head: &ResponseHead<'_>) -> bool {
+    let rules = extras.responses.as_deref().and_then(|rules| rules.compression.as_ref());
+    rules.is_some_and(|rules| rules.suits(head))
 }
 
 fn upstream_error(fault: UpstreamFault) -> UpstreamError {

@@ -6,6 +6,7 @@
 
 mod aside;
 mod client;
+mod coded;
 mod decide;
 mod echo;
 mod extra;
