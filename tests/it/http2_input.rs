@@ -473,3 +473,70 @@ fn streams_opened_and_left() {
         });
     });
 }
+
+/// CVE-2021-32778: a connection's streams taken back all at once, again and again; none of it costs more with their
+/// number, and nothing is left behind.
+#[test]
+fn streams_taken_back_all_at_once() {
+    let origin = Origin::script(|mut conn, _| {
+        while let Some(request) = conn.request() {
+            if request.target == "/good" {
+                conn.send(OK);
+            }
+        }
+    });
+    let proxy = Proxy::with(&config(&[&origin.address], ""), &Options { workers: 1, ..Options::default() });
+    let mut neighbour = H2::connect(&proxy.address);
+    for _ in 0..20 {
+        let mut client = H2::connect(&proxy.address);
+        client.settle();
+        let streams: Vec<u32> = (0..120).map(|_| client.get("/hangs")).collect();
+        client.settle();
+        client
+            .send(&streams.iter().flat_map(|id| frame(RST_STREAM, 0, *id, &CANCEL.to_be_bytes())).collect::<Vec<_>>());
+        let stream = neighbour.get("/good");
+        assert_eq!(neighbour.answer(stream).status(), 200);
+        client.settle();
+    }
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"aborted\""], 2400.0);
+    crate::support::eventually("only the neighbour is left", || {
+        crate::support::proxy::sum(&proxy.metrics(), "ringway_connections_active", &[]) <= 1.0
+    });
+}
+
+/// CVE-2026-47774 and CVE-2026-49975: heads that are as large as they may be, of references to one field, pinned by a
+/// window that stays shut.
+#[test]
+fn large_heads_behind_a_shut_window_take_bounded_memory() {
+    let proxy = Proxy::with(&config(&[&large(1 << 20).address], ""), &Options { workers: 1, ..Options::default() });
+    let before = proxy.anonymous_kib();
+    let mut neighbour = H2::connect(&proxy.address);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = H2::connect(&proxy.address);
+        client.generous = false;
+        client.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        for number in 0..120 {
+            let stream = client.next_stream();
+            let mut head = block(&get("/large"));
+            if number == 0 {
+                // Into the dynamic table, once.
+                head.extend([0x40, 1, b'x', 127, 0xd9, 2]);
+                head.extend([b'y'; 472]);
+            }
+            head.extend(vec![0xbe; 100]);
+            client.frame(HEADERS, END_STREAM | END_HEADERS, stream, &head);
+        }
+        client.settle();
+        clients.push(client);
+        let stream = neighbour.get("/good");
+        assert_eq!(neighbour.answer(stream).status(), 200);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    // 480 requests of 52 KB each, whose answers may have a block in hand: 64 KiB and some.
+    let held = proxy.anonymous_kib().saturating_sub(before);
+    eprintln!("{held} KiB for 480 requests behind shut windows");
+    assert!(held < 96 << 10, "{held} KiB");
+    let stream = neighbour.get("/good");
+    assert_eq!(neighbour.answer(stream).status(), 200);
+}

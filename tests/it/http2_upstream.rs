@@ -463,3 +463,31 @@ fn by_alpn_over_tls() {
     }
     drop(old);
 }
+
+/// CVE-2023-35945: an endpoint that answers everything by RST_STREAM and GOAWAY leaves nothing behind.
+#[test]
+fn resets_with_goaways_leave_nothing_behind() {
+    let (address, connections) = frames(PLAIN, |mut server, _| {
+        let Some(stream) = server.request() else { return };
+        server.reset(stream, 2);
+        server.frame(GOAWAY, 0, 0, &[stream.to_be_bytes(), NO_ERROR.to_be_bytes()].concat());
+        while server.read().is_some() {}
+    });
+    let proxy = Proxy::with(
+        &config(&[&address], "").replace("spec: {endpoints", &format!("spec: {{appProtocol: {HTTP2}, endpoints")),
+        &crate::support::proxy::Options { workers: 1, ..Default::default() },
+    );
+    let mut client = H2::connect(&proxy.address);
+    let mut measured = 0;
+    for number in 0..600 {
+        let stream = client.open(&post("/"), true);
+        assert_eq!(client.answer(stream).status(), 502);
+        if number == 100 {
+            measured = proxy.anonymous_kib();
+        }
+    }
+    let grown = proxy.anonymous_kib().saturating_sub(measured);
+    assert!(grown < 4 << 10, "{grown} KiB more after 500 connections");
+    assert!(connections.load(Ordering::SeqCst) >= 600);
+    assert_eq!(proxy.metric("ringway_panics_total", &[]), 0.0);
+}

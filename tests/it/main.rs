@@ -30,6 +30,7 @@ mod http2_input;
 mod http2_upstream;
 mod lifecycle;
 mod limits;
+mod pairings;
 mod policies;
 mod proxy_protocol;
 mod relay;

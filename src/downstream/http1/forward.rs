@@ -251,7 +251,7 @@ async fn once<C: Requester, O: Origin>(
     plan.exchange.request_complete();
     let Parts { upload, download, gone } = client.parts();
     let (watch, later) = match gone {
-        None => (upload.watch(), Watch::None),
+        None => (upload.watch(), upload.watch()),
         Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
     };
     let (source, _, _) = up.parts();
@@ -420,7 +420,8 @@ async fn translated<O: Origin, D: Download>(
     answered
 }
 
-/// Reads the answer and passes it on. The client is watched one way until the answer begins, and another from there on.
+/// Reads the answer and passes it on. The client is watched by the first until the answer begins, and by the second from
+/// there on.
 async fn answer<S: Source, D: Download>(
     cx: &Cx,
     up: &mut S,

@@ -180,6 +180,12 @@ impl<S: Read + Write> H2<S> {
     /// Reads a frame and takes note of it; whether there was one.
     pub fn step(&mut self) -> bool {
         let Some(frame) = self.read() else { return false };
+        self.take(frame);
+        true
+    }
+
+    /// Takes note of a frame.
+    pub fn take(&mut self, frame: Frame) {
         let code = |at: usize| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
         match frame.kind {
             SETTINGS if frame.flags & ACK == 0 => {
@@ -207,7 +213,6 @@ impl<S: Read + Write> H2<S> {
         if matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
             self.answers.entry(frame.stream).or_default().ended.get_or_insert(Ended::Whole);
         }
-        true
     }
 
     /// Reads until a stream has ended.
