@@ -27,6 +27,7 @@ mod grpc;
 mod http1;
 mod http2;
 mod http2_input;
+mod http2_sim;
 mod http2_upstream;
 mod lifecycle;
 mod limits;
