@@ -28,6 +28,7 @@ mod http1;
 mod http2;
 mod http2_input;
 mod http2_sim;
+mod http2_storm;
 mod http2_upstream;
 mod lifecycle;
 mod limits;
