@@ -323,12 +323,16 @@ fn a_clients_reset_reaches_the_origin() {
                 .unwrap_or_else(|_| panic!("{pairing}: no {what} for {path}"));
             assert_eq!(found, what, "{pairing}");
         };
-        for (method, path) in [("GET", "/awaited"), ("GET", "/begun"), ("POST", "/sending")] {
+        for (method, path) in [("GET", "/awaited"), ("GET", "/begun"), ("POST", "/sending"), ("POST", "/sent")] {
             match down {
                 Version::One => {
                     let mut client = proxy.client();
-                    let length = if method == "POST" { "Content-Length: 100000\r\n" } else { "" };
-                    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{length}\r\n"));
+                    let more = match path {
+                        "/sending" => "Content-Length: 100000\r\n\r\n",
+                        "/sent" => "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+                        _ => "\r\n",
+                    };
+                    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{more}"));
                     heard(path, path);
                     client.abort();
                 }
@@ -336,6 +340,9 @@ fn a_clients_reset_reaches_the_origin() {
                     let mut client = H2::connect(&proxy.address);
                     let fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)];
                     let stream = client.open(&fields, method == "GET");
+                    if path == "/sent" {
+                        client.frame(DATA, END_STREAM, stream, b"x");
+                    }
                     heard(path, path);
                     client.reset(stream, CANCEL);
                     // The connection is as good as before.

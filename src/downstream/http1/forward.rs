@@ -31,6 +31,7 @@ use crate::buffer::{Buf, Class};
 use crate::compress::Encoder;
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Signal, Stream, Tick};
+use crate::sys::{self, PeerState};
 use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link};
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
@@ -342,6 +343,8 @@ async fn both<C: Requester, O: Origin>(
 ) -> (Answered, Sent, Buf) {
     let call_off = Signal::default();
     let sending = Cell::new(true);
+    // The answer is complete; the client has gone before that.
+    let (answered, left) = (Signal::default(), Cell::new(false));
     let progress = Progress::default();
     if !plan.expect_continue {
         progress.wanted.raise();
@@ -369,25 +372,48 @@ async fn both<C: Requester, O: Origin>(
             // The endpoint must not take what it has for a whole request. This ends the wait for its answer as well.
             cut();
         }
+        if sent == Sent::Whole && gone.is_none() && rt::race(broken(upload.watch()), answered.wait()).await.is_ok() {
+            left.set(true);
+            cut();
+        }
         (sent, buf)
     };
     let receive = async {
         let watch = gone.map_or(Watch::None, Watch::Signal);
-        let answered = translated::<O, _>(cx, source, download, (watch, watch), plan, by, &progress).await;
+        let what = translated::<O, _>(cx, source, download, (watch, watch), plan, by, &progress).await;
         if sending.get() {
             // What the endpoint has not read by now it does not want; a write that waits for it ends by this.
             call_off.raise();
             cut();
         }
-        answered
+        answered.raise();
+        what
     };
-    let ((sent, buf), answered) = rt::join(pin!(send), pin!(receive)).await;
+    let ((sent, buf), mut what) = rt::join(pin!(send), pin!(receive)).await;
+    if left.get() {
+        what = match what {
+            Answered::Failed { .. } => Answered::ClientGone { status: 0 },
+            Answered::Broken { status, .. } => Answered::ClientGone { status },
+            other => other,
+        };
+    }
     // Whether it has come whole decides whether the client's connection can go on.
     plan.body = body.decoder;
     if let Some(copying) = body.copying.filter(|_| sent == Sent::Whole) {
         copying.send(cx, &plan.counted.generation, plan.method);
     }
-    (answered, sent, buf)
+    (what, sent, buf)
+}
+
+/// Waits until the client that is watched has broken off; for ever where it sends something else, or cannot be watched.
+async fn broken(watch: Watch<'_>) {
+    if let Watch::Peer(peer, fd) = watch {
+        let _ready = peer.readable().await;
+        if sys::peer_state(fd) == PeerState::Broken {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Whether the body is to be sent. An endpoint that neither asks for it nor answers gets it after a while, since it may
