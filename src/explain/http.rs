@@ -1,6 +1,7 @@
 //! Requests.
 
 use ringway_core::balance::key::{self, Flow, KeyedRequest};
+use ringway_core::grpc::{Call, web};
 use ringway_core::http::Date;
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::choose::{self, Chosen, Unserved};
@@ -162,6 +163,9 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
     let policy = &world.socket.client;
     let from = world.question.from;
     let client = from.map_or_else(|| SOMEBODY.to_owned(), |from| from.ip.to_string());
+    // At rules for gRPC, gRPC-Web leaves as that.
+    let web = Reply::to(head, false).call.filter(|call| chosen.rule.grpc && *call != Call::Native);
+    let translated = web.map(|call| web::request(call, head));
     let context = RequestContext {
         client: &client,
         scheme: if world.question.url.scheme == Scheme::Https { "https" } else { "http" },
@@ -169,7 +173,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         policy,
         request_id: REQUEST_ID,
         client_certificate: None,
-        content_type: None,
+        content_type: translated.as_ref().map(|(_, format)| format.as_slice()),
     };
     let rule = chosen.rule;
     out["rule"] = json!(rule_name(world, rule));
@@ -198,6 +202,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             out["outcome"] = json!({ "answer": response.status, "reason": "HTTPRouteFilter directResponse" });
         }
         Action::Forward(split) => {
+            let head = translated.as_ref().map_or(head, |(sent, _)| sent);
             let steps = Steps { world, head, chosen, context: &context };
             // Every field is named here, so that none can be forgotten.
             let none = RuleExtras::default();

@@ -4,6 +4,7 @@
 
 use super::{Call, UNKNOWN, status_in_lines};
 use crate::http::trim;
+use crate::http1::request::{Framing, RequestHead};
 
 /// The flag of a frame that holds trailers.
 const TRAILERS: u8 = 0x80;
@@ -203,6 +204,18 @@ impl Answer {
         self.at = At::End;
         Vec::new()
     }
+}
+
+/// The call of gRPC that one of gRPC-Web asks for, and its Content-Type. What is in base64 leaves as something shorter,
+/// of a length that is not known yet.
+pub fn request<'b>(call: Call, head: &RequestHead<'b>) -> (RequestHead<'b>, Vec<u8>) {
+    let mut sent = RequestHead { te_trailers: true, ..head.clone() };
+    if call == Call::WebText && !matches!(head.body, Framing::None | Framing::Length(0)) {
+        sent.body = Framing::Chunked;
+    }
+    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"content-type"));
+    let format = named.and_then(|(_, value)| Call::split(value)).map_or(&b""[..], |(_, format)| format);
+    (sent, [Call::Native.content_type().as_bytes(), format].concat())
 }
 
 /// How an answer is written: as the client says that it takes it, or else as it has written its call.

@@ -308,7 +308,7 @@ fn weigh(
     }
     let metrics = &generation.metrics.backends[id.0 as usize];
     let web = local.reply.call.filter(|call| compiled.grpc && *call != Call::Native).map(|call| web_call(call, head));
-    let own = web.map(|web| for_grpc(head, web));
+    let own = web.map(|web| web::request(web.call, head));
     let context = RequestContext { content_type: own.as_ref().map(|(_, format)| format.as_slice()), ..context };
     let sent = own.as_ref().map_or(head, |(sent, _)| sent);
     let mut scratch = core.scratch.borrow_mut();
@@ -379,18 +379,6 @@ fn weigh(
 fn web_call(call: Call, head: &RequestHead<'_>) -> Web {
     let accept = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"accept")).map(|(_, value)| value);
     Web { call, answer: web::answer_to(call, accept) }
-}
-
-/// The call of gRPC that one of gRPC-Web asks for, and its Content-Type. What is in base64 leaves as something shorter,
-/// of a length that is not known yet.
-fn for_grpc<'b>(head: &RequestHead<'b>, web: Web) -> (RequestHead<'b>, Vec<u8>) {
-    let mut sent = RequestHead { te_trailers: true, ..head.clone() };
-    if web.call == Call::WebText && !matches!(head.body, Framing::None | Framing::Length(0)) {
-        sent.body = Framing::Chunked;
-    }
-    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"content-type"));
-    let format = named.and_then(|(_, value)| Call::split(value)).map_or(&b""[..], |(_, format)| format);
-    (sent, [Call::Native.content_type().as_bytes(), format].concat())
 }
 
 /// Until when a request may take: by its rule, and for a gRPC call by what it says itself.
