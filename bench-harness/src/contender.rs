@@ -2,7 +2,8 @@
 //!
 //! A directory holds `contender.toml` and templates of configuration files (minijinja). Templates see:
 //! `name`, `dir` (where rendered files are), `mode` (`http`, `tcp` or `udp`), `listen_ip`, `listen_port`, `origin_ip`,
-//! `origin_port`, `workers`, `connections`, `proxy` (the scenario's table of that name), and with TLS `tls.certificate`,
+//! `origin_port`, `workers`, `connections`, `speaks` (the load's protocol), `h2c_upstream`,
+//! `proxy` (the scenario's table of that name), and with TLS `tls.certificate`,
 //! `tls.key`, `tls.bundle` (PEM files; the bundle is both in one).
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::failure::{Context as _, Failure, Result};
+use crate::load::Protocol;
 
 /// `contender.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,7 +85,11 @@ pub(crate) struct Setting {
     pub(crate) origin_ip: std::net::IpAddr,
     pub(crate) origin_port: u16,
     pub(crate) workers: usize,
+    /// Requests (connections, of TCP) at a time.
     pub(crate) connections: usize,
+    pub(crate) speaks: Protocol,
+    /// Whether the origin is to be spoken to in HTTP/2, by prior knowledge.
+    pub(crate) h2c_upstream: bool,
     pub(crate) proxy: toml::Table,
     pub(crate) tls: Option<Certificate>,
 }
@@ -314,6 +320,8 @@ mod tests {
             origin_port: 18456,
             workers: 1,
             connections: 64,
+            speaks: Protocol::Http1,
+            h2c_upstream: false,
             proxy: toml::Table::new(),
             tls: tls.then(certificate),
         }
@@ -345,8 +353,17 @@ mod tests {
             let programs = BTreeMap::from([(name.clone(), PathBuf::from("/bin/true"))]);
             let contender = Contender::find(&name, &shipped(), &programs).unwrap().unwrap();
             for mode in ["http", "tcp", "udp"] {
-                for tls in [false, true] {
+                for (tls, speaks) in [
+                    (false, Protocol::Http1),
+                    (true, Protocol::Http1),
+                    (false, Protocol::Http2),
+                    (true, Protocol::Grpc),
+                ] {
                     let mut features = vec![mode.to_owned()];
+                    if speaks.is_http2() && mode != "http" {
+                        continue;
+                    }
+                    features.extend(speaks.is_http2().then(|| "http2".to_owned()));
                     features.extend(tls.then(|| "tls".to_owned()));
                     if contender.lacks(&features).is_some() {
                         continue;
@@ -354,7 +371,7 @@ mod tests {
                     if name == "direct" || (mode == "udp" && tls) {
                         continue;
                     }
-                    let setting = setting(mode, tls);
+                    let setting = Setting { speaks, h2c_upstream: speaks == Protocol::Grpc, ..setting(mode, tls) };
                     let files = contender.description.files.iter().map(|file| {
                         let text = std::fs::read_to_string(contender.directory.join(file)).unwrap();
                         contender.render(&setting, &text, file).unwrap()

@@ -20,6 +20,7 @@ mod scenario;
 mod splice;
 mod stats;
 mod sys;
+mod wire;
 
 use std::io::Write as _;
 use std::process::ExitCode;

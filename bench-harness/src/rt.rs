@@ -59,14 +59,18 @@ pub(crate) fn room(size: usize) -> Room {
 }
 
 /// Reads behind `at`; 0 is the end of the stream.
-pub(crate) async fn read(stream: &mut TcpStream, buffer: Room, at: usize) -> (io::Result<usize>, Room) {
+pub(crate) async fn read(stream: &mut impl AsyncReadRent, buffer: Room, at: usize) -> (io::Result<usize>, Room) {
     debug_assert!(at < buffer.len(), "a read without room would look like the end of the stream");
     let (answer, slice) = stream.read(buffer.slice_mut(at..)).await;
     (answer, slice.into_inner())
 }
 
 /// Writes `buffer[..len]`.
-pub(crate) async fn write_all<T: IoBuf>(stream: &mut TcpStream, mut buffer: T, len: usize) -> (io::Result<()>, T) {
+pub(crate) async fn write_all<T: IoBuf>(
+    stream: &mut impl AsyncWriteRent,
+    mut buffer: T,
+    len: usize,
+) -> (io::Result<()>, T) {
     let mut from = 0;
     while from < len {
         let (answer, slice) = stream.write(buffer.slice(from..len)).await;

@@ -75,6 +75,7 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     pub(crate) connection_per_request: bool,
     pub(crate) pipeline: usize,
+    pub(crate) streams: usize,
     pub(crate) body: usize,
     pub(crate) path: String,
     pub(crate) vary: u64,
@@ -92,6 +93,7 @@ impl Default for Load {
             connections: 64,
             connection_per_request: false,
             pipeline: 1,
+            streams: 1,
             body: 128,
             path: "/{body}".to_owned(),
             vary: 1,
@@ -149,6 +151,11 @@ impl Case {
     /// What a contender has to be able to do.
     pub(crate) fn features(&self) -> Vec<String> {
         let mut all = vec![self.mode().to_owned()];
+        match self.protocol {
+            Protocol::Http2 => all.push("http2".to_owned()),
+            Protocol::Grpc => all.push("grpc".to_owned()),
+            _ => {}
+        }
         if self.tls != Tls::Off {
             all.push("tls".to_owned());
         }
@@ -162,7 +169,7 @@ impl Case {
     /// The layer that the proxy works on, as the templates call it.
     pub(crate) fn mode(&self) -> &'static str {
         match self.protocol {
-            Protocol::Http1 => "http",
+            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => "http",
             Protocol::TcpEcho | Protocol::TlsHello | Protocol::TcpBulk => "tcp",
             Protocol::UdpEcho => "udp",
         }

@@ -483,3 +483,45 @@ fn contenders_are_served_to_other_load_generators() {
     assert_eq!(serving.wait().unwrap().code(), Some(0));
     nothing_runs(&place);
 }
+
+#[test]
+fn http2_and_grpc_are_compared_and_lies_in_them_are_found() {
+    let place = stage("http2");
+    for name in ["direct", "quick"] {
+        let path = place.0.join(format!("contenders/{name}/contender.toml"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("'http', 'tcp'", "'http', 'http2', 'grpc', 'tcp'")).unwrap();
+    }
+    let scenario = |name: &str, more: &str| {
+        let text = format!(
+            "title = 'T'\nwhy = 'W'\nrounds = 1\nseconds = 0.1\nwarmup = 0.02\n\
+             load = {{ connections = 2, streams = 3 }}\n{more}"
+        );
+        place.write(name, &text);
+    };
+    scenario(
+        "h2.toml",
+        "[[case]]\nname = 'small'\nprotocol = 'http2'\n[[case]]\nname = 'large'\nprotocol = 'http2'\n\
+         load.body = 300000\n[[case]]\nname = 'paced'\nprotocol = 'http2'\nload.rate = 200.0\n\
+         [[case]]\nname = 'calls'\nprotocol = 'grpc'\n",
+    );
+    let output = compare(&place, &["--scenario", "h2.toml"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("left out: does not serve http2"), "{said}");
+    let text = std::fs::read_to_string(place.0.join("out/h2.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for case in result["cases"].as_array().unwrap() {
+        for contender in case["contenders"].as_array().unwrap().iter().filter(|each| each["name"] != "slow") {
+            let round = &contender["rounds"][0];
+            assert!(round["requests"].as_u64().unwrap() > 0, "{contender}");
+            assert_eq!(round["faults"].as_object().unwrap().len(), 0, "{contender}");
+        }
+    }
+    for lie in ["head-id", "body-id", "short-body"] {
+        scenario("lie.toml", &format!("protocol = 'http2'\norigin.lie = '{lie}'\n"));
+        let output = compare(&place, &["--scenario", "lie.toml", "--contender", "quick"]);
+        assert!(!output.status.success(), "{lie}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    nothing_runs(&place);
+}

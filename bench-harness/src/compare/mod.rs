@@ -265,10 +265,10 @@ fn commit() -> String {
 }
 
 fn unit(case: &Case) -> Unit {
-    use crate::load::Protocol::{Http1, TcpBulk, TcpEcho, TlsHello, UdpEcho};
+    use crate::load::Protocol::{Grpc, Http1, Http2, TcpBulk, TcpEcho, TlsHello, UdpEcho};
     match case.protocol {
-        Http1 if case.load.idle => Unit::Idle,
-        Http1 => Unit::Request,
+        Http1 | Http2 | Grpc if case.load.idle => Unit::Idle,
+        Http1 | Http2 | Grpc => Unit::Request,
         TcpEcho | TlsHello if case.load.connection_per_request => Unit::Connection,
         TcpEcho | TlsHello => Unit::Message,
         TcpBulk => Unit::Gib,

@@ -92,7 +92,10 @@ impl<'a> Stage<'a> {
             origin_ip: HERE,
             origin_port,
             workers: self.place.proxy_cores.len(),
-            connections: self.case.load.connections,
+            connections: self.case.load.connections * self.case.load.streams,
+            speaks: self.case.protocol,
+            h2c_upstream: self.case.protocol == Protocol::Grpc
+                || self.case.requires.iter().any(|feature| feature == "h2c-upstream"),
             proxy: self.case.proxy.clone(),
             tls: self.certificate.clone(),
         };
@@ -117,6 +120,7 @@ impl<'a> Stage<'a> {
             connections: load.connections,
             connection_per_request: load.connection_per_request,
             pipeline: load.pipeline,
+            streams: load.streams,
             body: load.body,
             path: load.path.clone(),
             vary: load.vary,
@@ -277,7 +281,7 @@ impl<'a> Stage<'a> {
             let path = plan.path.replace("{body}", &plan.body.to_string()).replace("{n}", "0");
             let scheme = if plan.tls == load::Tls::Off { "http" } else { "https" };
             let address = match plan.protocol {
-                Protocol::Http1 => format!("{scheme}://{}{path}", plan.target),
+                Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => format!("{scheme}://{}{path}", plan.target),
                 _ => plan.target.to_string(),
             };
             (entry.contender.name.as_str(), pid, address)
@@ -304,7 +308,7 @@ fn own(arguments: Vec<String>) -> Result<Start> {
 
 fn start_origin(case: &Case, place: &Place, directory: &std::path::Path, port: u16) -> Result<Process> {
     let service = match case.protocol {
-        Protocol::Http1 => "--http",
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => "--http",
         Protocol::TcpEcho | Protocol::TlsHello | Protocol::TcpBulk => "--tcp",
         Protocol::UdpEcho => "--udp",
     };

@@ -28,7 +28,13 @@ pub(crate) fn id_text(id: u64) -> [u8; ID] {
     text
 }
 
-type Outcome<T> = Result<T, (Fault, String)>;
+/// A value for `{n}`, below `vary`. Fibonacci hashing: neighbours in time are far apart, and every value comes equally
+/// often.
+pub(super) fn spread(id: u64, vary: u64) -> u128 {
+    (u128::from(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(vary)) >> 64
+}
+
+pub(super) type Outcome<T> = Result<T, (Fault, String)>;
 
 /// Requests, made from a template.
 #[derive(Debug)]
@@ -71,8 +77,7 @@ impl Requests {
                 to.extend_from_slice(&self.template);
             }
             Some((before, after, rest)) => {
-                // Fibonacci hashing: neighbours in time are far apart, and every value comes equally often.
-                let n = (u128::from(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(self.vary)) >> 64;
+                let n = spread(id, self.vary);
                 to.extend_from_slice(b"GET ");
                 to.extend_from_slice(before.as_bytes());
                 to.extend_from_slice(n.to_string().as_bytes());
@@ -142,15 +147,15 @@ fn parse_head(head: &[u8]) -> Result<Head, &'static str> {
 
 /// Compares the parts of a body that carry the id, as they pass.
 #[derive(Debug)]
-struct Body<'a> {
-    id: &'a [u8; ID],
-    expected: usize,
-    seen: usize,
-    right: bool,
+pub(super) struct Body<'a> {
+    pub(super) id: &'a [u8; ID],
+    pub(super) expected: usize,
+    pub(super) seen: usize,
+    pub(super) right: bool,
 }
 
 impl Body<'_> {
-    fn pass(&mut self, bytes: &[u8]) {
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
         if self.expected >= ID {
             self.compare(bytes, 0);
         }
@@ -422,18 +427,24 @@ async fn fresh(worker: &Worker, index: usize, batch: &mut Batch) -> Outcome<Opti
     Ok(keep.then_some(open))
 }
 
-/// Opens, asks once, stays idle until the run ends, and asks once more to prove that the connection is still there.
-async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
+/// Waits until it is an idle connection's turn to open; `false` when the run ends before.
+pub(super) async fn turn(worker: &Worker, index: usize) -> bool {
     let warm = usize::try_from(worker.shared.warm_goal(&worker.plan)).unwrap_or(usize::MAX);
     // The first few open at once. The others wait until memory has been read, and come in turn: a burst of thousands
     // would measure the listen queue.
-    if index >= warm {
-        while !worker.measuring() || worker.shared.opened() + 32 < index as u64 {
-            if worker.stopping() {
-                return;
-            }
-            monoio::time::sleep(std::time::Duration::from_millis(2)).await;
+    while index >= warm && (!worker.measuring() || worker.shared.opened() + 32 < index as u64) {
+        if worker.stopping() {
+            return false;
         }
+        monoio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    true
+}
+
+/// Opens, asks once, stays idle until the run ends, and asks once more to prove that the connection is still there.
+async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
+    if !turn(worker, index).await {
+        return;
     }
     let first = async {
         batch.add(worker.id(), worker.shared.now());
@@ -461,7 +472,7 @@ async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
 }
 
 impl Stream {
-    async fn open(worker: &Worker, connection: usize) -> Outcome<Self> {
+    pub(super) async fn open(worker: &Worker, connection: usize) -> Outcome<Self> {
         let target = worker.plan.target;
         let tcp = rt::connect(target, worker.source(connection))
             .await

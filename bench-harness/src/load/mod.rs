@@ -5,6 +5,7 @@
 //! processes at both ends, so that CPU time and requests belong to exactly the same time.
 
 mod http1;
+mod http2;
 mod outcome;
 mod plan;
 mod schedule;
@@ -211,6 +212,7 @@ pub(crate) fn probe(plan: &Plan) -> std::result::Result<(), String> {
         connections: 1,
         threads: 1,
         pipeline: 1,
+        streams: 1,
         rate: None,
         count: Some(1),
         idle: false,

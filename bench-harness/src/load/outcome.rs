@@ -22,9 +22,9 @@ pub(crate) enum Fault {
     Retried,
     /// No answer in time.
     Timeout,
-    /// A status other than 200.
+    /// A status other than 200, or one of gRPC other than 0.
     Status,
-    /// Not HTTP/1.1, or a body of another size than asked for.
+    /// Not the protocol, or a body of another size than asked for.
     Malformed,
     /// A complete answer, but to another request: its id is not the one sent, or bytes are not those sent.
     Mismatch,

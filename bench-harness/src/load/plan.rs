@@ -15,6 +15,10 @@ use crate::failure::{Failure, Result};
 pub(crate) enum Protocol {
     /// HTTP/1.1: GET requests that carry an id, answers that must carry it back.
     Http1,
+    /// HTTP/2, by ALPN over TLS and by prior knowledge without: requests and answers as those of HTTP/1.1.
+    Http2,
+    /// Unary calls of gRPC: a message each way that carries the id, and a status in the trailers.
+    Grpc,
     /// Bytes of TCP that must come back as they were sent.
     TcpEcho,
     /// TLS ClientHellos that must come back as they were sent: what a proxy passes on by server name.
@@ -23,6 +27,13 @@ pub(crate) enum Protocol {
     TcpBulk,
     /// Datagrams that must come back as they were sent.
     UdpEcho,
+}
+
+impl Protocol {
+    /// Whether its messages are frames of HTTP/2.
+    pub(crate) fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Grpc)
+    }
 }
 
 /// Which way `tcp-bulk` sends.
@@ -63,6 +74,9 @@ pub(crate) struct Plan {
     /// Connections (or UDP sockets) at a time.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) connections: usize,
+    /// Requests at a time on each connection of HTTP/2.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) streams: usize,
     /// A new connection for every request.
     #[arg(long)]
     pub(crate) connection_per_request: bool,
@@ -137,10 +151,11 @@ impl Plan {
     /// Refuses combinations that have no meaning.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |why: &str| Err(Failure::new(why.to_owned()));
-        let http = self.protocol == Protocol::Http1;
+        let http1 = self.protocol == Protocol::Http1;
+        let http = http1 || self.protocol.is_http2();
         let sane = |seconds: f64| seconds.is_finite() && (0.0..=86_400.0).contains(&seconds);
-        if self.connections == 0 || self.threads == 0 || self.pipeline == 0 || self.vary == 0 {
-            return refuse("--connections, --threads, --pipeline and --vary are at least 1");
+        if self.connections == 0 || self.threads == 0 || self.pipeline == 0 || self.streams == 0 || self.vary == 0 {
+            return refuse("--connections, --threads, --pipeline, --streams and --vary are at least 1");
         }
         if self.threads > self.connections {
             return refuse("more --threads than --connections: some would have nothing to do");
@@ -151,17 +166,23 @@ impl Plan {
         if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0 || rate > 1e8) {
             return refuse("--rate is more than 0 and at most 100,000,000 per second");
         }
-        if self.pipeline > 1 && (!http || self.connection_per_request || self.rate.is_some() || self.idle) {
+        if self.pipeline > 1 && (!http1 || self.connection_per_request || self.rate.is_some() || self.idle) {
             return refuse("--pipeline goes with http1 in a closed loop over kept connections only");
+        }
+        if self.streams > 1 && (http1 || !http || self.idle) {
+            return refuse("--streams goes with http2 and grpc, over connections that are not idle");
+        }
+        if self.connection_per_request && self.protocol.is_http2() {
+            return refuse("--connection-per-request has no meaning for http2 and grpc, whose connections are kept");
         }
         if self.rate.is_some() && (self.protocol == Protocol::TcpBulk || self.idle) {
             return refuse("--rate has no meaning for bulk and idle connections");
         }
         if self.idle && (!http || self.connection_per_request || self.count.is_some()) {
-            return refuse("--idle goes with http1 over kept connections");
+            return refuse("--idle goes with http1, http2 and grpc over kept connections");
         }
         if self.tls != Tls::Off && !http {
-            return refuse("--tls goes with http1 only, for now");
+            return refuse("--tls goes with http1, http2 and grpc only");
         }
         if self.tls != Tls::Off && self.ca.is_none() {
             return refuse("--tls needs --ca: certificates are always verified");
@@ -171,6 +192,7 @@ impl Plan {
         }
         match self.protocol {
             Protocol::UdpEcho if !(16..=65_000).contains(&self.body) => refuse("--body of udp-echo is 16 to 65,000"),
+            Protocol::Grpc if self.body > 4 << 20 => refuse("--body of grpc is at most 4 MiB, as that of its servers"),
             Protocol::TcpEcho if self.body < 16 => refuse("--body of tcp-echo is at least 16: it carries an id"),
             Protocol::TcpBulk if self.body < 1024 => refuse("--body of tcp-bulk is a block of at least 1,024 bytes"),
             _ if self.body > 1 << 30 => refuse("--body is at most 1 GiB"),
@@ -194,6 +216,7 @@ impl Plan {
         option("protocol", name(&|| self.protocol.to_possible_value()));
         option("connections", self.connections.to_string());
         option("pipeline", self.pipeline.to_string());
+        option("streams", self.streams.to_string());
         option("body", self.body.to_string());
         option("path", self.path.clone());
         option("vary", self.vary.to_string());
@@ -278,6 +301,9 @@ mod tests {
             &["--protocol", "udp-echo", "--body", "8"],
             &["--protocol", "tcp-bulk", "--count", "5"],
             &["--tls", "full"],
+            &["--streams", "2"],
+            &["--streams", "2", "--protocol", "http2", "--idle"],
+            &["--protocol", "http2", "--connection-per-request"],
             &["--tls", "full", "--ca", "x", "--protocol", "tcp-echo"],
         ] {
             assert!(plan(arguments).check().is_err(), "{arguments:?}");

@@ -97,7 +97,8 @@ pub(super) fn client_config(plan: &Plan) -> Result<Option<Arc<ClientConfig>>> {
         Tls::Resumed => Resumption::store(Arc::new(Tickets::default())),
         _ => Resumption::disabled(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name: &[u8] = if plan.protocol.is_http2() { b"h2" } else { b"http/1.1" };
+    config.alpn_protocols = vec![name.to_vec()];
     Ok(Some(Arc::new(config)))
 }
 
@@ -183,6 +184,12 @@ impl Stream {
 }
 
 impl TlsStream {
+    /// Its parts, and what has been received and not been given to the session; for who drives it otherwise.
+    pub(super) fn into_parts(self) -> (TcpStream, ClientConnection, Vec<u8>) {
+        let rest = self.incoming[self.rest].to_vec();
+        (self.tcp, self.session, rest)
+    }
+
     /// Sends what the session has to send.
     async fn flush(&mut self) -> io::Result<()> {
         while self.session.wants_write() {

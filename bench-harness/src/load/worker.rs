@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::schedule::Schedule;
-use super::{Fault, Plan, Protocol, http1, tcp, udp};
+use super::{Fault, Plan, Protocol, http1, http2, tcp, udp};
 use crate::failure::{Context as _, Result};
 use crate::histogram::Latencies;
 use crate::{rt, sys};
@@ -318,10 +318,12 @@ async fn work(
 ) {
     let rate = plan.rate.map(|rate| rate * connections as f64 / plan.connections as f64);
     let timeout = Duration::from_secs_f64(plan.timeout);
+    // What asks one question at a time: a connection, or each of the streams of one.
+    let slots = connections * plan.streams;
     let worker = Rc::new(Worker {
         schedule: rate.map(|rate| RefCell::new(Schedule::new(rate, shared.now()))),
-        seats: (0..connections).map(|_| Seat::default()).collect(),
-        current: (0..connections).map(|_| Cell::new(None)).collect(),
+        seats: (0..slots).map(|_| Seat::default()).collect(),
+        current: (0..slots).map(|_| Cell::new(None)).collect(),
         // Threads count apart, in ranges that a run does not exhaust.
         next_id: Cell::new((index as u64 + 1) << 40),
         record: RefCell::default(),
@@ -336,6 +338,7 @@ async fn work(
         monoio::spawn(async move {
             match worker.plan.protocol {
                 Protocol::Http1 => http1::connection(&worker, connection).await,
+                Protocol::Http2 | Protocol::Grpc => http2::connection(&worker, connection).await,
                 Protocol::TcpEcho | Protocol::TlsHello => tcp::echo(&worker, connection).await,
                 Protocol::TcpBulk => tcp::bulk(&worker, connection).await,
                 Protocol::UdpEcho => udp::echo(&worker, connection).await,

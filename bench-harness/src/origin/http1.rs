@@ -12,10 +12,10 @@ use monoio::net::TcpStream;
 use super::{Lie, Options};
 use crate::rt;
 
-const ID: usize = 16;
+pub(super) const ID: usize = 16;
 
 /// What bodies are made of; large enough that a mebibyte takes few writes, small enough to stay in the cache.
-static FILL: [u8; 256 << 10] = [b'x'; 256 << 10];
+pub(super) static FILL: [u8; 256 << 10] = [b'x'; 256 << 10];
 
 /// The largest body that is copied into the buffer of its head, to leave in one write.
 const COPIED: usize = 64 << 10;
@@ -23,7 +23,7 @@ const COPIED: usize = 64 << 10;
 /// How answers are made.
 #[derive(Debug)]
 pub(super) struct Settings {
-    delay: Duration,
+    pub(super) delay: Duration,
     chunked: bool,
     lie: Option<Lie>,
     answered: Cell<u64>,
@@ -36,7 +36,7 @@ impl Settings {
     }
 
     /// Whether this answer is to be wrong.
-    fn lies(&self) -> Option<Lie> {
+    pub(super) fn lies(&self) -> Option<Lie> {
         let lie = self.lie?;
         self.answered.set(self.answered.get() + 1);
         self.answered.get().is_multiple_of(100).then_some(lie)
@@ -252,6 +252,10 @@ pub(super) async fn connection(mut stream: TcpStream, settings: Rc<Settings>) {
         match read {
             Ok(n @ 1..) => to += n,
             _ => return,
+        }
+        // The first request on a connection; no method of HTTP/1.1 begins so.
+        if buffer[..to].starts_with(b"PRI * HTTP/2") {
+            return super::http2::connection(stream, buffer[..to].to_vec(), settings).await;
         }
     }
 }

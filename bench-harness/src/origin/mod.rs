@@ -1,10 +1,12 @@
 //! The origin behind every contender: cheap enough not to be the bottleneck, and strict about ids.
 //!
-//! HTTP: `GET /any/path/SIZE` answers with so many bytes. `?delay=MS` waits first, `?chunked` sends the body in chunks.
+//! HTTP/1.1, and HTTP/2 by prior knowledge: `GET /any/path/SIZE` answers with so many bytes. `?delay=MS` waits first, `?chunked` sends the body in chunks.
+//! gRPC: a POST with its content type is answered by a message of SIZE bytes; the message of the call carries the id.
 //! TCP: the first byte on a connection says what follows: `E` echo, `S` sink (which answers the end of the stream with
 //! the count of bytes as eight bytes, big endian), `G` an endless source of blocks. UDP: echo.
 
 mod http1;
+mod http2;
 mod streams;
 
 use std::io::Write as _;
@@ -33,7 +35,7 @@ pub(crate) enum Lie {
     BodyId,
     /// Every 100th body is a byte shorter than its Content-Length, and the connection ends there.
     ShortBody,
-    /// Every 100th pair of pipelined answers changes places.
+    /// HTTP/1.1: every 100th pair of pipelined answers changes places.
     Swap,
 }
 
