@@ -494,7 +494,7 @@ fn http2_and_grpc_are_compared_and_lies_in_them_are_found() {
     }
     let scenario = |name: &str, more: &str| {
         let text = format!(
-            "title = 'T'\nwhy = 'W'\nrounds = 1\nseconds = 0.1\nwarmup = 0.02\n\
+            "title = 'T'\nwhy = 'W'\nrounds = 1\nseconds = 0.5\nwarmup = 0.02\n\
              load = {{ connections = 2, streams = 3 }}\n{more}"
         );
         place.write(name, &text);

@@ -94,7 +94,13 @@ fn message(id: &[u8; ID], size: usize) -> Bytes {
 fn broken(error: &h2::Error) -> (Fault, String) {
     let untouched = error.reason() == Some(h2::Reason::REFUSED_STREAM)
         || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR));
-    (if untouched { Fault::Retried } else { Fault::Broken }, format!("the stream broke: {error}"))
+    let fault = match () {
+        () if untouched => Fault::Retried,
+        // What the codec on this side refuses, a body of another length than it was said to have among it.
+        () if error.is_library() => Fault::Malformed,
+        () => Fault::Broken,
+    };
+    (fault, format!("the stream broke: {error}"))
 }
 
 fn malformed(why: &str) -> (Fault, String) {
