@@ -9,6 +9,7 @@
 //! Backpressure is by bytes: nothing is read while what was read before has not been taken, so a direction holds at
 //! most a buffer or a pipe full.
 
+mod body;
 mod pool;
 mod splice;
 
@@ -21,8 +22,9 @@ use crate::buffer::{Buf, Class};
 use crate::rt::{self, Reader, Stream, Tick, Writer};
 use crate::sys;
 
-use splice::Spliced;
+use splice::{Spliced, Terms};
 
+pub use body::{BODY_FROM, Passed, Patience, body};
 pub use pool::{PipeStats, close_free_pipes, pipes, trim_pipes};
 
 /// Ticks without a byte after which buffer and pipe are given back.
@@ -56,10 +58,6 @@ impl Shared {
                 sys::reset(fd);
             }
         }
-    }
-
-    fn moved(&self) {
-        self.last_activity.set(rt::now());
     }
 
     fn idle_at(&self) -> Tick {
@@ -131,12 +129,16 @@ async fn busy(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: 
         match copy(rd, wr, first.take(), shared, can_splice).await? {
             Copied::Ended => return Ok(Busy::Ended),
             Copied::Quiet => return Ok(Busy::Quiet),
-            Copied::Bulk => match splice::splice(rd, wr, u64::MAX, shared).await? {
-                Spliced::Ended => return Ok(Busy::Ended),
-                Spliced::Quiet => return Ok(Busy::Quiet),
-                Spliced::Chatty | Spliced::Whole => {}
-                Spliced::Refused => can_splice = false,
-            },
+            Copied::Bulk => {
+                let last_activity = &shared.last_activity;
+                let mut terms = Terms { left: u64::MAX, last_activity, by: Tick::MAX, call_off: None };
+                match splice::splice(rd, wr, &mut terms).await? {
+                    Spliced::Ended => return Ok(Busy::Ended),
+                    Spliced::Quiet => return Ok(Busy::Quiet),
+                    Spliced::Chatty | Spliced::Whole => {}
+                    Spliced::Refused => can_splice = false,
+                }
+            }
         }
     }
 }
@@ -192,7 +194,7 @@ async fn send(wr: &mut Writer, buf: Buf, shared: &Shared) -> io::Result<Buf> {
     let len = buf.len();
     let (written, buf) = wr.write_all(buf, len).await;
     written?;
-    shared.moved();
+    shared.last_activity.set(rt::now());
     Ok(buf)
 }
 

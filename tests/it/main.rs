@@ -18,6 +18,7 @@ mod admin;
 mod backend_limits;
 mod bad_input;
 mod balance;
+mod bodies;
 mod compression;
 mod config;
 mod explain;

@@ -149,6 +149,25 @@ impl BodyDecoder {
         matches!(self.state, State::Done)
     }
 
+    /// Payload bytes that are still to come, where that is known beforehand.
+    pub fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::Done => Some(0),
+            State::Length(left) => Some(left),
+            State::UntilClose | State::Chunked(_) | State::Frames { .. } => None,
+        }
+    }
+
+    /// That many of the [`remaining`](Self::remaining) bytes have passed without being looked at.
+    pub fn skip(&mut self, bytes: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
     /// Field lines of the trailer section that may be passed on, each with its CR LF, without the empty line.
     pub fn trailers(&self) -> &[u8] {
         &self.trailers

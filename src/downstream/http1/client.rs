@@ -62,6 +62,11 @@ pub(super) trait Upload {
 
     /// That much payload has gone upstream.
     fn consumed(&mut self, payload: usize);
+
+    /// What the body's bytes come from just as they go upstream, where there is such a thing.
+    fn plain(&mut self) -> Option<&mut Reader> {
+        None
+    }
 }
 
 /// Where an answer goes. Heads are as HTTP/1.1 writes them.
@@ -74,6 +79,11 @@ pub(super) trait Download {
 
     /// Ends a body that was delimited by the end of the endpoint's connection.
     async fn end(&mut self, chunked: bool) -> io::Result<()>;
+
+    /// What an answer's bytes go to just as they come, where there is such a thing.
+    fn plain(&mut self) -> Option<&mut Writer> {
+        None
+    }
 }
 
 impl Requester for Stream {
@@ -137,6 +147,10 @@ impl Upload for Reader {
     }
 
     fn consumed(&mut self, _payload: usize) {}
+
+    fn plain(&mut self) -> Option<&mut Reader> {
+        self.splice_fd().is_some().then_some(self)
+    }
 }
 
 impl Download for Writer {
@@ -157,6 +171,10 @@ impl Download for Writer {
 
     async fn end(&mut self, chunked: bool) -> io::Result<()> {
         if chunked { local::last_chunk(self).await } else { Ok(()) }
+    }
+
+    fn plain(&mut self) -> Option<&mut Writer> {
+        self.splice_fd().is_some().then_some(self)
     }
 }
 

@@ -30,6 +30,7 @@ use super::{Cx, local};
 use crate::buffer::{Buf, Class};
 use crate::compress::Encoder;
 use crate::metrics::{DownstreamError, UpstreamError};
+use crate::relay::{self, BODY_FROM, Passed, Patience};
 use crate::rt::{self, Signal, Stream, Tick};
 use crate::sys::{self, PeerState};
 use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link};
@@ -501,6 +502,7 @@ async fn answer<S: Source, D: Download>(
     }
     let idle = cx.timeouts.get().body_idle;
     let mut head = head;
+    let mut copied = chunked;
     loop {
         if S::FRAMES
             && let Some(trailers) = up.take_end()
@@ -528,6 +530,31 @@ async fn answer<S: Source, D: Download>(
                 plan.grpc_status = plan.grpc_status.or_else(|| grpc::status_in_lines(body.trailers()));
             }
             return Answered::Whole { status, clean: buf.is_empty() };
+        }
+        if let Some(left) = body.remaining().filter(|left| *left >= BODY_FROM && !copied && buf.is_empty())
+            && let Some(down) = down.plain()
+            && let Some(up) = up.plain()
+        {
+            drop(buf);
+            let (bytes, passed) = Box::pin(relay::body(up, down, left, Patience { by, idle, call_off: None })).await;
+            body.skip(bytes);
+            let fault = match passed {
+                // Nobody has looked at what may stand behind it.
+                Passed::Whole => {
+                    let clean = sys::peer_state(up.fd()) == PeerState::Quiet;
+                    return Answered::Whole { status, clean };
+                }
+                Passed::Copy => {
+                    copied = true;
+                    buf = Buf::new(Class::Body);
+                    continue;
+                }
+                Passed::CalledOff | Passed::WriteFailed => return Answered::ClientGone { status },
+                Passed::Ended => UpstreamFault::Eof,
+                Passed::ReadFailed => UpstreamFault::Reset,
+                Passed::Late => UpstreamFault::Timeout,
+            };
+            return Answered::Broken { fault, status };
         }
         buf = ready_to_read(buf);
         let (filled, back) = up.fill(buf, by.min(rt::tick_after(idle)), later).await;

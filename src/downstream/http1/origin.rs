@@ -69,6 +69,11 @@ pub(super) trait Source {
     fn give_up(&mut self, _trailers: &[u8]) -> bool {
         false
     }
+
+    /// What the answer's bytes come from just as they go on, where there is such a thing.
+    fn plain(&mut self) -> Option<&mut Reader> {
+        None
+    }
 }
 
 /// Where a request's body goes.
@@ -78,6 +83,11 @@ pub(super) trait Sink {
 
     /// Says that nothing more comes, where it has not been said with a piece.
     async fn finish(&mut self);
+
+    /// What the body's bytes go to just as they come, where there is such a thing.
+    fn plain(&mut self) -> Option<&mut Writer> {
+        None
+    }
 }
 
 impl Origin for Stream {
@@ -110,6 +120,10 @@ impl Source for Reader {
     fn take_end(&mut self) -> Option<Vec<u8>> {
         None
     }
+
+    fn plain(&mut self) -> Option<&mut Reader> {
+        self.splice_fd().is_some().then_some(self)
+    }
 }
 
 impl Sink for Writer {
@@ -126,6 +140,10 @@ impl Sink for Writer {
 
     async fn finish(&mut self) {
         Self::finish(self).await;
+    }
+
+    fn plain(&mut self) -> Option<&mut Writer> {
+        self.splice_fd().is_some().then_some(self)
     }
 }
 

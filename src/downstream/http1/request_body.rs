@@ -9,7 +9,8 @@ use super::client::{Pulled, Upload};
 use super::extra::Copying;
 use super::origin::Sink;
 use crate::buffer::{Buf, Class};
-use crate::rt::Signal;
+use crate::relay::{self, BODY_FROM, Passed, Patience};
+use crate::rt::{Signal, Tick};
 
 /// How the request's body went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,27 @@ impl RequestBody {
         call_off: &Signal,
     ) -> (Sent, Buf) {
         let mut total = 0;
+        // What is copied to somebody else, or decoded, has to be seen.
+        let mut copied = self.chunked || self.copying.is_some() || self.base64.is_some();
         loop {
+            if let Some(left) = self.decoder.remaining().filter(|left| *left >= BODY_FROM && !copied && buf.is_empty())
+                && let Some(from) = from.plain()
+                && let Some(to) = to.plain()
+            {
+                drop(buf);
+                let patience = Patience { by: Tick::MAX, idle: self.idle, call_off: Some(call_off) };
+                let (bytes, passed) = Box::pin(relay::body(from, to, left, patience)).await;
+                self.decoder.skip(bytes);
+                buf = Buf::new(Class::Head);
+                match passed {
+                    Passed::Whole => return (Sent::Whole, buf),
+                    Passed::Copy => copied = true,
+                    Passed::Ended | Passed::ReadFailed => return (Sent::Client(ClientFault::Cut), buf),
+                    Passed::Late => return (Sent::Client(ClientFault::Late), buf),
+                    Passed::CalledOff => return (Sent::CalledOff, buf),
+                    Passed::WriteFailed => return (Sent::Refused, buf),
+                }
+            }
             let (pulled, back) = from.pull(self, buf, call_off).await;
             buf = back;
             let mut piece = match pulled {
