@@ -57,6 +57,7 @@ pub fn examine(model: Option<&Model>) -> Vec<Finding> {
         low_ports(),
         kernel_tls(),
     ];
+    all.extend(model.and_then(transparency));
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(port));
     all
 }
@@ -164,6 +165,22 @@ fn has_capability(number: u32) -> bool {
         u64::from_str_radix(&line, 16).ok()
     });
     found.is_some_and(|found| found >> number & 1 == 1)
+}
+
+/// Where the configuration asks for connections that leave from clients' addresses.
+fn transparency(model: &Model) -> Option<Finding> {
+    const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
+    let wanted = model.backends.iter().find(|backend| backend.settings.connection.transparent)?;
+    Some(if has_capability(NET_ADMIN) || has_capability(NET_RAW) {
+        finding(Level::Good, "transparent", "connections may leave from clients' addresses")
+    } else {
+        let text = format!(
+            "{} is to be reached from clients' addresses: that needs CAP_NET_RAW (systemd: AmbientCapabilities=)",
+            wanted.name
+        );
+        finding(Level::Bad, "transparent", text)
+    })
 }
 
 fn local_ports() -> Finding {

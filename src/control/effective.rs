@@ -107,11 +107,15 @@ fn connection(options: &ListenOptions) -> Value {
     if let Some(device) = &options.device {
         out.insert("bindToDevice".into(), json!(device));
     }
-    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
-        let found = json!({ "idleTime": format!("{idle}s"), "interval": format!("{interval}s"), "probes": probes });
-        out.insert("tcpKeepalive".into(), found);
+    if let Some(found) = &options.keepalive {
+        out.insert("tcpKeepalive".into(), keepalive(found));
     }
     Value::Object(out)
+}
+
+fn keepalive(found: &Keepalive) -> Value {
+    let Keepalive { idle, interval, probes } = found;
+    json!({ "idleTime": format!("{idle}s"), "interval": format!("{interval}s"), "probes": probes })
 }
 
 fn client(policy: &ClientPolicy) -> Value {
@@ -207,6 +211,12 @@ fn backend(found: &Backend) -> Value {
             "keepAliveInterval": duration(wanted.ping_interval),
             "keepAliveTimeout": duration(wanted.ping_timeout),
         });
+    }
+    if let Some(found) = &connection.keepalive {
+        out["tcpKeepalive"] = keepalive(found);
+    }
+    if connection.transparent {
+        out["transparentSource"] = json!(true);
     }
     if let Some(policy) = &found.policy {
         out["policy"] = json!(policy);

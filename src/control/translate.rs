@@ -14,7 +14,7 @@ use ringway_core::model::{
 
 use self::backends::{Backends, Place};
 use super::graph::{Graph, RouteRules, RouteState, Serves};
-use super::resources::ringway::{ClientCertMode, ClientPolicySpec};
+use super::resources::ringway::{ClientCertMode, ClientPolicySpec, TcpKeepalive};
 
 /// Builds the model.
 pub(super) fn translate(graph: &Graph<'_>) -> Model {
@@ -181,11 +181,22 @@ fn client_policy(graph: &Graph<'_>, gateway: usize, listener: usize) -> ClientPo
         .map_or_else(ClientPolicy::default, |found| to_policy(&found.spec))
 }
 
+/// Options of sockets are whole seconds and at least one.
+fn seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 32_767)
+}
+
+fn keepalive(found: &TcpKeepalive) -> Option<Keepalive> {
+    let default = Keepalive::default();
+    let probes = found.probes.map_or(default.probes, |value| u32::try_from(value.0).expect("bounds of the field"));
+    (probes > 0).then(|| Keepalive {
+        idle: found.idle_time.map_or(default.idle, |wait| seconds(wait.0)),
+        interval: found.interval.map_or(default.interval, |wait| seconds(wait.0)),
+        probes,
+    })
+}
+
 fn listen_options(spec: &ClientPolicySpec) -> ListenOptions {
-    // Options of sockets are whole seconds and at least one.
-    let seconds = |duration: std::time::Duration| {
-        u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 32_767)
-    };
     let count = |value: i64| u32::try_from(value).expect("bounds of the field");
     let mut options = ListenOptions::default();
     if let Some(found) = &spec.connection {
@@ -196,13 +207,7 @@ fn listen_options(spec: &ClientPolicySpec) -> ListenOptions {
         options.device = found.device.as_ref().map(|device| device.value.clone());
     }
     if let Some(found) = &spec.tcp_keepalive {
-        let default = Keepalive::default();
-        let probes = found.probes.map_or(default.probes, |value| count(value.0));
-        options.keepalive = (probes > 0).then(|| Keepalive {
-            idle: found.idle_time.map_or(default.idle, |wait| seconds(wait.0)),
-            interval: found.interval.map_or(default.interval, |wait| seconds(wait.0)),
-            probes,
-        });
+        options.keepalive = keepalive(found);
     }
     options
 }

@@ -12,7 +12,7 @@ use crate::metrics::DownstreamError;
 use crate::relay::{self, End};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
-use crate::upstream::{self, Connected, Lease, Link, Reuse};
+use crate::upstream::{self, Connected, Lease, Link, Marks, Reuse};
 use crate::worker::{Core, Generation};
 
 /// Serves one connection.
@@ -91,8 +91,9 @@ pub(super) async fn connect(
     }
     let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &conn.client.flow()));
     let header = generation.shared.proxy_header(id).map(|wanted| conn.header(wanted, || core.random()));
-    let connected =
-        upstream::connect(generation.dial(id, key, header.as_deref(), Reuse::Never, false, Tick::MAX)).await.ok()?;
+    let source = generation.shared.is_transparent(id).then(|| conn.client.ip());
+    let marks = Marks { header: header.as_deref(), source };
+    let connected = upstream::connect(generation.dial(id, key, marks, Reuse::Never, false, Tick::MAX)).await.ok()?;
     let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };
     lease.answered();
     Some(Upstream::Connected(lease, stream))

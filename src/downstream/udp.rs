@@ -27,7 +27,7 @@ use crate::metrics::{BackendMetrics, DownstreamError, ListenerMetrics, Open, Ups
 use crate::rt::{self, Signal, Source, StreamCount, Tick};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys::{self, BATCH, Datagrams, Path};
-use crate::upstream::{Lease, Reuse, Tried};
+use crate::upstream::{Lease, Marks, Reuse, Tried};
 use crate::worker::{Core, Generation};
 
 /// Batches taken per wake-up, so that other tasks get their turn.
@@ -285,7 +285,7 @@ impl Listener {
         // An IPv4 client of a dual-stack socket is the same as one of an IPv4 socket.
         let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
         let ends = key::Flow { source: plain(path.peer), destination: plain(local), protocol: key::UDP };
-        let dial = generation.dial(id, None, None, Reuse::Never, false, Tick::MAX);
+        let dial = generation.dial(id, None, Marks::default(), Reuse::Never, false, Tick::MAX);
         let hash = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &ends));
         let Some(mut lease) = dial.backend.pick(hash, dial.table, tried) else {
             if tried.count() == 0 {
@@ -308,10 +308,11 @@ impl Listener {
         if rt::open_streams() >= core.settings.max_streams {
             self.evict();
         }
-        let connected = sys::connect_udp(address).or_else(|_| {
+        let source = generation.shared.is_transparent(id).then(|| path.peer.ip().to_canonical());
+        let connected = sys::connect_udp(address, source).or_else(|_| {
             // Descriptors or local ports have run out: the oldest flow makes room.
             self.evict();
-            sys::connect_udp(address)
+            sys::connect_udp(address, source)
         });
         let Ok(socket) = connected else {
             metrics.error(UpstreamError::NoResources);

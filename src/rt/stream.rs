@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -582,9 +581,10 @@ fn is_interrupt(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted
 }
 
-/// Connects over TCP until `by`. The connect is our own non-blocking one, so that a deadline can end it.
-pub async fn connect_tcp(address: SocketAddr, by: Tick) -> io::Result<Stream> {
-    let mut stream = Stream::new(sys::connect_tcp(address)?)?;
+/// Takes over a socket that is connecting, and returns when it has connected, until `by`. The connect is our own
+/// non-blocking one ([`sys::connect_tcp`]), so that a deadline can end it.
+pub async fn connect_tcp(socket: OwnedFd, by: Tick) -> io::Result<Stream> {
+    let mut stream = Stream::new(socket)?;
     stream.wr.deadline.arm(by, Shutdown::Both);
     let ready = sys::peek(&stream.wr.half.0).writable(false).await;
     let late = stream.wr.deadline.disarm();

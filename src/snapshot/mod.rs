@@ -50,6 +50,8 @@ pub struct Snapshot {
 pub struct SocketSnapshot {
     /// Its number.
     pub id: SocketId,
+    /// Numbers that it had with other options: what was accepted or waits there is served as if it had come here.
+    pub formerly: Vec<SocketId>,
     /// Where it is bound.
     pub bind: SocketAddr,
     /// How its peers are treated.
@@ -129,6 +131,13 @@ impl SocketIds {
         let next = SocketId(u32::try_from(self.known.len()).expect("fewer sockets than 2^32"));
         *self.known.entry((bind, speaks, options.clone())).or_insert(next)
     }
+
+    /// Numbers that the same port had with other options.
+    fn others(&self, id: SocketId, bind: SocketAddr, speaks: Speaks) -> Vec<SocketId> {
+        let same =
+            self.known.iter().filter(|((known, what, _), other)| *known == bind && *what == speaks && **other != id);
+        same.map(|(_, other)| *other).collect()
+    }
 }
 
 impl Snapshot {
@@ -145,6 +154,11 @@ impl Snapshot {
         self.backends[id.0 as usize].settings.connection.proxy_protocol.as_ref()
     }
 
+    /// Whether a backend's endpoints are to see clients' addresses (IP_TRANSPARENT).
+    pub fn is_transparent(&self, id: BackendId) -> bool {
+        self.backends[id.0 as usize].settings.connection.transparent
+    }
+
     /// Compiles a model.
     pub fn compile(generation: u64, mut model: Model, ids: &mut SocketIds) -> Self {
         let tls = model.backends.iter_mut().map(client_tls).collect();
@@ -159,7 +173,8 @@ impl Snapshot {
                     Protocol::Udp(listener) => (Speaks::Udp, SocketKind::Udp(listener)),
                 };
                 let id = ids.get(socket.bind, speaks, &socket.client.connection);
-                SocketSnapshot { id, bind: socket.bind, client: socket.client, kind }
+                let formerly = ids.others(id, socket.bind, speaks);
+                SocketSnapshot { id, formerly, bind: socket.bind, client: socket.client, kind }
             })
             .collect();
         let tables = model.backends.iter().map(table).collect();

@@ -10,7 +10,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
 use ringway_core::model::ListenOptions;
 
-use super::socket::{prepare_bind, unspecified_fallback};
+use super::socket::{bind_transparent, prepare_bind, unspecified_fallback};
 use super::{Listening, set_int};
 
 /// Datagrams of one batch.
@@ -41,10 +41,13 @@ pub fn bind_udp(address: SocketAddr, how: Listening, options: &ListenOptions) ->
 }
 
 /// A UDP socket that talks to one endpoint only: its kernel port keeps everybody else's datagrams out, and ICMP errors
-/// come back as errors of its calls.
-pub fn connect_udp(address: SocketAddr) -> io::Result<OwnedFd> {
+/// come back as errors of its calls. It sends from a client's address where one is given.
+pub fn connect_udp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if let Some(source) = source {
+        bind_transparent(&fd, source, address)?;
+    }
     net::connect(&fd, &address)?;
     Ok(fd)
 }

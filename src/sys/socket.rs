@@ -1,7 +1,7 @@
 //! Sockets: how they are bound, accepted, connected, cut and looked at.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
@@ -64,12 +64,7 @@ fn listen_exactly(address: SocketAddr, how: Listening, options: &ListenOptions) 
     prepare_bind(&fd, address, how, options)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     set_user_timeout(&fd)?;
-    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
-        sockopt::set_socket_keepalive(&fd, true)?;
-        sockopt::set_tcp_keepidle(&fd, Duration::from_secs(idle.into()))?;
-        sockopt::set_tcp_keepintvl(&fd, Duration::from_secs(interval.into()))?;
-        sockopt::set_tcp_keepcnt(&fd, probes)?;
-    }
+    set_keepalive(&fd, options.keepalive)?;
     if let Some(seconds) = options.defer_accept {
         set_int(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32::try_from(seconds).unwrap_or(i32::MAX))?;
     }
@@ -125,12 +120,39 @@ fn set_user_timeout(fd: &OwnedFd) -> io::Result<()> {
     Ok(sockopt::set_tcp_user_timeout(fd, millis)?)
 }
 
-/// Starts a TCP connection; it is established once the socket is writable and [`take_error`] finds nothing.
-pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+fn set_keepalive(fd: &OwnedFd, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let Some(Keepalive { idle, interval, probes }) = keepalive else { return Ok(()) };
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, Duration::from_secs(idle.into()))?;
+    sockopt::set_tcp_keepintvl(fd, Duration::from_secs(interval.into()))?;
+    Ok(sockopt::set_tcp_keepcnt(fd, probes)?)
+}
+
+/// Has a socket leave from a client's address, which is not this machine's (IP_TRANSPARENT; CAP_NET_ADMIN or
+/// CAP_NET_RAW). The port is chosen with the destination, so that as many connections as ports go to each endpoint.
+pub(super) fn bind_transparent(fd: &OwnedFd, source: IpAddr, address: SocketAddr) -> io::Result<()> {
+    if source.is_ipv4() != address.is_ipv4() {
+        return Err(Errno::ADDRNOTAVAIL.into());
+    }
+    match source {
+        IpAddr::V4(_) => set_int(fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?,
+        IpAddr::V6(_) => set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1)?,
+    }
+    set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    Ok(net::bind(fd, &SocketAddr::new(source, 0))?)
+}
+
+/// Starts a TCP connection, from a client's address where one is given; it is established once the socket is writable
+/// and [`take_error`] finds nothing.
+pub fn connect_tcp(address: SocketAddr, keepalive: Option<Keepalive>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     set_user_timeout(&fd)?;
+    set_keepalive(&fd, keepalive)?;
+    if let Some(source) = source {
+        bind_transparent(&fd, source, address)?;
+    }
     match net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
         Err(errno) => Err(errno.into()),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ringway_core::balance::{Load, Maglev, Random, WeightedRoundRobin, hash, least_request, peak_ewma, slow_start};
 use ringway_core::model::{EndpointAddress, LoadBalancer};
 
-use super::{Endpoint, Gate, Kind, Permit};
+use super::{Endpoint, Gate, Kind, Marks, Permit};
 use crate::rt::{self, Stream, Tick};
 
 /// A backend's endpoints and the state of its load balancer on this core.
@@ -60,14 +60,14 @@ impl Lease {
     }
 
     /// Keeps the connection, whose last exchange ended cleanly, for the next one.
-    pub fn keep(mut self, stream: Stream, header: Option<&[u8]>) {
+    pub fn keep(mut self, stream: Stream, marks: Marks<'_>) {
         let place = self.connection.take();
         let gate = place.as_ref().map(Permit::gate);
         if gate.as_ref().is_some_and(|gate| gate.others_wait(Kind::Connection)) {
             // Nobody here needs it, somebody elsewhere its place.
             return;
         }
-        self.endpoint.put(stream, header, place);
+        self.endpoint.put(stream, marks, place);
         if let Some(gate) = gate {
             gate.wake(Kind::Connection);
         }

@@ -9,13 +9,14 @@ use ringway_core::balance::Maglev;
 use ringway_core::model::{EndpointAddress, UpstreamHttp};
 
 use super::multiplexed::{Joined, Opening};
-use super::{Balanced, Endpoint, Gate, Kind, Lease, MultiplexedSlot, Permit, Pooled, Tried};
+use super::{Balanced, Endpoint, Gate, Kind, Lease, Marks, MultiplexedSlot, Permit, Pooled, Tried};
 use rustix::net::Shutdown;
 
 use crate::buffer::{Buf, Class};
 use crate::http2::{Client, ClientSettings, Gone};
 use crate::metrics::{BackendMetrics, UpstreamError};
 use crate::rt::{self, HandshakeError, Stream, Tick};
+use crate::sys;
 use crate::tls::ClientTls;
 
 /// How long a TLS handshake with an endpoint may take.
@@ -93,8 +94,8 @@ pub struct Dial<'b> {
     pub table: Option<&'b Maglev>,
     /// The hash of what that goes by.
     pub key: Option<u64>,
-    /// A PROXY protocol header to be sent ahead of everything else; a kept connection has to have begun with the same.
-    pub header: Option<&'b [u8]>,
+    /// What makes it its client's; a kept connection has to have the same.
+    pub marks: Marks<'b>,
     /// Endpoints that may be tried.
     pub attempts: u32,
     /// Whether a kept connection will do.
@@ -162,7 +163,7 @@ impl From<ConnectError> for UpstreamError {
 
 /// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
 async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool), ConnectError> {
-    let Dial { header, reuse, by: deadline, .. } = *dial;
+    let Dial { marks, reuse, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
     let versions = Versions::wanted(dial, &endpoint);
     let mut opening: Option<Opening<'_>> = None;
@@ -170,7 +171,7 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
         if versions.http2() {
             // An attempt that has not found a place to connect from is over: others may find what it waits for.
             drop(opening.take());
-            match endpoint.multiplexed.join(header, endpoint.settings.http2.max_streams, deadline).await? {
+            match endpoint.multiplexed.join(marks, endpoint.settings.http2.max_streams, deadline).await? {
                 Joined::Slot(slot) => return Ok((Link::Http2(slot), true)),
                 Joined::Opening(this) => opening = Some(this),
                 Joined::Unavailable => {}
@@ -178,15 +179,15 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
         }
         if reuse != Reuse::Never
             && versions != Versions::Http2
-            && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, header)
+            && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, marks)
         {
             lease.connection = place;
             return Ok((Link::Stream(stream), true));
         }
         let Some(gate) = dial.backend.gate() else { break };
         let kept = || {
-            (reuse != Reuse::Never && endpoint.has_kept(header))
-                || (versions.http2() && endpoint.multiplexed.has_room(header))
+            (reuse != Reuse::Never && endpoint.has_kept(marks))
+                || (versions.http2() && endpoint.multiplexed.has_room(marks))
         };
         if let Some(place) = connection_place(gate, dial.backend, deadline, kept).await? {
             lease.connection = Some(place);
@@ -240,15 +241,18 @@ impl Versions {
 
 /// A new connection, with the place among the backend's that the lease has for it.
 async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<Link, ConnectError> {
-    let Dial { header, by: deadline, .. } = *dial;
+    let Dial { marks, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
     let stream = match &endpoint.address {
-        EndpointAddress::Tcp(address) => rt::connect_tcp(*address, endpoint.connect_by().min(deadline)).await,
+        EndpointAddress::Tcp(address) => match sys::connect_tcp(*address, endpoint.settings.keepalive, marks.source) {
+            Ok(socket) => rt::connect_tcp(socket, endpoint.connect_by().min(deadline)).await,
+            Err(error) => Err(error),
+        },
         EndpointAddress::Unix(path) => rt::connect_unix(path),
         EndpointAddress::Echo(_) => Err(io::ErrorKind::Unsupported.into()),
     };
     let mut stream = stream.map_err(|error| classify(&error))?;
-    if let Some(header) = header {
+    if let Some(header) = marks.header {
         introduce(&mut stream, header, endpoint.connect_by().min(deadline)).await?;
     }
     let mut chosen = versions == Versions::Http2;
@@ -270,7 +274,7 @@ async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<
         scheme: if endpoint.tls.is_some() { "https" } else { "http" },
     };
     let client = Client::start(stream, settings).await.map_err(|Gone| ConnectError::Refused)?;
-    Ok(Link::Http2(endpoint.multiplexed.put(client, header, lease.connection.take())))
+    Ok(Link::Http2(endpoint.multiplexed.put(client, marks, lease.connection.take())))
 }
 
 /// A place for a new connection; `None` where a kept one has come back in the meantime.
@@ -326,9 +330,15 @@ async fn secure(stream: &mut Stream, tls: &ClientTls, alpn: &[&[u8]], by: Tick) 
 fn classify(error: &io::Error) -> ConnectError {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => {
-            ConnectError::NoResources
-        }
+        Some(
+            Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOBUFS
+            | Errno::NOMEM
+            | Errno::ADDRNOTAVAIL
+            | Errno::PERM
+            | Errno::ACCESS,
+        ) => ConnectError::NoResources,
         Some(Errno::TIMEDOUT) => ConnectError::Timeout,
         _ if error.kind() == io::ErrorKind::TimedOut => ConnectError::Timeout,
         _ => ConnectError::Refused,

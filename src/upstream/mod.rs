@@ -10,4 +10,4 @@ pub use backend::{Balanced, Lease, Tried};
 pub use connect::{ConnectError, ConnectFailure, Connected, Dial, Link, Reuse, connect};
 pub use limits::{Gate, Kind, Limiter, Permit};
 pub use multiplexed::{Multiplexed, MultiplexedSlot};
-pub use pool::{Endpoint, Pooled};
+pub use pool::{Endpoint, Marks, Pooled};

@@ -4,10 +4,11 @@
 //! that those behind it need not wait; it never opens one while as many are on their way as who waits can use.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{ConnectError, Permit};
+use super::{ConnectError, Marks, Permit};
 use crate::http2::{Client, Slot};
 use crate::rt::{self, Deadline, Signal, Tick};
 
@@ -26,8 +27,16 @@ struct Kept {
     client: Rc<Client>,
     /// The PROXY header that it began with: it is its client's.
     header: Option<Box<[u8]>>,
+    /// The client's address that it leaves from.
+    source: Option<IpAddr>,
     /// Its place among the backend's connections, where they are limited.
     _place: Option<Permit>,
+}
+
+impl Kept {
+    fn marks(&self) -> Marks<'_> {
+        Marks { header: self.header.as_deref(), source: self.source }
+    }
 }
 
 /// A request's place on a connection.
@@ -73,12 +82,12 @@ impl Drop for Opening<'_> {
 }
 
 impl Multiplexed {
-    /// A place for a request on a connection that began with this PROXY header, of which each takes `most`.
-    pub(super) async fn join(&self, header: Option<&[u8]>, most: u32, by: Tick) -> Result<Joined<'_>, ConnectError> {
+    /// A place for a request on a connection with these marks, of which each takes `most`.
+    pub(super) async fn join(&self, marks: Marks<'_>, most: u32, by: Tick) -> Result<Joined<'_>, ConnectError> {
         loop {
             self.prune();
             let (mut best, mut room) = (None, 0);
-            for kept in self.open.borrow().iter().filter(|kept| kept.header.as_deref() == header) {
+            for kept in self.open.borrow().iter().filter(|kept| kept.marks() == marks) {
                 if kept.client.room() > room {
                     room = kept.client.room();
                     best = Some(Rc::clone(&kept.client));
@@ -93,7 +102,7 @@ impl Multiplexed {
                 return Ok(Joined::Unavailable);
             }
             let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
-            if header.is_some() || waiting >= self.opening.get().saturating_mul(most) {
+            if marks != Marks::default() || waiting >= self.opening.get().saturating_mul(most) {
                 self.opening.set(self.opening.get() + 1);
                 return Ok(Joined::Opening(Opening { all: self, failed: None }));
             }
@@ -112,9 +121,10 @@ impl Multiplexed {
     }
 
     /// A new connection with its first request.
-    pub(super) fn put(&self, client: Rc<Client>, header: Option<&[u8]>, place: Option<Permit>) -> Slot {
+    pub(super) fn put(&self, client: Rc<Client>, marks: Marks<'_>, place: Option<Permit>) -> Slot {
         let slot = client.slot();
-        self.open.borrow_mut().push(Kept { client, header: header.map(Box::from), _place: place });
+        let Marks { header, source } = marks;
+        self.open.borrow_mut().push(Kept { client, header: header.map(Box::from), source, _place: place });
         slot
     }
 
@@ -123,9 +133,9 @@ impl Multiplexed {
         self.single.set(!http2);
     }
 
-    /// Whether a connection that began with this PROXY header takes another request.
-    pub(super) fn has_room(&self, header: Option<&[u8]>) -> bool {
-        self.open.borrow().iter().any(|kept| kept.header.as_deref() == header && kept.client.room() > 0)
+    /// Whether a connection with these marks takes another request.
+    pub(super) fn has_room(&self, marks: Marks<'_>) -> bool {
+        self.open.borrow().iter().any(|kept| kept.marks() == marks && kept.client.room() > 0)
     }
 
     /// Connections without requests.

@@ -1,6 +1,7 @@
 //! Kept connections: one stack per endpoint and core, newest first, so that the least used ones grow old and go.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ringway_core::balance::PeakEwma;
@@ -37,8 +38,25 @@ struct Idle {
     since: Tick,
     /// The PROXY header that it began with: it is its client's.
     header: Option<Box<[u8]>>,
+    /// The client's address that it leaves from.
+    source: Option<IpAddr>,
     /// Its place among the backend's connections, where they are limited.
     place: Option<Permit>,
+}
+
+/// What makes a connection one client's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks<'m> {
+    /// The PROXY header that it begins with.
+    pub header: Option<&'m [u8]>,
+    /// The client's address that it leaves from.
+    pub source: Option<IpAddr>,
+}
+
+impl Idle {
+    fn marks(&self) -> Marks<'_> {
+        Marks { header: self.header.as_deref(), source: self.source }
+    }
 }
 
 /// A kept connection.
@@ -66,20 +84,19 @@ impl Endpoint {
         u32::try_from(self.counters.own.in_flight.get() + others).unwrap_or(u32::MAX)
     }
 
-    /// The newest kept connection that is alive, and that began with this PROXY header: an endpoint that wants one gets
-    /// one on every connection.
+    /// The newest kept connection that is alive, with these marks: an endpoint's connections have some or none, all of
+    /// them.
     ///
     /// The look costs a system call (measured: 0.3 us), so a connection that was put back within the last two ticks is
     /// taken without one, unless `look` asks: a request that must not be sent twice is worth it.
-    pub fn take(&self, look: bool, header: Option<&[u8]>) -> Option<Pooled> {
+    pub fn take(&self, look: bool, marks: Marks<'_>) -> Option<Pooled> {
         loop {
-            let idle = match header {
-                None => self.idle.borrow_mut().pop()?,
-                Some(_) => {
-                    let mut idle = self.idle.borrow_mut();
-                    let same = idle.iter().rposition(|kept| kept.header.as_deref() == header)?;
-                    idle.remove(same)
-                }
+            let idle = if marks == Marks::default() {
+                self.idle.borrow_mut().pop()?
+            } else {
+                let mut idle = self.idle.borrow_mut();
+                let same = idle.iter().rposition(|kept| kept.marks() == marks)?;
+                idle.remove(same)
             };
             let fresh = rt::now() <= idle.since + 1;
             if (fresh && !look) || idle.stream.is_quiet() {
@@ -89,16 +106,17 @@ impl Endpoint {
     }
 
     /// Keeps a connection whose last exchange ended cleanly.
-    pub fn put(&self, stream: Stream, header: Option<&[u8]>, place: Option<Permit>) {
+    pub fn put(&self, stream: Stream, marks: Marks<'_>, place: Option<Permit>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.max_idle {
-            idle.push(Idle { stream, since: rt::now(), header: header.map(Box::from), place });
+            let Marks { header, source } = marks;
+            idle.push(Idle { stream, since: rt::now(), header: header.map(Box::from), source, place });
         }
     }
 
-    /// Whether a connection is kept that began with this PROXY header.
-    pub fn has_kept(&self, header: Option<&[u8]>) -> bool {
-        self.idle.borrow().iter().any(|kept| header.is_none() || kept.header.as_deref() == header)
+    /// Whether a connection is kept that has these marks.
+    pub fn has_kept(&self, marks: Marks<'_>) -> bool {
+        self.idle.borrow().iter().any(|kept| kept.marks() == marks)
     }
 
     /// Drops connections that are too old or that the other side has ended.

@@ -14,7 +14,7 @@ use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
 use crate::rt::{self, Tick};
 use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
 use crate::tls::{ClientTls, ServerTls};
-use crate::upstream::{Balanced, Dial, Endpoint, Gate, Limiter, Reuse};
+use crate::upstream::{Balanced, Dial, Endpoint, Gate, Limiter, Marks, Reuse};
 
 /// A generation on one core.
 #[derive(Debug)]
@@ -79,11 +79,12 @@ impl Generation {
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
-            let id = socket.id.0 as usize;
-            if by_id.len() <= id {
-                by_id.resize(id + 1, None);
+            for id in socket.formerly.iter().chain([&socket.id]).map(|id| id.0 as usize) {
+                if by_id.len() <= id {
+                    by_id.resize(id + 1, None);
+                }
+                by_id[id] = Some(u32::try_from(index).expect("fewer sockets than 2^32"));
             }
-            by_id[id] = Some(u32::try_from(index).expect("fewer sockets than 2^32"));
             splits.push(match &socket.kind {
                 SocketKind::Http { table, .. } => {
                     table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect()
@@ -107,7 +108,7 @@ impl Generation {
         known.map_or_else(|| Rc::new(Gate::new(Arc::clone(limiter))), Rc::clone)
     }
 
-    /// The socket with this number, if this generation has it.
+    /// The socket with this number, or the one that has taken its place with other options, if this generation has it.
     pub fn socket(&self, id: SocketId) -> Option<Socket<'_>> {
         let index = (*self.by_id.get(id.0 as usize)?)? as usize;
         Some(Socket { index, shared: &self.shared.sockets[index] })
@@ -154,7 +155,7 @@ impl Generation {
         &'d self,
         id: BackendId,
         key: Option<u64>,
-        header: Option<&'d [u8]>,
+        marks: Marks<'d>,
         reuse: Reuse,
         upgrade: bool,
         by: Tick,
@@ -165,7 +166,7 @@ impl Generation {
             metrics: &self.metrics.backends[index],
             table: self.shared.tables[index].as_ref(),
             key,
-            header,
+            marks,
             attempts: self.shared.backends[index].settings.connect_attempts,
             reuse,
             upgrade,

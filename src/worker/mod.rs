@@ -158,7 +158,7 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
                 core.latencies.borrow_mut().rebind(&old.shared.routes, &new.shared.routes);
                 *core.generation.borrow_mut() = Rc::clone(&new);
                 accepting.retain(|id, stop| {
-                    let stays = new.socket(*id).is_some();
+                    let stays = new.socket(*id).is_some_and(|found| found.shared.id == *id);
                     if !stays {
                         stop.raise();
                     }

@@ -18,5 +18,6 @@ mod more;
 mod net;
 mod network;
 mod program;
+mod proxying;
 mod routing;
 mod support;

@@ -190,6 +190,22 @@ fn socket_options_bind_anew_and_a_wrong_interface_changes_nothing() {
 }
 
 #[test]
+fn requests_go_on_where_a_socket_is_bound_anew() {
+    let origin = Origin::echo();
+    let plain = crate::support::proxy::config(&[&origin.address], "");
+    let proxy = Proxy::start(&plain);
+    let mut client = proxy.client();
+    for backlog in [100, 200, 100] {
+        assert_eq!(client.get("/a").status, 200);
+        proxy.reload(
+            &(plain.clone() + &crate::support::proxy::policy(&format!("  connection: {{backlog: {backlog}}}\n"))),
+        );
+        assert_eq!(client.get("/b").status, 200);
+        assert_eq!(proxy.client().get("/c").status, 200);
+    }
+}
+
+#[test]
 fn an_ipv6_only_listener_takes_no_ipv4() {
     let free = std::net::TcpListener::bind("[::]:0").unwrap();
     let port = free.local_addr().unwrap().port();

@@ -8,7 +8,7 @@ use crate::control::source::Spanned;
 
 use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
-use super::ringway::Positive;
+use super::ringway::{Positive, TcpKeepalive};
 use super::text::HeaderName;
 
 object! {
@@ -22,10 +22,12 @@ object! {
         circuit_breaker / "circuitBreaker": CircuitBreaker = optional,
         /// Deadlines.
         timeout / "timeout": BackendTimeout = optional,
-        /// Kept connections.
+        /// How connections are made and kept.
         connection / "connection": BackendConnection = optional,
         /// Connections of HTTP/2.
         http2 / "http2": BackendHttp2 = optional,
+        /// Probes of quiet connections.
+        tcp_keepalive / "tcpKeepalive": TcpKeepalive = optional,
         /// Other endpoints for what could not be sent.
         retry / "retry": Retry = optional,
         /// Who the client is, told to the endpoint.
@@ -241,10 +243,12 @@ object! {
 }
 
 object! {
-    /// Kept connections.
+    /// How connections are made and kept. Not in Envoy Gateway.
     BackendConnection = "connection" {
         /// Unused ones per endpoint and core.
         max_idle / "maxIdle": Int<0, 65536> = optional,
+        /// From the client's address.
+        transparent_source / "transparentSource": bool = optional,
     }
 }
 

@@ -146,8 +146,13 @@ fn settings(policy: &Resource<BackendPolicySpec>) -> BackendSettings {
         let idle = timeout.http.as_ref().and_then(|http| http.idle);
         connection.idle_timeout = idle.map_or(connection.idle_timeout, |found| found.0);
     }
-    if let Some(max) = spec.connection.as_ref().and_then(|connection| connection.max_idle) {
-        connection.max_idle = usize::try_from(max.0).expect("bounds of the field");
+    if let Some(found) = &spec.connection {
+        let max = found.max_idle.map(|max| usize::try_from(max.0).expect("bounds of the field"));
+        connection.max_idle = max.unwrap_or(connection.max_idle);
+        connection.transparent = found.transparent_source.unwrap_or(false);
+    }
+    if let Some(found) = &spec.tcp_keepalive {
+        connection.keepalive = super::keepalive(found);
     }
     if let Some(found) = &spec.http2 {
         let http2 = &mut connection.http2;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UpstreamTls;
+use super::{Keepalive, UpstreamTls};
 use crate::balance::TableSize;
 
 /// A backend's index in [`super::Model::backends`]; dense, valid for one model only.
@@ -147,6 +147,10 @@ pub struct ConnectionSettings {
     pub http: UpstreamHttp,
     /// How connections of HTTP/2 are used.
     pub http2: Http2Settings,
+    /// Probes of quiet connections.
+    pub keepalive: Option<Keepalive>,
+    /// Connections and datagrams leave from the client's address (IP_TRANSPARENT).
+    pub transparent: bool,
 }
 
 /// Which version of HTTP requests are sent in.
@@ -188,6 +192,8 @@ impl Default for ConnectionSettings {
             tls: None,
             http: UpstreamHttp::default(),
             http2: Http2Settings::default(),
+            keepalive: Some(Keepalive::default()),
+            transparent: false,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::request_body::ready_to_read;
 use crate::buffer::{Buf, Class};
 use crate::metrics::UpstreamError;
 use crate::rt::{self, Tick};
-use crate::upstream::{self, Connected, Link, Reuse};
+use crate::upstream::{self, Connected, Link, Marks, Reuse};
 use crate::worker::Generation;
 
 /// Copies of a core that are on their way; more are not made.
@@ -32,8 +32,8 @@ pub(super) const COPY_LIMIT: usize = 60 << 10;
 /// A request that is asked aside.
 pub(super) struct Question<'q> {
     pub(super) backend: BackendId,
-    /// A PROXY protocol header, where the backend wants one.
-    pub(super) header: Option<&'q [u8]>,
+    /// What makes its connection the client's, where the backend wants that.
+    pub(super) marks: Marks<'q>,
     pub(super) request: &'q Copied,
     pub(super) method: Method,
     pub(super) limits: ClientLimits,
@@ -42,13 +42,13 @@ pub(super) struct Question<'q> {
 
 /// Asks; `None`: there was no whole answer in time.
 pub(super) async fn ask(generation: &Generation, question: Question<'_>) -> Option<()> {
-    let Question { backend, header, request, method, limits, by } = question;
+    let Question { backend, marks, request, method, limits, by } = question;
     let metrics = &generation.metrics.backends[backend.0 as usize];
     if matches!(generation.backend(backend).first_address(), Some(EndpointAddress::Echo(_))) {
         metrics.requests.inc();
         return Some(());
     }
-    let dial = generation.dial(backend, None, header, Reuse::KeptAndLookedAt, false, by);
+    let dial = generation.dial(backend, None, marks, Reuse::KeptAndLookedAt, false, by);
     let Connected { lease, link, .. } = upstream::connect(dial).await.ok()?;
     let mut stream = None;
     let stall = by.saturating_sub(rt::now());
@@ -64,7 +64,7 @@ pub(super) async fn ask(generation: &Generation, question: Question<'_>) -> Opti
     match heard {
         Ok(clean) => {
             if let Some(stream) = stream.filter(|_| clean) {
-                lease.keep(stream, header);
+                lease.keep(stream, marks);
             }
             Some(())
         }
@@ -181,13 +181,14 @@ pub(super) fn mirror(
         }
         let wanted = generation.shared.proxy_header(backend);
         let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || core.random()));
+        let source = generation.shared.is_transparent(backend).then(|| cx.client.ip());
         let (generation, request, limits) = (Rc::clone(generation), Rc::clone(request), cx.limits.get());
         core.copies.set(core.copies.get() + 1);
         let counted = Counted(core);
         let copy = async move {
             let by = rt::tick_after(COPY_TIMEOUT);
-            let header = header.as_deref();
-            let question = Question { backend, header, request: &request, method, limits, by };
+            let marks = Marks { header: header.as_deref(), source };
+            let question = Question { backend, marks, request: &request, method, limits, by };
             // What it answers, or whether, is nobody's business.
             let _heard = ask(&generation, question).await;
         };

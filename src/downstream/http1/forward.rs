@@ -33,7 +33,7 @@ use crate::metrics::{DownstreamError, UpstreamError};
 use crate::relay::{self, BODY_FROM, Passed, Patience};
 use crate::rt::{self, Signal, Stream, Tick};
 use crate::sys::{self, PeerState};
-use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link};
+use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link, Marks};
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
@@ -93,6 +93,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     let metrics = &generation.metrics.backends[plan.backend.0 as usize];
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
+    let source = generation.shared.is_transparent(plan.backend).then(|| cx.client.ip());
+    let marks = Marks { header: header.as_deref(), source };
     let mut attempt = 1;
     let mut moves = 0;
     loop {
@@ -101,7 +103,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
-        let dial = generation.dial(plan.backend, plan.key, header.as_deref(), plan.reuse, plan.upgrade, by);
+        let dial = generation.dial(plan.backend, plan.key, marks, plan.reuse, plan.upgrade, by);
         let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
             Err(failure) => {
@@ -142,7 +144,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     && finish.upstream == exchange::After::Reuse
                     && let Some(up) = stream
                 {
-                    lease.keep(up, header.as_deref());
+                    lease.keep(up, marks);
                 }
                 local::count(cx, &plan.counted, status);
                 local::count_call(plan, grpc::UNKNOWN);
