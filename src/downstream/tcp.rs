@@ -91,7 +91,7 @@ pub(super) async fn connect(
     }
     let key = generation.shared.hash_key(id).and_then(|wanted| key::of_flow(wanted, &conn.client.flow()));
     let header = generation.shared.proxy_header(id).map(|wanted| conn.header(wanted, || core.random()));
-    let source = generation.shared.is_transparent(id).then(|| conn.client.ip());
+    let source = generation.shared.is_transparent(id).then_some(&conn.client.source);
     let marks = Marks { header: header.as_deref(), source };
     let connected = upstream::connect(generation.dial(id, key, marks, Reuse::Never, false, Tick::MAX)).await.ok()?;
     let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };

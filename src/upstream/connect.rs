@@ -163,7 +163,7 @@ impl From<ConnectError> for UpstreamError {
 
 /// A kept connection, or a new one by `deadline` or the endpoint's connect timeout, whichever is first.
 async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool), ConnectError> {
-    let Dial { marks, reuse, by: deadline, .. } = *dial;
+    let Dial { reuse, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
     let versions = Versions::wanted(dial, &endpoint);
     let mut opening: Option<Opening<'_>> = None;
@@ -171,7 +171,7 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
         if versions.http2() {
             // An attempt that has not found a place to connect from is over: others may find what it waits for.
             drop(opening.take());
-            match endpoint.multiplexed.join(marks, endpoint.settings.http2.max_streams, deadline).await? {
+            match endpoint.multiplexed.join(dial.marks, endpoint.settings.http2.max_streams, deadline).await? {
                 Joined::Slot(slot) => return Ok((Link::Http2(slot), true)),
                 Joined::Opening(this) => opening = Some(this),
                 Joined::Unavailable => {}
@@ -179,15 +179,15 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
         }
         if reuse != Reuse::Never
             && versions != Versions::Http2
-            && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, marks)
+            && let Some(Pooled(stream, place)) = endpoint.take(reuse == Reuse::KeptAndLookedAt, dial.marks)
         {
             lease.connection = place;
             return Ok((Link::Stream(stream), true));
         }
         let Some(gate) = dial.backend.gate() else { break };
         let kept = || {
-            (reuse != Reuse::Never && endpoint.has_kept(marks))
-                || (versions.http2() && endpoint.multiplexed.has_room(marks))
+            (reuse != Reuse::Never && endpoint.has_kept(dial.marks))
+                || (versions.http2() && endpoint.multiplexed.has_room(dial.marks))
         };
         if let Some(place) = connection_place(gate, dial.backend, deadline, kept).await? {
             lease.connection = Some(place);
@@ -244,10 +244,12 @@ async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<
     let Dial { marks, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
     let stream = match &endpoint.address {
-        EndpointAddress::Tcp(address) => match sys::connect_tcp(*address, endpoint.settings.keepalive, marks.source) {
-            Ok(socket) => rt::connect_tcp(socket, endpoint.connect_by().min(deadline)).await,
-            Err(error) => Err(error),
-        },
+        EndpointAddress::Tcp(address) => {
+            match sys::connect_tcp(*address, endpoint.settings.keepalive, marks.source_ip()) {
+                Ok(socket) => rt::connect_tcp(socket, endpoint.connect_by().min(deadline)).await,
+                Err(error) => Err(error),
+            }
+        }
         EndpointAddress::Unix(path) => rt::connect_unix(path),
         EndpointAddress::Echo(_) => Err(io::ErrorKind::Unsupported.into()),
     };

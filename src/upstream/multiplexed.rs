@@ -34,8 +34,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn marks(&self) -> Marks<'_> {
-        Marks { header: self.header.as_deref(), source: self.source }
+    fn has(&self, marks: Marks<'_>) -> bool {
+        marks.fit(self.header.as_deref(), self.source)
     }
 }
 
@@ -87,7 +87,7 @@ impl Multiplexed {
         loop {
             self.prune();
             let (mut best, mut room) = (None, 0);
-            for kept in self.open.borrow().iter().filter(|kept| kept.marks() == marks) {
+            for kept in self.open.borrow().iter().filter(|kept| kept.has(marks)) {
                 if kept.client.room() > room {
                     room = kept.client.room();
                     best = Some(Rc::clone(&kept.client));
@@ -102,7 +102,7 @@ impl Multiplexed {
                 return Ok(Joined::Unavailable);
             }
             let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
-            if marks != Marks::default() || waiting >= self.opening.get().saturating_mul(most) {
+            if !marks.is_empty() || waiting >= self.opening.get().saturating_mul(most) {
                 self.opening.set(self.opening.get() + 1);
                 return Ok(Joined::Opening(Opening { all: self, failed: None }));
             }
@@ -123,8 +123,8 @@ impl Multiplexed {
     /// A new connection with its first request.
     pub(super) fn put(&self, client: Rc<Client>, marks: Marks<'_>, place: Option<Permit>) -> Slot {
         let slot = client.slot();
-        let Marks { header, source } = marks;
-        self.open.borrow_mut().push(Kept { client, header: header.map(Box::from), source, _place: place });
+        let (header, source) = (marks.header.map(Box::from), marks.source_ip());
+        self.open.borrow_mut().push(Kept { client, header, source, _place: place });
         slot
     }
 
@@ -135,7 +135,7 @@ impl Multiplexed {
 
     /// Whether a connection with these marks takes another request.
     pub(super) fn has_room(&self, marks: Marks<'_>) -> bool {
-        self.open.borrow().iter().any(|kept| kept.marks() == marks && kept.client.room() > 0)
+        self.open.borrow().iter().any(|kept| kept.has(marks) && kept.client.room() > 0)
     }
 
     /// Connections without requests.

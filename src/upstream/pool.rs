@@ -1,7 +1,7 @@
 //! Kept connections: one stack per endpoint and core, newest first, so that the least used ones grow old and go.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ringway_core::balance::PeakEwma;
@@ -45,17 +45,34 @@ struct Idle {
 }
 
 /// What makes a connection one client's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Marks<'m> {
     /// The PROXY header that it begins with.
     pub header: Option<&'m [u8]>,
-    /// The client's address that it leaves from.
-    pub source: Option<IpAddr>,
+    /// The client, whose address it leaves from. A reference, since this is a part of every busy connection's future.
+    pub source: Option<&'m SocketAddr>,
+}
+
+impl Marks<'_> {
+    /// Whether there are none: any client may use the connection.
+    pub fn is_empty(&self) -> bool {
+        self.header.is_none() && self.source.is_none()
+    }
+
+    /// The address of [`Marks::source`].
+    pub fn source_ip(&self) -> Option<IpAddr> {
+        self.source.map(SocketAddr::ip)
+    }
+
+    /// Whether a connection with this header and source is the same client's.
+    pub(super) fn fit(&self, header: Option<&[u8]>, source: Option<IpAddr>) -> bool {
+        self.header == header && self.source_ip() == source
+    }
 }
 
 impl Idle {
-    fn marks(&self) -> Marks<'_> {
-        Marks { header: self.header.as_deref(), source: self.source }
+    fn has(&self, marks: Marks<'_>) -> bool {
+        marks.fit(self.header.as_deref(), self.source)
     }
 }
 
@@ -91,11 +108,11 @@ impl Endpoint {
     /// taken without one, unless `look` asks: a request that must not be sent twice is worth it.
     pub fn take(&self, look: bool, marks: Marks<'_>) -> Option<Pooled> {
         loop {
-            let idle = if marks == Marks::default() {
+            let idle = if marks.is_empty() {
                 self.idle.borrow_mut().pop()?
             } else {
                 let mut idle = self.idle.borrow_mut();
-                let same = idle.iter().rposition(|kept| kept.marks() == marks)?;
+                let same = idle.iter().rposition(|kept| kept.has(marks))?;
                 idle.remove(same)
             };
             let fresh = rt::now() <= idle.since + 1;
@@ -109,14 +126,14 @@ impl Endpoint {
     pub fn put(&self, stream: Stream, marks: Marks<'_>, place: Option<Permit>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.max_idle {
-            let Marks { header, source } = marks;
-            idle.push(Idle { stream, since: rt::now(), header: header.map(Box::from), source, place });
+            let (header, source) = (marks.header.map(Box::from), marks.source_ip());
+            idle.push(Idle { stream, since: rt::now(), header, source, place });
         }
     }
 
     /// Whether a connection is kept that has these marks.
     pub fn has_kept(&self, marks: Marks<'_>) -> bool {
-        self.idle.borrow().iter().any(|kept| kept.marks() == marks)
+        self.idle.borrow().iter().any(|kept| kept.has(marks))
     }
 
     /// Drops connections that are too old or that the other side has ended.

@@ -181,13 +181,13 @@ pub(super) fn mirror(
         }
         let wanted = generation.shared.proxy_header(backend);
         let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || core.random()));
-        let source = generation.shared.is_transparent(backend).then(|| cx.client.ip());
+        let source = generation.shared.is_transparent(backend).then_some(cx.client.source);
         let (generation, request, limits) = (Rc::clone(generation), Rc::clone(request), cx.limits.get());
         core.copies.set(core.copies.get() + 1);
         let counted = Counted(core);
         let copy = async move {
             let by = rt::tick_after(COPY_TIMEOUT);
-            let marks = Marks { header: header.as_deref(), source };
+            let marks = Marks { header: header.as_deref(), source: source.as_ref() };
             let question = Question { backend, marks, request: &request, method, limits, by };
             // What it answers, or whether, is nobody's business.
             let _heard = ask(&generation, question).await;

@@ -15,7 +15,7 @@ use ringway_core::http1::encode::{self, Added};
 use ringway_core::http1::exchange::{self, Exchange, FailurePlan, HeadPlan, UpstreamFault};
 use ringway_core::http1::response::ResponseHead;
 use ringway_core::http1::{FieldStorage, response};
-use ringway_core::model::{Retry, RuleExtras};
+use ringway_core::model::{BackendId, Retry, RuleExtras};
 
 use super::client::{Download, Parts, Requester, Upload};
 use super::coded::{self, Coded};
@@ -34,6 +34,7 @@ use crate::relay::{self, BODY_FROM, Passed, Patience};
 use crate::rt::{self, Signal, Stream, Tick};
 use crate::sys::{self, PeerState};
 use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link, Marks};
+use crate::worker::Generation;
 
 /// Connections that one request is sent on: those that were kept may turn out to be dead.
 const ATTEMPTS: usize = 3;
@@ -93,8 +94,6 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     let metrics = &generation.metrics.backends[plan.backend.0 as usize];
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
-    let source = generation.shared.is_transparent(plan.backend).then(|| cx.client.ip());
-    let marks = Marks { header: header.as_deref(), source };
     let mut attempt = 1;
     let mut moves = 0;
     loop {
@@ -103,7 +102,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Some(limit) => plan.by.min(rt::tick_after(limit)),
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
-        let dial = generation.dial(plan.backend, plan.key, marks, plan.reuse, plan.upgrade, by);
+        let who = marks(cx, &generation, plan.backend, header.as_deref());
+        let dial = generation.dial(plan.backend, plan.key, who, plan.reuse, plan.upgrade, by);
         let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
             Err(failure) => {
@@ -144,7 +144,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     && finish.upstream == exchange::After::Reuse
                     && let Some(up) = stream
                 {
-                    lease.keep(up, marks);
+                    lease.keep(up, marks(cx, &generation, plan.backend, header.as_deref()));
                 }
                 local::count(cx, &plan.counted, status);
                 local::count_call(plan, grpc::UNKNOWN);
@@ -219,6 +219,11 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
         }
         attempt += 1;
     }
+}
+
+/// What makes a connection to a backend this client's, where the backend wants that.
+fn marks<'m>(cx: &'m Cx, generation: &Generation, backend: BackendId, header: Option<&'m [u8]>) -> Marks<'m> {
+    Marks { header, source: generation.shared.is_transparent(backend).then_some(&cx.client.source) }
 }
 
 /// Sends the request once, the window's first `first` bytes at once, and reads its answer. The window is what the head
@@ -504,7 +509,6 @@ async fn answer<S: Source, D: Download>(
     }
     let idle = cx.timeouts.get().body_idle;
     let mut head = head;
-    let mut copied = chunked;
     loop {
         if S::FRAMES
             && let Some(trailers) = up.take_end()
@@ -533,7 +537,7 @@ async fn answer<S: Source, D: Download>(
             }
             return Answered::Whole { status, clean: buf.is_empty() };
         }
-        if let Some(left) = body.remaining().filter(|left| *left >= BODY_FROM && !copied && buf.is_empty())
+        if let Some(left) = body.remaining().filter(|left| *left >= BODY_FROM && !chunked && buf.is_empty())
             && let Some(down) = down.plain()
             && let Some(up) = up.plain()
         {
@@ -546,17 +550,17 @@ async fn answer<S: Source, D: Download>(
                     let clean = sys::peer_state(up.fd()) == PeerState::Quiet;
                     return Answered::Whole { status, clean };
                 }
-                Passed::Copy => {
-                    copied = true;
-                    buf = Buf::new(Class::Body);
-                    continue;
-                }
+                // A piece of it, and then it is tried again.
+                Passed::Copy => None,
                 Passed::CalledOff | Passed::WriteFailed => return Answered::ClientGone { status },
-                Passed::Ended => UpstreamFault::Eof,
-                Passed::ReadFailed => UpstreamFault::Reset,
-                Passed::Late => UpstreamFault::Timeout,
+                Passed::Ended => Some(UpstreamFault::Eof),
+                Passed::ReadFailed => Some(UpstreamFault::Reset),
+                Passed::Late => Some(UpstreamFault::Timeout),
             };
-            return Answered::Broken { fault, status };
+            if let Some(fault) = fault {
+                return Answered::Broken { fault, status };
+            }
+            buf = Buf::new(Class::Body);
         }
         buf = ready_to_read(buf);
         let (filled, back) = up.fill(buf, by.min(rt::tick_after(idle)), later).await;
