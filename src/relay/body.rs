@@ -7,7 +7,7 @@ use super::splice::{Failed, Spliced, Terms, readable, splice};
 use crate::rt::{self, Reader, Signal, Tick, Writer};
 
 /// The rest of a body from which on it is worth a pipe. Measured against copying, CPU per answer: bodies of 256 and
-/// 512 KiB 1.2, of 1 MiB 0.86 (`perf/README.md`, L4); the first 64 KiB come with the head.
+/// 512 KiB 1.2, of 1 MiB 0.86; the first 64 KiB come with the head.
 pub const BODY_FROM: u64 = 768 << 10;
 
 /// What became of a body.
