@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod auth;
 #[allow(unsafe_code, reason = "memory that the kernel writes to; the invariants are in the module")]
 pub mod buffer;
 pub mod cli;

@@ -1,5 +1,8 @@
 //! Requests.
 
+use std::net::IpAddr;
+use std::time::Instant;
+
 use ringway_core::balance::key::{self, Flow, KeyedRequest};
 use ringway_core::grpc::{Call, web};
 use ringway_core::http::Date;
@@ -8,13 +11,14 @@ use ringway_core::http1::choose::{self, Chosen, Unserved};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::{self, RequestHead};
 use ringway_core::model::{
-    Action, Cors, Filters, HeaderModifier, Mirror, PathModifier, Redirect, RuleExtras, ShareFilters, ValueMatch,
-    WeightedTarget,
+    Access, Action, Cors, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, Redirect, RuleExtras,
+    ShareFilters, ValueMatch, WeightedTarget,
 };
 use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
 use serde_json::{Map, Value, json};
 
 use super::{Scheme, World, backends, certain_failure};
+use crate::auth::{Judgement, Known};
 
 /// Stands for a client that nobody has named (RFC 5737).
 const SOMEBODY: &str = "192.0.2.1";
@@ -183,10 +187,10 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         out["outcome"] = json!({ "answer": 204, "reason": "CORS preflight", "fields": lines(&fields) });
         return;
     }
-    if let (Some(access), Some(from)) = (extras.and_then(|extras| extras.access.as_ref()), from)
-        && !access.ranges.get(from.ip).unwrap_or(access.others)
+    if let Some(access) = extras.and_then(|extras| extras.access.as_ref())
+        && let Some(refusal) = refused(access, from.map(|from| from.ip), head)
     {
-        out["outcome"] = json!({ "answer": 403, "reason": "an AccessPolicy does not let this client in" });
+        out["outcome"] = refusal;
         return;
     }
     match &rule.action {
@@ -244,6 +248,26 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
                 "backendRequest": rule.timeouts.backend_request.map(|limit| format!("{limit:?}")),
             });
         }
+    }
+}
+
+/// The answer of an AccessPolicy that does not let the request in. Of a client that nobody has named, the address is let in.
+fn refused(access: &Access, from: Option<IpAddr>, head: &RequestHead<'_>) -> Option<Value> {
+    let answer = |status: u16, reason: &str| Some(json!({ "answer": status, "reason": reason }));
+    let rules = match access.login(from.is_none_or(|from| access.admits(from))) {
+        Err(NotAdmitted) => return answer(403, "an AccessPolicy does not let this client in"),
+        Ok(None) => return None,
+        Ok(Some(Login::Closed)) => {
+            return answer(500, "the users of an AccessPolicy cannot be read, so nobody is let in");
+        }
+        Ok(Some(Login::Basic(rules))) => rules,
+    };
+    let said = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"authorization")).map(|(_, value)| value);
+    match Known::new().judge(rules, said, Instant::now()) {
+        Judgement::Pass => None,
+        Judgement::Challenge => answer(401, "an AccessPolicy asks for a name and a password"),
+        Judgement::Check(claim) if claim.is_right() => None,
+        Judgement::Check(_) => answer(401, "the name or the password is not right"),
     }
 }
 

@@ -64,6 +64,10 @@ reasons! {
         InvalidBackend = "invalid_backend",
         /// A client that an AccessPolicy does not let in.
         AccessDenied = "access_denied",
+        /// A request without a name and password that are right.
+        Unauthorized = "unauthorized",
+        /// A password that could not be checked: too many waited.
+        PasswordsBusy = "passwords_busy",
         /// A request over a rate limit.
         RateLimited = "rate_limited",
         /// The client went away.

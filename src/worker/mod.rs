@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ringway_core::http::Date;
 
+use crate::auth::Checker;
 use crate::compress::Encoders;
 use crate::downstream;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
@@ -84,6 +85,8 @@ pub struct Core {
     pub conns: Registry,
     /// Bytes under construction, between suspension points only.
     pub scratch: RefCell<Vec<u8>>,
+    /// For requests that show who they are of by a password.
+    pub passwords: Checker,
     /// For answers that are compressed.
     pub encoders: Encoders,
     /// Copies of requests that are on their way to mirrors.
@@ -135,6 +138,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         latencies: RefCell::new(Latencies::default()),
         conns: Registry::default(),
         scratch: RefCell::new(Vec::with_capacity(4 << 10)),
+        passwords: Checker::default(),
         encoders: Encoders::default(),
         copies: Cell::new(0),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),

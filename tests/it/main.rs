@@ -18,6 +18,7 @@ mod admin;
 mod backend_limits;
 mod bad_input;
 mod balance;
+mod basic_auth;
 mod bodies;
 mod compression;
 mod config;

@@ -2,8 +2,8 @@
 
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
-    Action, Cors, Filters, HeaderModifier, HttpMatch, HttpRule, Mirror, Model, OriginPattern, PathMatch, PathModifier,
-    RateKey, Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
+    Action, Cors, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern, PathMatch,
+    PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 
@@ -92,7 +92,19 @@ fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
         let ranges = access.ranges.ranges();
         let ranges: Map<String, Value> =
             ranges.into_iter().map(|(net, allowed)| (net, json!(action(allowed)))).collect();
-        out.insert("access".into(), json!({ "ranges": ranges, "others": action(access.others) }));
+        let mut shown = json!({ "ranges": ranges, "others": action(access.others) });
+        match &access.login {
+            None => {}
+            Some(Login::Closed) => shown["basicAuth"] = json!("nobody"),
+            Some(Login::Basic(basic)) => {
+                let users: Vec<&String> = basic.users.keys().collect();
+                shown["basicAuth"] = json!({ "realm": basic.realm, "users": users });
+            }
+        }
+        if access.any {
+            shown["satisfy"] = json!("any");
+        }
+        out.insert("access".into(), shown);
     }
     if !found.rate_limits.is_empty() {
         let limit = |index: &usize| {

@@ -15,6 +15,7 @@ pub(super) mod http_rule;
 mod listener_set;
 pub mod policy;
 mod secret;
+pub mod users;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -233,6 +234,8 @@ pub struct Graph<'r> {
     pub backend_policies: Policies<'r, BackendPolicySpec>,
     /// AccessPolicies and what they are attached to.
     pub access_policies: Policies<'r, AccessPolicySpec>,
+    /// The users of AccessPolicies, by the policies' full names. A policy with basic authentication that is not here has none.
+    pub users: HashMap<String, users::Users>,
     /// RateLimitPolicies and what they are attached to.
     pub rate_limit_policies: Policies<'r, RateLimitPolicySpec>,
     /// ResponsePolicies and what they are attached to.
@@ -361,7 +364,8 @@ impl<'r> Graph<'r> {
         }
         let targets = Targets { resources, gateways: &gateways, routes: &routes };
         let client_policies = targets.attach(&resources.client_policies, &mut report);
-        let access_policies = targets.attach(&resources.access_policies, &mut report);
+        let mut access_policies = targets.attach(&resources.access_policies, &mut report);
+        let users = users::read(resources, &mut access_policies, &mut report);
         let rate_limit_policies = targets.attach(&resources.rate_limit_policies, &mut report);
         let response_policies = targets.attach(&resources.response_policies, &mut report);
         for policy in &resources.response_policies {
@@ -405,6 +409,7 @@ impl<'r> Graph<'r> {
             routes,
             backends,
             access_policies,
+            users,
             rate_limit_policies,
             response_policies,
             backend_policies,

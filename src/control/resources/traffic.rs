@@ -9,7 +9,7 @@ use super::policy::{GATEWAY, GRPC_ROUTE, HTTP_ROUTE, Policy};
 use super::refs::PolicyTargetRef;
 use super::ringway::Cidr;
 use super::route_filter::ResponseBody;
-use super::text::{Duration, HeaderName, HeaderValue, SectionName};
+use super::text::{Duration, Group, HeaderName, HeaderValue, Kind, ObjectName, SectionName};
 
 macro_rules! policy {
     ($spec:ident, $kind:literal) => {
@@ -34,7 +34,61 @@ object! {
         /// Gateways, listeners, HTTPRoutes, or rules of them.
         target_refs / "targetRefs": List<PolicyTargetRef, 1, 16> = required,
         /// By the client's address.
-        authorization / "authorization": Authorization = required,
+        authorization / "authorization": Authorization = optional,
+        /// By a name and a password.
+        basic_auth / "basicAuth": BasicAuth = optional,
+        /// Whether an address that is let in and a password that is right are both needed.
+        satisfy / "satisfy": Satisfy = or(Satisfy::All),
+    }
+    rules |this, cx| {
+        let both = this.authorization.is_some() && this.basic_auth.is_some();
+        if this.authorization.is_none() && this.basic_auth.is_none() {
+            cx.error(this.span, "authorization or basicAuth must be specified");
+        }
+        if this.satisfy == Satisfy::Any && !both {
+            cx.error(this.span, "satisfy: Any goes with authorization and basicAuth");
+        }
+    }
+}
+
+choice! {
+    /// Which of two conditions have to hold.
+    Satisfy {
+        /// Both.
+        All = "All",
+        /// One.
+        Any = "Any",
+    }
+}
+
+object! {
+    /// By a name and a password (RFC 7617).
+    BasicAuth = "basicAuth" {
+        /// A Secret with an htpasswd file under the key `auth` (or `.htpasswd`): bcrypt, SHA crypt, apr1 or SHA-1.
+        users / "users": UsersRef = required,
+        /// What the browser shows; `Restricted` unless given.
+        realm / "realm": Spanned<String> = optional,
+        /// The endpoint gets the Authorization field.
+        forward / "forwardAuthorization": bool = or(false),
+    }
+    rules |this, cx| {
+        if let Some(realm) = &this.realm
+            && (realm.value.is_empty() || !realm.value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte)))
+        {
+            cx.error(realm.span, "a realm is of printable ASCII characters other than quotes and backslashes");
+        }
+    }
+}
+
+object! {
+    /// A Secret of the policy's namespace.
+    UsersRef = "users" {
+        /// Its group.
+        group / "group": Group = or(Group(String::new())),
+        /// Its kind.
+        kind / "kind": Kind = or(Kind("Secret".to_owned())),
+        /// Its name.
+        name / "name": ObjectName = required,
     }
 }
 

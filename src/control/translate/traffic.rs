@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ringway_core::access::PrefixMap;
 use ringway_core::http::coding::Coding;
-use ringway_core::model::{Access, Compression, DirectResponse, HttpRule, RateKey, RateLimit, ResponseRules};
+use ringway_core::model::{
+    Access, BasicAuth, Compression, DirectResponse, HeaderModifier, HttpRule, Login, RateKey, RateLimit, ResponseRules,
+};
 
 use super::backends::Place;
 use crate::control::graph::Graph;
@@ -20,7 +22,7 @@ use crate::control::resources::policy::Policy;
 use crate::control::resources::ringway::Cidr;
 use crate::control::resources::traffic::{
     AccessAction, AccessPolicySpec, Compression as CompressionSpec, Compressor, CompressorType, RateLimitKeyType,
-    RateLimitPolicySpec, RateLimitUnit, ResponsePolicySpec, StatusCodes,
+    RateLimitPolicySpec, RateLimitUnit, ResponsePolicySpec, Satisfy, StatusCodes,
 };
 
 /// What has been made so far, by policy.
@@ -47,8 +49,15 @@ impl Traffic {
         }
         let extras = rule.extras.get_or_insert_default();
         if let Some(policy) = access {
-            let made = self.access.entry(policy.meta.full_name()).or_insert_with(|| Arc::new(to_access(policy)));
+            let made = self.access.entry(policy.meta.full_name()).or_insert_with(|| Arc::new(to_access(graph, policy)));
             extras.access = Some(Arc::clone(made));
+            if policy.spec.basic_auth.as_ref().is_some_and(|basic| !basic.forward) {
+                let kept = HeaderModifier { remove: vec!["authorization".to_owned()], ..HeaderModifier::default() };
+                let shares = extras.shares.iter_mut().flatten().map(|share| &mut share.filters);
+                for filters in shares.chain([&mut rule.filters]) {
+                    filters.request_headers = kept.then(&filters.request_headers);
+                }
+            }
         }
         if let Some(policy) = rates {
             let all = &mut self.rates;
@@ -83,11 +92,23 @@ fn ranges<'c>(list: &'c [Cidr], answer: bool) -> impl Iterator<Item = (ipnet::Ip
     list.iter().map(move |range| (range.0, answer))
 }
 
-fn to_access(policy: &Resource<AccessPolicySpec>) -> Access {
-    let found = &policy.spec.authorization;
-    let rules =
-        found.rules.iter().flat_map(|rule| ranges(&rule.principal.client_cidrs, rule.action == AccessAction::Allow));
-    Access { ranges: PrefixMap::new(rules), others: found.default_action == AccessAction::Allow }
+fn to_access(graph: &Graph<'_>, policy: &Resource<AccessPolicySpec>) -> Access {
+    let spec = &policy.spec;
+    let rules = spec.authorization.iter().flat_map(|found| found.rules.iter());
+    let rules = rules.flat_map(|rule| ranges(&rule.principal.client_cidrs, rule.action == AccessAction::Allow));
+    let login = spec.basic_auth.as_ref().map(|basic| match graph.users.get(&policy.meta.full_name()) {
+        None => Login::Closed,
+        Some(users) => Login::Basic(BasicAuth {
+            realm: basic.realm.as_ref().map_or("Restricted", |realm| &realm.value).to_owned(),
+            users: Arc::clone(users),
+        }),
+    });
+    Access {
+        ranges: PrefixMap::new(rules),
+        others: spec.authorization.as_ref().is_none_or(|found| found.default_action == AccessAction::Allow),
+        login,
+        any: spec.satisfy == Satisfy::Any,
+    }
 }
 
 fn to_limits(policy: &Resource<RateLimitPolicySpec>) -> impl Iterator<Item = RateLimit> + '_ {

@@ -1,5 +1,6 @@
 //! What every version of HTTP shares: methods, versions, fields and who may pass them on (RFC 9110).
 
+pub mod basic;
 pub mod coding;
 pub mod cors;
 mod date;

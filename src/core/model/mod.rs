@@ -27,7 +27,7 @@ pub use http::{
     RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
-pub use policy::{Access, Compression, RateKey, RateLimit, ResponseRules};
+pub use policy::{Access, BasicAuth, Compression, Login, NotAdmitted, RateKey, RateLimit, ResponseRules};
 pub use tls::{
     CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
     TlsSettings, TlsVersion, TrustRoots, UpstreamTls,

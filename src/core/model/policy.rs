@@ -1,5 +1,9 @@
 //! What policies ask of requests and do to answers.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::DirectResponse;
@@ -13,7 +17,58 @@ pub struct Access {
     pub ranges: PrefixMap,
     /// Anybody else may.
     pub others: bool,
+    /// Who asks has to show who it is.
+    pub login: Option<Login>,
+    /// An address that may, or a login, is enough.
+    pub any: bool,
 }
+
+/// How a client shows who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// By a name and a password.
+    Basic(BasicAuth),
+    /// It cannot: what it would be compared with is not there.
+    Closed,
+}
+
+/// Basic authentication (RFC 7617).
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// What the name and password are for; without quotes and backslashes.
+    pub realm: String,
+    /// Users with the hashes of their passwords, as htpasswd writes them; never empty.
+    pub users: Arc<BTreeMap<String, String>>,
+}
+
+/// Hashes are not shown.
+impl fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let users: Vec<&String> = self.users.keys().collect();
+        f.debug_struct("BasicAuth").field("realm", &self.realm).field("users", &users).finish()
+    }
+}
+
+impl Access {
+    /// Whether a client's address lets it in.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.ranges.get(address).unwrap_or(self.others)
+    }
+
+    /// What is asked of a client beyond its address; the error: it is not let in.
+    pub fn login(&self, admitted: bool) -> Result<Option<&Login>, NotAdmitted> {
+        match (&self.login, admitted) {
+            (Some(_), true) if self.any => Ok(None),
+            (Some(login), false) if self.any => Ok(Some(login)),
+            (login, true) => Ok(login.as_ref()),
+            (_, false) => Err(NotAdmitted),
+        }
+    }
+}
+
+/// A client's address does not let it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAdmitted;
 
 /// A limit on requests: one rule of a `ringway.dev/v1alpha1 RateLimitPolicy`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,14 +15,15 @@ use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
 use ringway_core::model::{
-    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, Redirect, RedirectPort, ResponseRules,
-    RouteId, RouteTimeouts, Target,
+    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, Login, NotAdmitted, Redirect, RedirectPort,
+    ResponseRules, RouteId, RouteTimeouts, Target,
 };
 use ringway_core::route::Matched;
 
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
 use super::{Cx, echo, local, websocket};
+use crate::auth::{Claim, Judgement, Verdict};
 use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
@@ -33,6 +34,8 @@ use crate::worker::{Generation, HttpSocket, Socket};
 pub(super) enum Decision {
     /// The head is not whole yet.
     More,
+    /// A password has to be checked first; then it is decided anew, and nothing has been taken off the buffer.
+    Check(Claim),
     /// It is answered here.
     Answer(Answer),
     /// It goes upstream; the head that is sent stands at the front of the buffer's window.
@@ -123,11 +126,11 @@ pub(super) struct Web {
     pub(super) answer: Call,
 }
 
-/// Decides about the head at the front of `buf`, if it is whole.
-pub(super) fn decide(cx: &Cx, buf: &mut Buf) -> Decision {
-    let (decision, len) = judge(cx, buf.data());
+/// Decides about the head at the front of `buf`, if it is whole. `verdict`: what was found of its password.
+pub(super) fn decide(cx: &Cx, buf: &mut Buf, verdict: Option<Verdict>) -> Decision {
+    let (decision, len) = judge(cx, buf.data(), verdict);
     match &decision {
-        Decision::More => {}
+        Decision::More | Decision::Check(_) => {}
         Decision::Answer(_) => buf.consume(len),
         Decision::Forward(_) => {
             if let Err(TooLarge) = piece::put_head(buf, len, &cx.core.scratch.borrow()) {
@@ -139,7 +142,7 @@ pub(super) fn decide(cx: &Cx, buf: &mut Buf) -> Decision {
 }
 
 /// The decision, and the length of the head that was decided about.
-fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
+fn judge(cx: &Cx, bytes: &[u8], verdict: Option<Verdict>) -> (Decision, usize) {
     let core = &cx.core;
     let generation = core.generation();
     // Without its listener, or with one that speaks something else now, a connection has had its last answer.
@@ -155,11 +158,15 @@ fn judge(cx: &Cx, bytes: &[u8]) -> (Decision, usize) {
         Ok(None) => return (Decision::More, 0),
         Err(error) => return (refuse(cx, error.status(), error.into()), 0),
     };
-    (weigh(cx, &generation, socket, http, &head), head.len)
+    (weigh(cx, &generation, socket, http, &head, verdict), head.len)
 }
 
 /// Decides about a request of HTTP/2. The head of one that is forwarded stands in the buffer.
-pub(super) fn decide_stream(cx: &Cx, head: &crate::http2::Head) -> Result<(Decision, Buf), RequestError> {
+pub(super) fn decide_stream(
+    cx: &Cx,
+    head: &crate::http2::Head,
+    verdict: Option<Verdict>,
+) -> Result<(Decision, Buf), RequestError> {
     let generation = cx.core.generation();
     let mut buf = Buf::new(Class::Head);
     let Some((socket, http)) = generation.socket(cx.socket).and_then(|socket| Some((socket, socket.http()?))) else {
@@ -176,7 +183,7 @@ pub(super) fn decide_stream(cx: &Cx, head: &crate::http2::Head) -> Result<(Decis
             return Err(error);
         }
     };
-    let mut decision = weigh(cx, &generation, socket, http, &head);
+    let mut decision = weigh(cx, &generation, socket, http, &head, verdict);
     if let Decision::Forward(plan) = &mut decision {
         let mut scratch = cx.core.scratch.borrow_mut();
         if plan.upgrade {
@@ -201,6 +208,7 @@ fn weigh(
     socket: Socket<'_>,
     http: HttpSocket<'_>,
     head: &RequestHead<'_>,
+    verdict: Option<Verdict>,
 ) -> Decision {
     let core = &cx.core;
     let policy = &socket.shared.client;
@@ -247,15 +255,17 @@ fn weigh(
         content_type: None,
     };
     let extras = compiled.extras.as_deref();
+    let mut login = None;
     if let Some(extras) = extras {
         local.pages = extras.responses.as_deref();
         if let Some(hsts) = local.pages.and_then(|rules| rules.hsts.as_ref()).filter(|_| cx.secure.is_some()) {
             local.added.extend_from_slice(hsts.as_bytes());
         }
-        if let Some(access) = &extras.access
-            && !extra::may_ask(access, extra::client_ip(cx, policy, head))
-        {
-            return local.error(403, Some(DownstreamError::AccessDenied));
+        if let Some(access) = &extras.access {
+            match access.login(access.admits(extra::client_ip(cx, policy, head))) {
+                Ok(asked) => login = asked,
+                Err(NotAdmitted) => return local.error(403, Some(DownstreamError::AccessDenied)),
+            }
         }
     }
     let before_cors = local.added.len();
@@ -265,10 +275,32 @@ fn weigh(
         return local.preflight(&lines);
     }
     if let Some(limits) = extras.map(|extras| extras.rate_limits.as_slice()).filter(|limits| !limits.is_empty())
+        // A request whose password has been looked at has been counted.
+        && verdict.is_none()
         && let Some(wait) = extra::over_limit(generation, limits, head, extra::client_ip(cx, policy, head), started)
     {
         local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
         return local.error(429, Some(DownstreamError::RateLimited));
+    }
+    match login {
+        None => {}
+        Some(Login::Closed) => return local.error(500, Some(DownstreamError::InvalidRoute)),
+        Some(Login::Basic(rules)) => {
+            let named = |(name, _): &(&[u8], &[u8])| name.len() == 13 && name.eq_ignore_ascii_case(b"authorization");
+            let said = head.fields().find(named).map(|(_, value)| value);
+            match (core.passwords.known().judge(rules, said, started), verdict) {
+                (Judgement::Pass, _) => {}
+                (Judgement::Check(claim), None | Some(Verdict::Right)) => return Decision::Check(claim),
+                (Judgement::Check(_), Some(Verdict::Busy)) => {
+                    return local.error(503, Some(DownstreamError::PasswordsBusy));
+                }
+                (Judgement::Challenge, _) | (Judgement::Check(_), Some(Verdict::Wrong)) => {
+                    let line = format!("www-authenticate: Basic realm=\"{}\", charset=\"UTF-8\"\r\n", rules.realm);
+                    local.added.extend_from_slice(line.as_bytes());
+                    return local.error(401, Some(DownstreamError::Unauthorized));
+                }
+            }
+        }
     }
     let split = match &compiled.action {
         Action::Forward(split) => split,

@@ -10,7 +10,7 @@ use ringway_core::http::coding::{self, Coding};
 use ringway_core::http::{Method, Version, cors};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
-use ringway_core::model::{Access, BackendId, ClientPolicy, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
+use ringway_core::model::{BackendId, ClientPolicy, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
@@ -154,11 +154,6 @@ pub(super) fn backoff(retry: &Retry, count: u32, random: u64) -> std::time::Dura
     let wait = base.saturating_mul(1 << count.saturating_sub(1).min(4)).min(base.saturating_mul(10));
     let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
     wait + std::time::Duration::from_micros(if half == 0 { 0 } else { random % half })
-}
-
-/// Whether an AccessPolicy lets a client in.
-pub(super) fn may_ask(access: &Access, client: IpAddr) -> bool {
-    access.ranges.get(client).unwrap_or(access.others)
 }
 
 /// Judges a request by its rule's limits: after how many seconds another would pass, if this one may not.

@@ -211,16 +211,20 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     if let Some(length) = frames.arrived().filter(|_| !waits && head.pseudo().protocol.is_none()) {
         head.body_is(length);
     }
-    let (decision, buf) = match decide::decide_stream(cx, &head) {
-        Ok(decided) => decided,
-        Err(error) => {
-            refuse(cx, &respond, error).await;
-            return;
+    let mut verdict = None;
+    let (decision, buf) = loop {
+        match decide::decide_stream(cx, &head, verdict) {
+            Ok((Decision::Check(claim), _buf)) => verdict = Some(cx.core.passwords.check(claim).await),
+            Ok(decided) => break decided,
+            Err(error) => {
+                refuse(cx, &respond, error).await;
+                return;
+            }
         }
     };
     drop(head);
     match decision {
-        Decision::More => {}
+        Decision::More | Decision::Check(_) => {}
         Decision::Answer(Answer { bytes, status, counted, .. }) => {
             if !waits && !discard(cx, &mut frames).await {
                 // The rest of the request was malformed, or is not coming: the stream is over.

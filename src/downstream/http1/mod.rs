@@ -154,7 +154,7 @@ async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
             Read::Quiet => return Burst::Quiet(stream),
             Read::Preface => return Burst::Http2(stream, buf),
             Read::Over => return end(cx, stream),
-            Read::Request(Decision::More) => unreachable!("only whole requests are returned"),
+            Read::Request(Decision::More | Decision::Check(_)) => unreachable!("only what was decided is returned"),
             Read::Request(Decision::Answer(answer)) => {
                 let (after, back) = local::answer(cx, &mut stream, buf, answer).await;
                 buf = back;
@@ -224,9 +224,13 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -
                 return (Read::Preface, buf);
             }
             if preface == Some(false) && scanner.should_parse(buf.data()) {
-                match decide::decide(cx, &mut buf) {
-                    Decision::More => {}
-                    decision => return (Read::Request(decision), buf),
+                let mut verdict = None;
+                loop {
+                    match decide::decide(cx, &mut buf, verdict) {
+                        Decision::More => break,
+                        Decision::Check(claim) => verdict = Some(cx.core.passwords.check(claim).await),
+                        decision => return (Read::Request(decision), buf),
+                    }
                 }
             }
             if buf.room() == 0 {
