@@ -73,7 +73,7 @@ impl Transport {
     ) -> (Self, Wire, impl Future<Output = ()>, impl Future<Output = ()>) {
         let guard = guarded.then(RefCell::default);
         let shared = Rc::new(Shared { guard, heard: Cell::new(rt::now()), ..Shared::default() });
-        let Stream { rd, wr } = stream;
+        let (rd, wr) = stream.split();
         if let Some(first) = first {
             shared.see(&first);
             *shared.inbound.borrow_mut() = Some(first);

@@ -46,6 +46,8 @@ struct Shared {
     last_activity: Cell<Tick>,
     idle: Duration,
     ended: Cell<Option<End>>,
+    /// One direction has ended in order.
+    half: Cell<bool>,
     fds: [i32; 2],
 }
 
@@ -74,8 +76,13 @@ pub async fn relay(
     from_up: Option<Buf>,
     idle: Duration,
 ) -> End {
-    let shared =
-        Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [down.fd(), up.fd()] };
+    let shared = Shared {
+        last_activity: Cell::new(rt::now()),
+        idle,
+        ended: Cell::new(None),
+        half: Cell::new(false),
+        fds: [down.fd(), up.fd()],
+    };
     down.wr.set_stall_timeout(idle);
     up.wr.set_stall_timeout(idle);
     let upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, &shared));
@@ -86,8 +93,13 @@ pub async fn relay(
 
 /// Sends a stream's bytes back to it until it ends: the built-in echo. `first` holds bytes that were read already.
 pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration) -> End {
-    let shared =
-        Shared { last_activity: Cell::new(rt::now()), idle, ended: Cell::new(None), fds: [stream.fd(), stream.fd()] };
+    let shared = Shared {
+        last_activity: Cell::new(rt::now()),
+        idle,
+        ended: Cell::new(None),
+        half: Cell::new(false),
+        fds: [stream.fd(), stream.fd()],
+    };
     stream.wr.set_stall_timeout(idle);
     direction(&mut stream.rd, &mut stream.wr, first, &shared).await;
     shared.ended.get().unwrap_or(End::Finished)
@@ -95,6 +107,8 @@ pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration) -> En
 
 async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared) {
     match run(rd, wr, first, shared).await {
+        // Once both directions have ended the sockets are closed.
+        Ok(()) if shared.half.replace(true) => wr.finish_by_close().await,
         Ok(()) => wr.finish().await,
         // Our own deadline, not the kernel's, which has a number: the peer has taken nothing for as long.
         Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {

@@ -52,6 +52,8 @@ impl Drop for StreamCount {
     }
 }
 
+const HALF: &str = "a stream has its halves until it is dropped";
+
 /// A connected stream socket, TCP or Unix: the operations are the same.
 #[derive(Debug)]
 pub struct Stream {
@@ -66,7 +68,10 @@ pub struct Stream {
 pub struct Reader {
     // The deadline is dropped before the socket is closed: it must not reach a descriptor that has been given out again.
     deadline: Deadline,
-    half: OwnedReadHalf<TcpStream>,
+    /// There until the stream is dropped.
+    half: Option<OwnedReadHalf<TcpStream>>,
+    /// An operation has been handed to the runtime and has not come back; it may not even be submitted.
+    flying: Cell<bool>,
     fd: RawFd,
     tls: Option<Rc<RefCell<Session>>>,
     meter: Option<Arc<ListenerMetrics>>,
@@ -76,11 +81,17 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct Writer {
     deadline: Deadline,
-    half: OwnedWriteHalf<TcpStream>,
+    /// There until the stream is dropped.
+    half: Option<OwnedWriteHalf<TcpStream>>,
+    /// As the reader's.
+    flying: Cell<bool>,
+    /// The direction has been ended, or the socket is closed next, which ends it.
+    finished: bool,
     fd: RawFd,
     stall: Option<Duration>,
     tls: Option<Rc<RefCell<Session>>>,
     meter: Option<Arc<ListenerMetrics>>,
+    open: Option<StreamCount>,
 }
 
 impl Stream {
@@ -90,11 +101,16 @@ impl Stream {
         // The runtime's TCP stream makes no call that only TCP has, so it carries Unix sockets as well.
         let stream = TcpStream::from_std(socket.into())?;
         let (rd, wr) = stream.into_split();
-        OPEN.set(OPEN.get() + 1);
-        Ok(Self {
-            rd: Reader { deadline: Deadline::new(fd), half: rd, fd, tls: None, meter: None },
-            wr: Writer { deadline: Deadline::new(fd), half: wr, fd, stall: None, tls: None, meter: None },
-        })
+        let mut wr = Writer::new(fd, Some(wr));
+        wr.open = Some(StreamCount::take());
+        Ok(Self { rd: Reader::new(fd, Some(rd)), wr })
+    }
+
+    /// Its halves, for two tasks. The socket is closed when both are gone.
+    pub fn split(mut self) -> (Reader, Writer) {
+        let fd = self.fd();
+        let rd = std::mem::replace(&mut self.rd, Reader::new(fd, None));
+        (rd, std::mem::replace(&mut self.wr, Writer::new(fd, None)))
     }
 
     /// Its descriptor, for calls that do not outlive the stream.
@@ -214,25 +230,43 @@ pub enum HandshakeError {
     Protocol(rustls::Error),
 }
 
-impl Drop for Writer {
-    /// A TLS peer is told that nothing more comes, if it can be told without waiting: a connection that ends without is
-    /// taken for cut. One that was reset or shut down takes no more bytes, so it stays cut.
+impl Drop for Stream {
+    /// Closes the socket by a plain call. The runtime would shut it down once more, close it on the ring, and cancel the
+    /// closing, whose result nobody waits for. Only a socket with an operation under way is left to the runtime, which
+    /// closes it behind that operation: a plain call could give its number to another connection first.
     fn drop(&mut self) {
-        if let Some(session) = &self.tls
-            && let Ok(mut session) = session.try_borrow_mut()
-            && !session.writing
-        {
-            session.close();
-            let mut out = Buf::new(Class::Head);
-            if session.records(&mut out) {
-                sys::send_now(self.fd, out.data());
-            }
+        if self.rd.flying.get() || self.wr.flying.get() {
+            return;
         }
-        OPEN.set(OPEN.get().saturating_sub(1));
+        // A deadline must not reach a descriptor that has been given out again.
+        self.rd.deadline = Deadline::new(self.rd.fd);
+        self.wr.deadline = Deadline::new(self.wr.fd);
+        let Some(rd) = self.rd.half.take() else { return };
+        self.wr.say_goodbye();
+        if let Some(wr) = self.wr.half.take()
+            && let Ok(stream) = rd.reunite(wr)
+        {
+            if !self.wr.finished {
+                sys::cut(self.wr.fd, Shutdown::Write);
+            }
+            sys::close(stream);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.half.is_some() {
+            self.say_goodbye();
+        }
     }
 }
 
 impl Reader {
+    fn new(fd: RawFd, half: Option<OwnedReadHalf<TcpStream>>) -> Self {
+        Self { deadline: Deadline::new(fd), half, flying: Cell::new(false), fd, tls: None, meter: None }
+    }
+
     /// The descriptor, for calls that do not outlive the stream.
     pub fn fd(&self) -> RawFd {
         self.fd
@@ -285,7 +319,10 @@ impl Reader {
     async fn read_raw(&mut self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
-            let (read, Fill(back)) = self.half.read(Fill(buf)).await;
+            let half = self.half.as_mut().expect(HALF);
+            self.flying.set(true);
+            let (read, Fill(back)) = half.read(Fill(buf)).await;
+            self.flying.set(false);
             match read {
                 Err(error) if is_interrupt(&error) => buf = back,
                 read => return (read, back),
@@ -311,7 +348,10 @@ impl Reader {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
             let handle = self.deadline.arm_cancel(quiet);
-            let (read, Fill(back)) = self.half.cancelable_read(Fill(buf), handle).await;
+            let half = self.half.as_mut().expect(HALF);
+            self.flying.set(true);
+            let (read, Fill(back)) = half.cancelable_read(Fill(buf), handle).await;
+            self.flying.set(false);
             self.deadline.disarm();
             match read {
                 Ok(n) => return (Ok(Some(n)), back),
@@ -402,7 +442,10 @@ impl Reader {
         if self.has_bytes() {
             return Ok(());
         }
-        sys::peek(&self.half.0).readable(false).await
+        self.flying.set(true);
+        let ready = sys::peek(&self.half.as_ref().expect(HALF).0).readable(false).await;
+        self.flying.set(false);
+        ready
     }
 
     /// The same until `at`; `false` when that has passed.
@@ -410,9 +453,11 @@ impl Reader {
         if self.has_bytes() {
             return Ok(true);
         }
-        let stream = sys::peek(&self.half.0);
+        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
+        self.flying.set(true);
         match super::race(stream.readable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
+                self.flying.set(false);
                 self.deadline.disarm();
                 ready.map(|()| true)
             }
@@ -422,6 +467,35 @@ impl Reader {
 }
 
 impl Writer {
+    fn new(fd: RawFd, half: Option<OwnedWriteHalf<TcpStream>>) -> Self {
+        Self {
+            deadline: Deadline::new(fd),
+            half,
+            flying: Cell::new(false),
+            finished: false,
+            fd,
+            stall: None,
+            tls: None,
+            meter: None,
+            open: None,
+        }
+    }
+
+    /// Tells a TLS peer that nothing more comes, if it can be told without waiting: a connection that ends without is
+    /// taken for cut. One that was reset or shut down takes no more bytes, so it stays cut.
+    fn say_goodbye(&self) {
+        if let Some(session) = &self.tls
+            && let Ok(mut session) = session.try_borrow_mut()
+            && !session.writing
+        {
+            session.close();
+            let mut out = Buf::new(Class::Head);
+            if session.records(&mut out) {
+                sys::send_now(self.fd, out.data());
+            }
+        }
+    }
+
     /// The half's deadline.
     pub fn deadline(&mut self) -> &mut Deadline {
         &mut self.deadline
@@ -525,7 +599,10 @@ impl Writer {
             if let Some(stall) = stall {
                 self.deadline.arm(tick_after(stall), Shutdown::Both);
             }
-            let (written, back) = self.half.write(Drain::new(buf, left)).await;
+            let half = self.half.as_mut().expect(HALF);
+            self.flying.set(true);
+            let (written, back) = half.write(Drain::new(buf, left)).await;
+            self.flying.set(false);
             buf = back.into_buf();
             if stall.is_some() && self.deadline.disarm() {
                 return (Err(io::ErrorKind::TimedOut.into()), buf);
@@ -546,9 +623,11 @@ impl Writer {
     /// Waits until a write would not wait, or until `at`; `false` when that has passed. Holds no buffer; may be
     /// dropped.
     pub async fn writable_until(&mut self, at: Tick) -> io::Result<bool> {
-        let stream = sys::peek(&self.half.0);
+        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
+        self.flying.set(true);
         match super::race(stream.writable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
+                self.flying.set(false);
                 self.deadline.disarm();
                 ready.map(|()| true)
             }
@@ -569,6 +648,16 @@ impl Writer {
             let _sent = self.flush(&session, Some(self.stall.unwrap_or(FINISH))).await;
         }
         sys::cut(self.fd, Shutdown::Write);
+        self.finished = true;
+    }
+
+    /// Ends the outgoing direction of a stream that nothing more is read from and that is dropped next: as
+    /// [`Writer::finish`], but closing the socket is what sends FIN.
+    pub async fn finish_by_close(&mut self) {
+        if self.tls.is_some() {
+            return self.finish().await;
+        }
+        self.finished = true;
     }
 
     /// The descriptor, for calls that do not outlive the stream.
@@ -586,7 +675,9 @@ fn is_interrupt(error: &io::Error) -> bool {
 pub async fn connect_tcp(socket: OwnedFd, by: Tick) -> io::Result<Stream> {
     let mut stream = Stream::new(socket)?;
     stream.wr.deadline.arm(by, Shutdown::Both);
-    let ready = sys::peek(&stream.wr.half.0).writable(false).await;
+    stream.wr.flying.set(true);
+    let ready = sys::peek(&stream.wr.half.as_ref().expect(HALF).0).writable(false).await;
+    stream.wr.flying.set(false);
     let late = stream.wr.deadline.disarm();
     if late {
         return Err(io::ErrorKind::TimedOut.into());

@@ -20,7 +20,7 @@ pub use socket::{
 
 use std::cell::UnsafeCell;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,6 +44,12 @@ pub(crate) fn peek<T>(shared: &Rc<UnsafeCell<T>>) -> &T {
     // operation (to clone the descriptor's handle), never across a suspension point. No call made through the shared
     // reference reaches back into a half.
     unsafe { &*shared.get() }
+}
+
+/// Closes a socket at once. Nothing that the runtime was asked for may be under way on it.
+pub(crate) fn close(stream: impl IntoRawFd) {
+    // SAFETY: the descriptor was the stream's alone, which has given it up.
+    drop(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) });
 }
 
 fn set_int(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
