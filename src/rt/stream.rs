@@ -319,9 +319,8 @@ impl Reader {
     async fn read_raw(&mut self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
-            let half = self.half.as_mut().expect(HALF);
             self.flying.set(true);
-            let (read, Fill(back)) = half.read(Fill(buf)).await;
+            let (read, Fill(back)) = self.half.as_mut().expect(HALF).read(Fill(buf)).await;
             self.flying.set(false);
             match read {
                 Err(error) if is_interrupt(&error) => buf = back,
@@ -348,9 +347,8 @@ impl Reader {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
             let handle = self.deadline.arm_cancel(quiet);
-            let half = self.half.as_mut().expect(HALF);
             self.flying.set(true);
-            let (read, Fill(back)) = half.cancelable_read(Fill(buf), handle).await;
+            let (read, Fill(back)) = self.half.as_mut().expect(HALF).cancelable_read(Fill(buf), handle).await;
             self.flying.set(false);
             self.deadline.disarm();
             match read {
@@ -453,8 +451,8 @@ impl Reader {
         if self.has_bytes() {
             return Ok(true);
         }
-        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         self.flying.set(true);
+        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         match super::race(stream.readable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
                 self.flying.set(false);
@@ -599,9 +597,8 @@ impl Writer {
             if let Some(stall) = stall {
                 self.deadline.arm(tick_after(stall), Shutdown::Both);
             }
-            let half = self.half.as_mut().expect(HALF);
             self.flying.set(true);
-            let (written, back) = half.write(Drain::new(buf, left)).await;
+            let (written, back) = self.half.as_mut().expect(HALF).write(Drain::new(buf, left)).await;
             self.flying.set(false);
             buf = back.into_buf();
             if stall.is_some() && self.deadline.disarm() {
@@ -623,8 +620,8 @@ impl Writer {
     /// Waits until a write would not wait, or until `at`; `false` when that has passed. Holds no buffer; may be
     /// dropped.
     pub async fn writable_until(&mut self, at: Tick) -> io::Result<bool> {
-        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         self.flying.set(true);
+        let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         match super::race(stream.writable(false), self.deadline.passed(at)).await {
             Ok(ready) => {
                 self.flying.set(false);
