@@ -109,7 +109,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Err(failure) => {
                 let tried = failure.error != ConnectError::NoEndpoint;
                 let status = unconnected(failure, &mut plan.exchange);
-                if tried && Box::pin(again(cx, plan)).await {
+                if tried && again(cx, plan).await {
                     attempt += 1;
                     continue;
                 }
@@ -700,7 +700,7 @@ async fn heads<D: Download>(
             }
             HeadPlan::Interim { forward: false } => buf.consume(new),
             HeadPlan::Interim { forward: true } | HeadPlan::Tunnel => {
-                let (written, back) = Box::pin(down.interim(buf, new)).await;
+                let (written, back) = down.interim(buf, new).await;
                 buf = back;
                 if written.is_err() {
                     return Heads::ClientGone;
