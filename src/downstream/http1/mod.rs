@@ -143,7 +143,6 @@ enum Burst {
 }
 
 /// Requests that follow each other closely. `fresh` ends with the first one.
-#[allow(clippy::large_futures, reason = "what it awaits is a part of it, and it is boxed once per burst")]
 async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
     let mut buf = cx.first.take().unwrap_or_else(|| Buf::new(Class::Head));
     loop {
