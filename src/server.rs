@@ -40,6 +40,8 @@ use workers::Workers;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often hostnames are looked up again.
 const RESOLVE: Duration = Duration::from_secs(30);
+/// How often generations that are not served any more are looked at, while there are some.
+const SWEEP: Duration = Duration::from_millis(500);
 /// Where configuration is unless told otherwise.
 const DEFAULT_CONFIG: &str = "/etc/ringway";
 
@@ -221,7 +223,10 @@ impl Server {
         let mut cut = 0;
         loop {
             let due = self.tickets.due().map_or(next_resolve, |due| due.min(next_resolve));
-            let wait = due.saturating_duration_since(Instant::now());
+            let mut wait = due.saturating_duration_since(Instant::now());
+            if self.generations.sweep() {
+                wait = wait.min(SWEEP);
+            }
             match self.inbox.recv_timeout(wait) {
                 Ok(Event::Signal(signal_hook::consts::SIGHUP)) => {
                     // What went wrong is in the log.
@@ -405,6 +410,12 @@ impl Server {
             "draining": self.draining,
             "sockets": sockets,
             "dsr": self.forwarding.json(),
+            "certificates": certificates(self.generations.model())
+                .into_iter()
+                .map(|(name, not_after)| {
+                    json!({ "name": name, "notAfter": Date::rfc3339(u64::try_from(not_after).unwrap_or(0)) })
+                })
+                .collect::<Vec<_>>(),
         });
         status
     }

@@ -151,3 +151,81 @@ fn golden_files() {
     }
     assert!(failed.is_empty(), "{failed:?} differ; RINGWAY_BLESS=1 writes what was found");
 }
+
+/// Loads configurations that were broken at random: whatever stands in a file, loading ends, by errors or by a model.
+/// The seed is printed, and `RINGWAY_SEED` sets it.
+#[test]
+fn broken_configurations_are_errors_and_never_panics() {
+    let seed = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_u64);
+    eprintln!("RINGWAY_SEED={seed}");
+    let mut state = seed;
+    let mut next = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["examples", "tests/golden"].map(|directory| std::fs::read_dir(project.join(directory)).unwrap());
+    let mut texts: Vec<String> = files
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension().is_some_and(|it| it == "yaml") && !path.to_string_lossy().ends_with(".out.yaml")
+        })
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    texts.sort();
+    let pieces = [
+        "{", "}", "[", "]", ": ", "- ", "---\n", "&a ", "*a", "null", "\"", "'", "\t", "$", "${", "0", "-1", "\u{0}",
+        "\u{2028}",
+    ];
+    for _ in 0..1500 {
+        let mut text = texts[next(texts.len())].clone();
+        for _ in 0..=next(4) {
+            let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+            let at = next(lines.len());
+            match next(6) {
+                0 => drop(lines.remove(at)),
+                1 => {
+                    let line = lines[next(lines.len())].clone();
+                    lines.insert(at, line);
+                }
+                2 => {
+                    let other = next(lines.len());
+                    lines.swap(at, other);
+                }
+                3 => lines.truncate(at),
+                4 => {
+                    let other = &texts[next(texts.len())];
+                    let other: Vec<&str> = other.split_inclusive('\n').collect();
+                    lines.insert(at, other[next(other.len())].to_owned());
+                }
+                _ => {
+                    let line = &mut lines[at];
+                    let places: Vec<usize> = line.char_indices().map(|(place, _)| place).collect();
+                    line.insert_str(places[next(places.len())], pieces[next(pieces.len())]);
+                }
+            }
+            text = lines.concat();
+            if text.is_empty() {
+                text = "a\n".to_owned();
+            }
+        }
+        let found = outcome("broken", &text);
+        assert!(!found.is_empty());
+    }
+}
+
+/// What an alias stands for is not copied: a few lines cannot become a billion nodes.
+#[test]
+fn alias_bombs_are_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let before = format!("*a{}, ", level - 1).repeat(10);
+        bomb += &format!("a{level}: &a{level} [{before}]\n");
+    }
+    let begun = std::time::Instant::now();
+    let found = outcome("bomb", &bomb);
+    assert!(found.contains("error"), "{found}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}

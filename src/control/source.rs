@@ -102,12 +102,16 @@ pub struct Sources {
 struct File {
     name: String,
     text: String,
+    /// Where its lines begin.
+    lines: Vec<usize>,
 }
 
 impl Sources {
     /// Adds a file.
     pub fn add(&mut self, name: String, text: String) -> FileId {
-        self.files.push(File { name, text });
+        let behind = text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(behind).collect();
+        self.files.push(File { name, text, lines });
         FileId(u32::try_from(self.files.len() - 1).expect("fewer files than 2^32"))
     }
 
@@ -134,10 +138,10 @@ impl Sources {
     /// `file:line:column`, both counted from 1, columns in characters.
     pub fn place(&self, span: Span) -> String {
         let file = &self.files[span.file.0 as usize];
-        let before = &file.text[..floor(&file.text, span.start as usize)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        format!("{}:{line}:{column}", file.name)
+        let at = floor(&file.text, span.start as usize);
+        let line = file.line(at);
+        let column = file.text[file.lines[line]..at].chars().count() + 1;
+        format!("{}:{}:{column}", file.name, line + 1)
     }
 
     /// A diagnostic in one line: `file:line:column: error: message`.
@@ -162,18 +166,26 @@ impl Sources {
             }
             return out;
         };
-        let text = self.text(span.file);
-        let start = floor(text, span.start as usize);
+        // Only the line itself is looked at, so that many diagnostics about a large file cost no more than they say.
+        let file = &self.files[span.file.0 as usize];
+        let at = floor(&file.text, span.start as usize);
+        let line = file.line(at);
+        let (text, start) = (&file.text[file.lines[line]..], at - file.lines[line]);
         // A caret under one line says more than a bracket around a block.
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        let end = floor(text, span.end as usize).clamp(start, line_end).max((start + 1).min(line_end));
+        let text = &text[..line_end];
+        let end = floor(&file.text, span.end as usize)
+            .saturating_sub(file.lines[line])
+            .clamp(start, line_end)
+            .max((start + 1).min(line_end));
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
         let annotation = AnnotationKind::Primary.span(start..end);
-        let mut group = Group::with_level(level).element(Snippet::source(text).annotation(annotation));
+        let mut group =
+            Group::with_level(level).element(Snippet::source(text).line_start(line + 1).annotation(annotation));
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -181,6 +193,13 @@ impl Sources {
         out.push('\n');
         out.push_str(&renderer.render(&[group]));
         out
+    }
+}
+
+impl File {
+    /// The line, counted from 0, that has this byte.
+    fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|begin| *begin <= at) - 1
     }
 }
 

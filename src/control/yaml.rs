@@ -5,7 +5,7 @@
 //! resolves scalars on its own, but `${VAR}` must be substituted before a plain scalar gets its type, and regular
 //! expressions and ConfigMap data must not be substituted at all. So scalars stay as written until they are read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span as Range};
 
@@ -13,8 +13,12 @@ use super::source::{Diagnostic, FileId, Span};
 
 /// Nesting beyond this is refused.
 const MAX_DEPTH: usize = 64;
-/// Nodes of one file, aliases expanded.
+/// Nodes of one file.
 const MAX_NODES: usize = 4_000_000;
+/// Nodes of one file that are copied, for anchors and for the aliases that name them.
+const MAX_COPIES: usize = 500_000;
+/// Larger mappings look their keys up by hash.
+const SMALL_MAP: usize = 32;
 
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +73,7 @@ impl Node {
 /// syntax error are still read.
 pub fn parse(file: FileId, text: &str, errors: &mut Vec<Diagnostic>) -> Vec<Node> {
     let mut reader =
-        Reader { parser: Parser::new_from_str(text), file, text, nodes: 0, anchors: HashMap::new(), errors };
+        Reader { parser: Parser::new_from_str(text), file, text, nodes: 0, copies: 0, anchors: HashMap::new(), errors };
     let mut documents = Vec::new();
     loop {
         match reader.document() {
@@ -95,6 +99,7 @@ struct Reader<'t, 'e> {
     file: FileId,
     text: &'t str,
     nodes: usize,
+    copies: usize,
     anchors: HashMap<usize, Node>,
     errors: &'e mut Vec<Diagnostic>,
 }
@@ -170,9 +175,11 @@ impl<'t> Reader<'t, '_> {
                     self.errors.push(Diagnostic::error(span, "an alias inside of the value it stands for"));
                     return Err(Stop::Limit);
                 };
-                let copy = target.clone();
-                self.nodes += count(&copy);
-                return Ok(copy);
+                self.copies += count(target);
+                if self.copies <= MAX_COPIES {
+                    return Ok(target.clone());
+                }
+                return Err(self.too_many_copies(span));
             }
             _ => {
                 self.errors.push(Diagnostic::error(span, "expected a value"));
@@ -181,9 +188,19 @@ impl<'t> Reader<'t, '_> {
         };
         let node = Node { span: Span { end: end.max(span.end), ..span }, value };
         if anchor != 0 {
+            self.copies += count(&node);
+            if self.copies > MAX_COPIES {
+                return Err(self.too_many_copies(span));
+            }
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    fn too_many_copies(&mut self, span: Span) -> Stop {
+        let message = format!("anchors and aliases stand for more than {MAX_COPIES} values");
+        self.errors.push(Diagnostic::error(span, message));
+        Stop::Limit
     }
 
     fn list(&mut self, depth: usize) -> Result<(Vec<Node>, u32), Stop> {
@@ -202,6 +219,7 @@ impl<'t> Reader<'t, '_> {
 
     fn map(&mut self, depth: usize) -> Result<(Vec<(Key, Node)>, u32), Stop> {
         let mut map: Vec<(Key, Node)> = Vec::new();
+        let mut names: HashSet<String> = HashSet::new();
         loop {
             let key = match self.next()? {
                 Some((Event::MappingEnd, range)) => {
@@ -217,7 +235,14 @@ impl<'t> Reader<'t, '_> {
                 self.errors.push(Diagnostic::error(key.span, "a mapping's key must be a string"));
                 continue;
             };
-            if map.iter().any(|(known, _)| known.name == name) {
+            if map.len() == SMALL_MAP {
+                names.extend(map.iter().map(|(known, _)| known.name.clone()));
+            }
+            let known = match map.len() < SMALL_MAP {
+                true => map.iter().any(|(known, _)| known.name == name),
+                false => !names.insert(name.clone()),
+            };
+            if known {
                 self.errors.push(Diagnostic::error(key.span, format!("`{name}` is given twice in this mapping")));
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Generations: compiled, bound, handed to the workers, and the last good one kept.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -61,6 +62,8 @@ pub(super) struct Generations {
     ids: SocketIds,
     registry: Registry,
     current: Arc<Snapshot>,
+    /// Those that were served before and that a worker still has.
+    retired: Vec<Arc<Snapshot>>,
     model: Model,
     status: Value,
     number: u64,
@@ -75,6 +78,7 @@ impl Generations {
             ids,
             registry: Registry::new(workers),
             current,
+            retired: Vec::new(),
             model: Model::default(),
             status: Value::Null,
             number: 0,
@@ -102,6 +106,13 @@ impl Generations {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         transitions(&mut status, &self.status, &Date::rfc3339(now.as_secs()));
         self.status = status;
+    }
+
+    /// Frees snapshots that no worker has any more: whoever lets go of the last reference frees thousands of routes, and
+    /// workers have better things to do. Whether some are left.
+    pub(super) fn sweep(&mut self) -> bool {
+        self.retired.retain(|old| Arc::strong_count(old) > 1);
+        !self.retired.is_empty()
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -160,7 +171,7 @@ impl Generations {
         }
         self.registry.retain(&model);
         self.number = snapshot.generation;
-        self.current = snapshot;
+        self.retired.push(std::mem::replace(&mut self.current, snapshot));
         self.model = model;
         self.set_status(status);
         Ok(())
@@ -205,8 +216,18 @@ fn transitions(new: &mut Value, old: &Value, now: &str) {
             }
         }
         Value::Array(items) => {
-            for item in items {
-                let before = old.as_array().into_iter().flatten().find(|before| is_same(item, before));
+            let old = old.as_array().map_or(&[][..], Vec::as_slice);
+            // Most stand where they stood; of the others, where there are many, it is found by its name.
+            let mut by_name: Option<HashMap<String, &Value>> = None;
+            for (index, item) in items.iter_mut().enumerate() {
+                let before = match old.get(index).filter(|before| identity(before).eq(identity(item))) {
+                    Some(before) => Some(before),
+                    None if old.len() <= 16 => old.iter().find(|before| identity(before).eq(identity(item))),
+                    None => {
+                        let names = by_name.get_or_insert_with(|| old.iter().map(|each| (name(each), each)).collect());
+                        names.get(&name(item)).copied()
+                    }
+                };
                 transitions(item, before.unwrap_or(&Value::Null), now);
             }
         }
@@ -214,18 +235,22 @@ fn transitions(new: &mut Value, old: &Value, now: &str) {
     }
 }
 
-/// Whether two items of a status's lists are about the same thing.
-fn is_same(a: &Value, b: &Value) -> bool {
-    let keys: &[&str] = if a["metadata"].is_object() {
+/// What tells items of a status's lists apart.
+fn identity(item: &Value) -> impl Iterator<Item = &Value> {
+    let keys: &[&str] = if item["metadata"].is_object() {
         &["kind", "metadata"]
-    } else if a["parentRef"].is_object() {
+    } else if item["parentRef"].is_object() {
         &["parentRef"]
-    } else if a["ancestorRef"].is_object() {
+    } else if item["ancestorRef"].is_object() {
         &["ancestorRef"]
-    } else if a["type"].is_string() {
+    } else if item["type"].is_string() {
         &["type"]
     } else {
         &["name"]
     };
-    keys.iter().all(|key| a[*key] == b[*key])
+    keys.iter().map(|key| &item[*key])
+}
+
+fn name(item: &Value) -> String {
+    identity(item).map(Value::to_string).collect()
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ringway_core::model::{Backend, BackendId, BackendSettings, Endpoint, EndpointAddress, Target, WeightedTarget};
 
-use crate::control::resources::core::{ServicePort, ServiceSpec};
+use crate::control::resources::core::{EndpointSliceSpec, ServicePort, ServiceSpec};
 use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::{BackendObjectRef, BackendRef, HttpBackendRef, RINGWAY_GROUP};
 use crate::control::resources::ringway::BackendSpec;
@@ -65,12 +65,25 @@ pub(super) struct Backends<'r> {
     resources: &'r Resources,
     resolver: &'r mut dyn Resolve,
     known: HashMap<String, BackendId>,
+    /// By namespace and name.
+    services: HashMap<(&'r str, &'r str), &'r Resource<ServiceSpec>>,
+    /// By namespace and the Service that they belong to.
+    slices: HashMap<(&'r str, &'r str), Vec<&'r Resource<EndpointSliceSpec>>>,
     all: Vec<BackendState>,
 }
 
 impl<'r> Backends<'r> {
     pub(super) fn new<'a: 'r>(resources: &'r Resources, resolver: &'a mut dyn Resolve) -> Self {
-        Self { resources, resolver, known: HashMap::new(), all: Vec::new() }
+        let services =
+            resources.services.iter().map(|each| ((each.meta.namespace.as_str(), each.meta.name.as_str()), each));
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        for slice in &resources.slices {
+            if let Some(service) = slice.meta.labels.get(SERVICE_LABEL) {
+                slices.entry((slice.meta.namespace.as_str(), service.as_str())).or_default().push(slice);
+            }
+        }
+        let services = services.collect();
+        Self { resources, resolver, known: HashMap::new(), services, slices, all: Vec::new() }
     }
 
     /// What they are found in.
@@ -221,10 +234,8 @@ impl<'r> Backends<'r> {
         full_name: &str,
         report: &mut Report,
     ) -> Result<BackendId, (Problem, Option<String>)> {
-        let all = &self.resources.services;
-        let found = all.iter().find(|each| each.meta.name == wanted.name.0 && each.meta.namespace == namespace);
-        let Some(found) = found else {
-            let help = known_name(all, namespace, wanted.name);
+        let Some(&found) = self.services.get(&(namespace, &*wanted.name.0)) else {
+            let help = known_name(&self.resources.services, namespace, wanted.name);
             return Err((Problem::new("BackendNotFound", format!("there is no Service {full_name}")), help));
         };
         if found.spec.external_name.is_some() {
@@ -245,7 +256,7 @@ impl<'r> Backends<'r> {
         if let Some(known) = self.known.get(&name) {
             return Ok(*known);
         }
-        let endpoints = slice_endpoints(self.resources, namespace, wanted.name, port);
+        let endpoints = slice_endpoints(self.slices.get(&(namespace, &*wanted.name.0)), port);
         if endpoints.is_empty() {
             let message = format!("Service {full_name} has no ready endpoint on port {}", number.get());
             let help = format!("endpoints come from EndpointSlices labelled {SERVICE_LABEL}: {}", wanted.name);
@@ -299,15 +310,10 @@ fn missing_port(
 }
 
 /// Ready endpoints of a Service's port; where there are none, those that are about to end but still answer.
-fn slice_endpoints(resources: &Resources, namespace: &str, service: &str, port: &ServicePort) -> Vec<Endpoint> {
+fn slice_endpoints(slices: Option<&Vec<&Resource<EndpointSliceSpec>>>, port: &ServicePort) -> Vec<Endpoint> {
     let mut ready = Vec::new();
     let mut ending = Vec::new();
-    for slice in &resources.slices {
-        if slice.meta.namespace != namespace
-            || slice.meta.labels.get(SERVICE_LABEL).map(String::as_str) != Some(service)
-        {
-            continue;
-        }
+    for slice in slices.into_iter().flatten() {
         let number = slice.spec.ports.iter().find(|each| each.name == port.name).and_then(|each| each.port);
         let Some(number) = number else { continue };
         for endpoint in &slice.spec.endpoints {
