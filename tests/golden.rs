@@ -216,7 +216,7 @@ fn broken_configurations_are_errors_and_never_panics() {
     }
 }
 
-/// What an alias stands for is not copied: a few lines cannot become a billion nodes.
+/// A few lines cannot become a billion nodes.
 #[test]
 fn alias_bombs_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -224,8 +224,6 @@ fn alias_bombs_are_refused() {
         let before = format!("*a{}, ", level - 1).repeat(10);
         bomb += &format!("a{level}: &a{level} [{before}]\n");
     }
-    let begun = std::time::Instant::now();
     let found = outcome("bomb", &bomb);
-    assert!(found.contains("error"), "{found}");
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(found.contains("anchors and aliases stand for more than"), "{found}");
 }
