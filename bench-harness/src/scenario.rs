@@ -57,15 +57,15 @@ pub(crate) struct Case {
 }
 
 fn default_rounds() -> usize {
-    7
+    6
 }
 
 fn default_seconds() -> f64 {
-    1.0
+    0.5
 }
 
 fn default_warmup() -> f64 {
-    0.25
+    0.2
 }
 
 /// Options of the load generator.
@@ -277,7 +277,7 @@ mod tests {
         "#;
         let found = Scenario::parse("t", text).unwrap();
         let [a, b, c] = &found.cases[..] else { panic!("{found:?}") };
-        assert_eq!((a.load.connections, a.load.body, a.seconds, a.rounds), (7, 9, 3.0, 7));
+        assert_eq!((a.load.connections, a.load.body, a.seconds, a.rounds), (7, 9, 3.0, default_rounds()));
         assert_eq!((b.load.connections, b.load.body, b.seconds), (7, 10, 4.5));
         assert_eq!(b.load.rate, Some(Rate::Fixed(5.0)));
         assert_eq!(c.load.rate, Some(Rate::Share { share: 0.5, of: vec!["x".to_owned()] }));
