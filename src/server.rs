@@ -40,8 +40,6 @@ use workers::Workers;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often hostnames are looked up again.
 const RESOLVE: Duration = Duration::from_secs(30);
-/// How often generations that are not served any more are looked at, while there are some.
-const SWEEP: Duration = Duration::from_millis(500);
 /// Where configuration is unless told otherwise.
 const DEFAULT_CONFIG: &str = "/etc/ringway";
 
@@ -223,10 +221,7 @@ impl Server {
         let mut cut = 0;
         loop {
             let due = self.tickets.due().map_or(next_resolve, |due| due.min(next_resolve));
-            let mut wait = due.saturating_duration_since(Instant::now());
-            if self.generations.sweep() {
-                wait = wait.min(SWEEP);
-            }
+            let wait = due.saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(Event::Signal(signal_hook::consts::SIGHUP)) => {
                     // What went wrong is in the log.

@@ -62,8 +62,6 @@ pub(super) struct Generations {
     ids: SocketIds,
     registry: Registry,
     current: Arc<Snapshot>,
-    /// Those that were served before and that a worker still has.
-    retired: Vec<Arc<Snapshot>>,
     model: Model,
     status: Value,
     number: u64,
@@ -78,7 +76,6 @@ impl Generations {
             ids,
             registry: Registry::new(workers),
             current,
-            retired: Vec::new(),
             model: Model::default(),
             status: Value::Null,
             number: 0,
@@ -106,13 +103,6 @@ impl Generations {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         transitions(&mut status, &self.status, &Date::rfc3339(now.as_secs()));
         self.status = status;
-    }
-
-    /// Frees snapshots that no worker has any more: whoever lets go of the last reference frees thousands of routes, and
-    /// workers have better things to do. Whether some are left.
-    pub(super) fn sweep(&mut self) -> bool {
-        self.retired.retain(|old| Arc::strong_count(old) > 1);
-        !self.retired.is_empty()
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -171,7 +161,7 @@ impl Generations {
         }
         self.registry.retain(&model);
         self.number = snapshot.generation;
-        self.retired.push(std::mem::replace(&mut self.current, snapshot));
+        self.current = snapshot;
         self.model = model;
         self.set_status(status);
         Ok(())

@@ -60,6 +60,12 @@ fn https_in_both_versions() {
     proxy.expect_metric("ringway_tls_handshakes_total", &labels, 2.0);
     let expiry = proxy.metric("ringway_tls_certificate_expiry_timestamp_seconds", &["Secret/default/site"]);
     assert!(expiry > 1.7e9, "{expiry}");
+    let status: serde_json::Value = serde_json::from_str(&proxy.admin("GET", "/status").1).unwrap();
+    let certificates = status["ringway"]["certificates"].as_array().unwrap();
+    assert_eq!(certificates.len(), 1, "{certificates:?}");
+    assert_eq!(certificates[0]["name"], json!("Secret/default/site"));
+    let year = certificates[0]["notAfter"].as_str().unwrap()[..4].parse::<u32>().unwrap();
+    assert!(year >= 2026, "{certificates:?}");
 }
 
 /// The post-quantum exchange is preferred; a client that lacks it is served by what it has.
@@ -366,6 +372,38 @@ fn passthrough_does_not_touch_bytes() {
     assert_eq!(proxy.metric("ringway_tls_handshakes_total", &[]), 0.0);
     assert!(connector.connect(&proxy.address, "unknown.example").unwrap_err().contains("UnrecognisedName"));
     proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"no_server_name\""], 1.0);
+}
+
+#[test]
+fn the_longest_wildcard_wins_within_the_listeners_hostname() {
+    let authority = Authority::new("ca");
+    let named = |name: &'static str| {
+        Origin::script(move |mut conn, _| {
+            conn.stream.write_all(name.as_bytes()).unwrap();
+        })
+    };
+    let (wide, narrow, exact, part) = (named("wide"), named("narrow"), named("exact"), named("part"));
+    let served = ["y.example", "z.b.example", "deep.z.b.example", "x.b.example", "in.example"];
+    let yaml = gateway(
+        "  - {name: end, port: 8080, protocol: TLS, hostname: \"*.example\", tls: {mode: Terminate, certificateRefs: [{name: site}]}}\n",
+    ) + &authority.leaf(&served).secret("site")
+        + &tls_route("wide", "\"*.example\"", "", &[&wide.address])
+        + &tls_route("narrow", "\"*.b.example\"", "", &[&narrow.address])
+        + &tls_route("exact", "x.b.example", "", &[&exact.address])
+        + &tls_route("part", "\"*.other.test\", in.example", "", &[&part.address])
+        + &tls_route("none", "\"*.none.test\"", "", &[&part.address]);
+    let proxy = Proxy::start(&yaml);
+    let connector = Connector::new(&authority);
+    for (name, expected) in served.into_iter().zip(["wide", "narrow", "narrow", "exact", "part"]) {
+        assert_eq!(connector.client(&proxy.address, name).rest(), Ok(expected.as_bytes().to_vec()), "{name}");
+    }
+    for name in ["q.other.test", "q.none.test", "example"] {
+        assert!(connector.connect(&proxy.address, name).unwrap_err().contains("UnrecognisedName"), "{name}");
+    }
+    // A route none of whose names is among the listener's is not accepted by it.
+    let status: serde_json::Value = serde_json::from_str(&proxy.admin("GET", "/status").1).unwrap();
+    let told = status.to_string();
+    assert!(told.contains("NoMatchingListenerHostname"), "{told}");
 }
 
 #[test]
