@@ -262,8 +262,7 @@ fn refused(access: &Access, from: Option<IpAddr>, head: &RequestHead<'_>) -> Opt
         }
         Ok(Some(Login::Basic(rules))) => rules,
     };
-    let said = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"authorization")).map(|(_, value)| value);
-    match Known::new().judge(rules, said, Instant::now()) {
+    match Known::new().judge(rules, head.named("authorization").next(), Instant::now()) {
         Judgement::Pass => None,
         Judgement::Challenge => answer(401, "an AccessPolicy asks for a name and a password"),
         Judgement::Check(claim) if claim.is_right() => None,

@@ -213,8 +213,7 @@ pub fn request<'b>(call: Call, head: &RequestHead<'b>) -> (RequestHead<'b>, Vec<
     if call == Call::WebText && !matches!(head.body, Framing::None | Framing::Length(0)) {
         sent.body = Framing::Chunked;
     }
-    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"content-type"));
-    let format = named.and_then(|(_, value)| Call::split(value)).map_or(&b""[..], |(_, format)| format);
+    let format = head.named("content-type").next().and_then(Call::split).map_or(&b""[..], |(_, format)| format);
     (sent, [Call::Native.content_type().as_bytes(), format].concat())
 }
 

@@ -434,8 +434,7 @@ fn call_of(head: &RequestHead<'_>) -> Option<Call> {
     if head.method != crate::http::Method::Post {
         return None;
     }
-    let named = |(name, _): &(&[u8], &[u8])| name.len() == 12 && name.eq_ignore_ascii_case(b"content-type");
-    let call = head.fields().find(named).and_then(|(_, value)| Call::of(value));
+    let call = head.named("content-type").next().and_then(Call::of);
     call.filter(|call| head.version == Version::Http2 || *call != Call::Native)
 }
 

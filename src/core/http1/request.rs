@@ -60,6 +60,11 @@ impl<'b> RequestHead<'b> {
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
         self.fields.iter()
     }
+
+    /// The values of the fields with this name, in their order.
+    pub fn named(&self, name: &'static str) -> impl Iterator<Item = &'b [u8]> {
+        self.fields().filter(|(each, _)| each.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
 }
 
 /// Why a request is refused. Whoever sent it is at fault.

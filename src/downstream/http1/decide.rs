@@ -286,8 +286,7 @@ fn weigh(
         None => {}
         Some(Login::Closed) => return local.error(500, Some(DownstreamError::InvalidRoute)),
         Some(Login::Basic(rules)) => {
-            let named = |(name, _): &(&[u8], &[u8])| name.len() == 13 && name.eq_ignore_ascii_case(b"authorization");
-            let said = head.fields().find(named).map(|(_, value)| value);
+            let said = head.named("authorization").next();
             match (core.passwords.known().judge(rules, said, started), verdict) {
                 (Judgement::Pass, _) => {}
                 (Judgement::Check(claim), None | Some(Verdict::Right)) => return Decision::Check(claim),
@@ -409,8 +408,7 @@ fn weigh(
 
 /// How a call of gRPC-Web is answered: as it says, or else as it is written itself.
 fn web_call(call: Call, head: &RequestHead<'_>) -> Web {
-    let accept = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"accept")).map(|(_, value)| value);
-    Web { call, answer: web::answer_to(call, accept) }
+    Web { call, answer: web::answer_to(call, head.named("accept").next()) }
 }
 
 /// Until when a request may take: by its rule, and for a gRPC call by what it says itself.
@@ -419,8 +417,7 @@ fn until(timeouts: &RouteTimeouts, head: &RequestHead<'_>, grpc: bool) -> Tick {
     if !grpc {
         return by;
     }
-    let named = head.fields().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-timeout"));
-    let own = named.and_then(|(_, value)| grpc::timeout(value));
+    let own = head.named("grpc-timeout").next().and_then(grpc::timeout);
     own.map_or(by, |own| by.min(rt::tick_after(own)))
 }
 

@@ -132,13 +132,12 @@ fn coding(rules: &Compression, head: &RequestHead<'_>) -> Option<(Coding, u32)> 
     if head.version == Version::Http10 {
         return None;
     }
-    let named = |(name, _): &(&[u8], &[u8])| name.len() == 15 && name.eq_ignore_ascii_case(b"accept-encoding");
     let mut offered = [Coding::Gzip; 3];
     let count = rules.codings.len().min(offered.len());
     for (place, (coding, _)) in offered.iter_mut().zip(&rules.codings) {
         *place = *coding;
     }
-    let chosen = coding::choose(head.fields().filter(named).map(|(_, value)| value), &offered[..count])?;
+    let chosen = coding::choose(head.named("accept-encoding"), &offered[..count])?;
     rules.codings.iter().copied().find(|(coding, _)| *coding == chosen)
 }
 
