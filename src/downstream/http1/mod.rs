@@ -4,6 +4,7 @@
 //! a larger future is boxed that reads heads and runs exchanges for as long as they follow each other closely: one
 //! allocation per burst of requests, and about a kilobyte per idle connection.
 
+mod answer;
 mod aside;
 mod client;
 mod coded;
