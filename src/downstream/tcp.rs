@@ -1,5 +1,7 @@
 //! TCP routes: a connection is given to an endpoint and relayed.
 
+use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,12 +9,12 @@ use ringway_core::balance::key;
 use ringway_core::model::{EndpointAddress, L4Listener, Target, WeightedTarget};
 
 use super::Conn;
-use crate::buffer::Buf;
+use crate::buffer::{Buf, Class};
 use crate::metrics::DownstreamError;
 use crate::relay::{self, End};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
-use crate::upstream::{self, Connected, Lease, Link, Marks, Reuse};
+use crate::upstream::{self, Connected, Dial, Lease, Link, Marks, Reuse};
 use crate::worker::{Core, Generation};
 
 /// Serves one connection.
@@ -28,13 +30,27 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) {
         }
         _ => None,
     };
-    let up = connect(&core, &generation, split, &conn).await;
+    let first = match conn.first.take() {
+        Some(first) => Ok(Some(first)),
+        None => ahead(&mut down),
+    };
+    // A client that has broken off already needs no endpoint.
+    let Ok(first) = first.map(RefCell::new) else { return down.reset() };
+    let up = connect(&core, &generation, split, &conn, &first).await;
     drop(generation);
-    pass(&core, &mut down, up, conn.first.take(), idle).await;
+    pass(&core, &mut down, up, first.take(), idle).await;
     drop(open);
     // The registry forgets the descriptor before the stream closes it.
     drop(conn);
     drop(down);
+}
+
+/// What a client has sent by the time it was accepted: it leaves with the connection to the endpoint, which then needs no
+/// other operation to find out that it is there.
+fn ahead(down: &mut Stream) -> io::Result<Option<Buf>> {
+    let mut buf = Buf::new(Class::Head);
+    let read = down.rd.read_now(&mut buf)?;
+    Ok(read.is_some_and(|n| n > 0).then_some(buf))
 }
 
 /// A split of a generation, and its number there.
@@ -70,12 +86,14 @@ pub(super) async fn pass(core: &Core, down: &mut Stream, up: Option<Upstream>, f
     }
 }
 
-/// Chooses an endpoint and connects to it.
+/// Chooses an endpoint and connects to it. Of `first`, bytes of the client's that were read already, what has been sent
+/// to the endpoint is taken.
 pub(super) async fn connect(
     core: &Core,
     generation: &Generation,
     split: Option<Split<'_>>,
     conn: &Conn,
+    first: &RefCell<Option<Buf>>,
 ) -> Option<Upstream> {
     let Some(split) = split else {
         core.metrics.downstream_error(DownstreamError::NoRoute);
@@ -93,7 +111,8 @@ pub(super) async fn connect(
     let header = generation.shared.proxy_header(id).map(|wanted| conn.header(wanted, || core.random()));
     let source = generation.shared.is_transparent(id).then_some(&conn.client.source);
     let marks = Marks { header: header.as_deref(), source };
-    let connected = upstream::connect(generation.dial(id, key, marks, Reuse::Never, false, Tick::MAX)).await.ok()?;
+    let dial = generation.dial(id, key, marks, Reuse::Never, false, Tick::MAX);
+    let connected = upstream::connect(Dial { ahead: Some(first), ..dial }).await.ok()?;
     let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };
     lease.answered();
     Some(Upstream::Connected(lease, stream))

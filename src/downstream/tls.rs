@@ -4,6 +4,7 @@
 //! whether the bytes go to the library or on to an endpoint as they came. A hello may take any number of segments and
 //! records; it is read until it is whole, too long or too slow.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -85,9 +86,10 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
                 number: tls.split_number(stream),
                 targets: &tls.streams[stream].split,
             });
-            let up = tcp::connect(&core, &generation, split, &conn).await;
+            let first = RefCell::new(first);
+            let up = tcp::connect(&core, &generation, split, &conn, &first).await;
             drop(generation);
-            Box::pin(tcp::pass(&core, &mut down, up, first, idle)).await;
+            Box::pin(tcp::pass(&core, &mut down, up, first.take(), idle)).await;
             drop(open);
             drop(conn);
             drop(down);

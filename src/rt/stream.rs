@@ -669,19 +669,41 @@ fn is_interrupt(error: &io::Error) -> bool {
 
 /// Takes over a socket that is connecting, and returns when it has connected, until `by`. The connect is our own
 /// non-blocking one ([`sys::connect_tcp`]), so that a deadline can end it.
-pub async fn connect_tcp(socket: OwnedFd, by: Tick) -> io::Result<Stream> {
-    let mut stream = Stream::new(socket)?;
-    stream.wr.deadline.arm(by, Shutdown::Both);
-    stream.wr.flying.set(true);
-    let ready = sys::peek(&stream.wr.half.as_ref().expect(HALF).0).writable(false).await;
-    stream.wr.flying.set(false);
-    let late = stream.wr.deadline.disarm();
-    if late {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    ready?;
-    sys::take_error(stream.fd())?;
-    Ok(stream)
+///
+/// `first` is what is to be sent first, if that is known: sending waits for the connection by itself, so that nothing
+/// else has to. What could not be sent at once comes back; after an error that is all of it, for another endpoint.
+pub async fn connect_tcp(socket: OwnedFd, by: Tick, first: Option<Buf>) -> (io::Result<Stream>, Option<Buf>) {
+    let mut stream = match Stream::new(socket) {
+        Ok(stream) => stream,
+        Err(error) => return (Err(error), first),
+    };
+    let wr = &mut stream.wr;
+    let len = first.as_ref().map_or(0, Buf::len);
+    wr.deadline.arm(by, Shutdown::Both);
+    wr.flying.set(true);
+    let (connected, first) = match first {
+        Some(first) => {
+            let (sent, drain) = wr.half.as_mut().expect(HALF).write(Drain::new(first, len)).await;
+            let mut first = drain.into_buf();
+            first.consume(*sent.as_ref().unwrap_or(&0));
+            (sent.map(drop), (!first.is_empty()).then_some(first))
+        }
+        None => {
+            let ready = sys::peek(&wr.half.as_ref().expect(HALF).0).writable(false).await;
+            (ready.and_then(|()| sys::take_error(wr.fd)), None)
+        }
+    };
+    wr.flying.set(false);
+    let connected = match connected {
+        // What has been sent is not sent again, so that a deadline that passes behind it ends the stream, not the attempt.
+        Ok(()) if len > 0 => {
+            wr.deadline.disarm();
+            Ok(())
+        }
+        _ if wr.deadline.disarm() => Err(io::ErrorKind::TimedOut.into()),
+        connected => connected,
+    };
+    (connected.map(|()| stream), first)
 }
 
 /// Connects to a Unix stream socket.

@@ -1,6 +1,7 @@
 //! Getting a connection: which endpoint, a kept connection or a new one, another endpoint where that fails. One
 //! implementation for requests and for TCP connections.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -104,6 +105,17 @@ pub struct Dial<'b> {
     pub upgrade: bool,
     /// Until when, besides the endpoint's own limit.
     pub by: Tick,
+    /// Bytes that are relayed, of which as many as can be have been sent when there is a connection in plain.
+    pub ahead: Option<&'b RefCell<Option<Buf>>>,
+}
+
+impl Dial<'_> {
+    /// Bytes that have not been sent.
+    fn keep(&self, rest: Option<Buf>) {
+        if let (Some(ahead), Some(rest)) = (self.ahead, rest) {
+            *ahead.borrow_mut() = Some(rest);
+        }
+    }
 }
 
 /// A connection to one of a backend's endpoints. Where an endpoint cannot be connected to, nothing has been sent, and
@@ -243,19 +255,30 @@ impl Versions {
 async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<Link, ConnectError> {
     let Dial { marks, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
-    let stream = match &endpoint.address {
+    let by = endpoint.connect_by().min(deadline);
+    let first = opening(dial, endpoint.tls.is_some())?;
+    let (stream, rest) = match &endpoint.address {
         EndpointAddress::Tcp(address) => {
             match sys::connect_tcp(*address, endpoint.settings.keepalive, marks.source_ip()) {
-                Ok(socket) => rt::connect_tcp(socket, endpoint.connect_by().min(deadline)).await,
-                Err(error) => Err(error),
+                Ok(socket) => rt::connect_tcp(socket, by, first).await,
+                Err(error) => (Err(error), first),
             }
         }
-        EndpointAddress::Unix(path) => rt::connect_unix(path),
-        EndpointAddress::Echo(_) => Err(io::ErrorKind::Unsupported.into()),
+        EndpointAddress::Unix(path) => (rt::connect_unix(path), first),
+        EndpointAddress::Echo(_) => (Err(io::ErrorKind::Unsupported.into()), first),
     };
-    let mut stream = stream.map_err(|error| classify(&error))?;
-    if let Some(header) = marks.header {
-        introduce(&mut stream, header, endpoint.connect_by().min(deadline)).await?;
+    let mut stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            if marks.header.is_none() {
+                dial.keep(rest);
+            }
+            return Err(classify(&error));
+        }
+    };
+    match rest {
+        Some(rest) if marks.header.is_some() => send(&mut stream, rest, by).await?,
+        rest => dial.keep(rest),
     }
     let mut chosen = versions == Versions::Http2;
     if let Some(tls) = &endpoint.tls {
@@ -296,14 +319,23 @@ async fn connection_place(
     gate.enter(Kind::Connection, by, kept).await
 }
 
-/// Sends a header ahead of everything else.
-async fn introduce(stream: &mut Stream, header: &[u8], by: Tick) -> Result<(), ConnectError> {
-    let mut buf = Buf::new(Class::Head);
-    if !buf.push(header) {
-        return Err(ConnectError::Refused);
+/// What a connection begins with, as far as it is known: a header, or bytes that are relayed.
+fn opening(dial: &Dial<'_>, encrypted: bool) -> Result<Option<Buf>, ConnectError> {
+    match (dial.marks.header, dial.ahead) {
+        (Some(header), _) => {
+            let mut buf = Buf::new(Class::Head);
+            if buf.push(header) { Ok(Some(buf)) } else { Err(ConnectError::Refused) }
+        }
+        (None, Some(ahead)) if !encrypted => Ok(ahead.borrow_mut().take().filter(|first| !first.is_empty())),
+        (None, _) => Ok(None),
     }
+}
+
+/// Sends what is left of a header, ahead of everything else.
+async fn send(stream: &mut Stream, rest: Buf, by: Tick) -> Result<(), ConnectError> {
     stream.wr.deadline().arm(by, Shutdown::Both);
-    let (sent, _buf) = stream.wr.write_all(buf, header.len()).await;
+    let len = rest.len();
+    let (sent, _buf) = stream.wr.write_all(rest, len).await;
     let late = stream.wr.deadline().disarm();
     match sent {
         _ if late => Err(ConnectError::Timeout),

@@ -171,6 +171,7 @@ impl Generation {
             reuse,
             upgrade,
             by,
+            ahead: None,
         }
     }
 

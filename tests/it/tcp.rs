@@ -110,6 +110,28 @@ fn another_endpoint_is_tried_when_one_refuses() {
     proxy.expect_metric("ringway_upstream_errors_total", &["reason=\"connect_refused\""], 1.0);
 }
 
+/// What a client has sent already travels with the connect, so a connect that fails must leave it for the next endpoint.
+#[test]
+fn first_bytes_reach_the_endpoint_that_takes_the_connection_once() {
+    let origin = Origin::script(|mut conn, _| {
+        let mut all = Vec::new();
+        conn.stream.read_to_end(&mut all).unwrap();
+        conn.stream.write_all(&all).unwrap();
+    });
+    let dead: Vec<String> = (0..2).map(|_| format!("{}:9", crate::support::address())).collect();
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&dead[0], &origin.address, &dead[1]])));
+    for length in [1, 300, 8 << 10, 100 << 10] {
+        for round in 0..6_u8 {
+            let sent: Vec<u8> = (0..length).map(|index: usize| round.wrapping_add(index.to_le_bytes()[0])).collect();
+            let mut client = proxy.client();
+            client.send(&sent);
+            client.finish();
+            assert!(client.rest().unwrap() == sent, "{length} bytes, round {round}");
+        }
+    }
+    assert!(proxy.metric("ringway_upstream_errors_total", &["reason=\"connect_refused\""]) > 0.0);
+}
+
 #[test]
 fn weights_are_kept() {
     let one = Origin::script(|mut conn, _| drop(conn.stream.write_all(b"1")));

@@ -357,10 +357,12 @@ fn passthrough_does_not_touch_bytes() {
             Proxy::start(&(gateway(HTTPS) + &route(&["echo"]) + &leaf.secret("site")))
         })
         .collect();
+    let dead = format!("{}:9", crate::support::address());
     let yaml = gateway("  - {name: sni, port: 8080, protocol: TLS, tls: {mode: Passthrough}}\n")
         + &tls_route("one", "one.example", "", &[&origins[0].address])
         + &tls_route("wild", "\"*.wild.example\"", "", &[&origins[1].address])
-        + &tls_route("exact", "b.wild.example", "", &[&origins[2].address]);
+        // Its hello survives the endpoints that refuse the connection that it travels with.
+        + &tls_route("exact", "b.wild.example", "", &[&dead, &origins[2].address, &dead]);
     let proxy = Proxy::start(&yaml);
     let connector = Connector::new(&authority);
     for (number, name) in ["one.example", "a.wild.example", "b.wild.example"].into_iter().enumerate() {
