@@ -190,7 +190,7 @@ fn backend(found: &Backend) -> Value {
         .iter()
         .map(|endpoint| json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight }))
         .collect();
-    let BackendSettings { balancing, connection, connect_attempts, limits } = &found.settings;
+    let BackendSettings { balancing, connection, connect_attempts, limits, retry_budget } = &found.settings;
     let mut out = json!({
         "name": found.name,
         "endpoints": endpoints,
@@ -199,6 +199,12 @@ fn backend(found: &Backend) -> Value {
         "connectAttempts": connect_attempts,
         "idleTimeout": duration(connection.idle_timeout),
         "maxIdle": connection.max_idle,
+        "retryBudget": {
+            "percent": retry_budget.percent,
+            "interval": duration(retry_budget.interval),
+            "minCount": retry_budget.min_count,
+            "minInterval": duration(retry_budget.min_interval),
+        },
     });
     if let Some(upstream) = &connection.tls {
         out["tls"] = tls::upstream(upstream);

@@ -26,5 +26,6 @@ pub mod http2;
 pub mod model;
 pub mod proxy_protocol;
 pub mod rate;
+pub mod retry;
 pub mod route;
 pub mod tls;

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use ringway_core::balance::key::Flow;
 use ringway_core::dsr::Transport;
-use ringway_core::model::{LoadBalancer, Model, Target, WeightedTarget};
+use ringway_core::model::{LoadBalancer, Model, RetryBudget, Target, WeightedTarget};
 use serde_json::{Value, json};
 
 use crate::snapshot::{Snapshot, SocketIds, SocketKind, SocketSnapshot};
@@ -129,6 +129,12 @@ fn backends(
         out["policy"] = json!(backend.policy);
         out["loadBalancer"] = json!(balancer(&backend.settings.balancing.policy));
         out["tls"] = json!(backend.settings.connection.tls.as_ref().map(|tls| tls.hostname.clone()));
+        let RetryBudget { percent, interval, min_count, min_interval } = &backend.settings.retry_budget;
+        out["retryBudget"] = json!({
+            "percent": percent,
+            "interval": format!("{interval:?}"),
+            "minRetryRate": format!("{min_count} in {min_interval:?}"),
+        });
         out["hash"] = json!(hash.map(|hash| format!("{hash:#018x}")));
         let endpoints = backend.endpoints.iter().enumerate().map(|(index, endpoint)| {
             let chosen = picked.map(|picked| picked == index);

@@ -56,6 +56,13 @@ pub fn render(found: &Value) -> String {
                 text(&retry["backoff"])
             ),
         );
+        out.each(found, "backends", |out, share| {
+            if let (Some(name), budget) = (share["backend"].as_str(), &share["retryBudget"]) {
+                let (percent, interval) = (&budget["percent"], text(&budget["interval"]));
+                let least = text(&budget["minRetryRate"]);
+                out.line(2, &format!("of {name} at most {percent}% of {interval}, but always {least}"));
+            }
+        });
     }
     out.section(found, "upstreamRequest", "Upstream request", |out, line| out.line(1, &text(line)));
     outcome(&mut out, &found["outcome"]);

@@ -138,6 +138,8 @@ pub struct RouteMetrics {
 pub struct BackendMetrics {
     /// Requests and connections that were given to an endpoint.
     pub requests: Counter,
+    /// Requests that were sent again because their routes want that.
+    pub retries: Counter,
     errors: [Counter; UpstreamError::ALL.len()],
 }
 

@@ -142,6 +142,8 @@ reasons! {
         Overflow = "overflow",
         /// No place among the backend's became free in time.
         PendingTimeout = "pending_timeout",
+        /// A request that would have been sent again, but that the backend's retry budget is spent.
+        RetryOverflow = "retry_overflow",
         /// A TLS handshake with an endpoint that failed.
         TlsHandshake = "tls_handshake",
         /// An endpoint's certificate that is not valid, or not for it.

@@ -236,6 +236,14 @@ fn backends(page: &mut Page, registry: &Registry) {
         let count: u64 = cores.iter().map(|core| core.requests.get()).sum();
         page.sample("ringway_upstream_requests_total", &[("backend", backend)], count);
     }
+    let name = "ringway_upstream_retries_total";
+    page.family(name, "counter", "Requests that were sent again because a route wants that.");
+    for (backend, cores) in &all {
+        let count: u64 = cores.iter().map(|core| core.retries.get()).sum();
+        if count > 0 {
+            page.sample(name, &[("backend", backend)], count);
+        }
+    }
     page.family("ringway_upstream_in_flight", "gauge", "Requests and connections that a backend's endpoints work on.");
     let mut in_flight: std::collections::BTreeMap<&str, u64> = all.iter().map(|(backend, _)| (*backend, 0)).collect();
     for (label, cores) in registry.endpoints.sorted() {

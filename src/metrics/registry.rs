@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringway_core::model::{Backend, Endpoint, Model, Protocol};
 
-use crate::upstream::Limiter;
+use crate::upstream::{Budget, CoreBudget, Limiter};
 
 use super::{BackendMetrics, CoreMetrics, EndpointMetrics, ListenerMetrics, RouteMetrics};
 
@@ -20,6 +20,8 @@ pub struct Registry {
     pub(super) endpoints: Family<EndpointMetrics>,
     /// By backend's name and policy.
     pub(super) limiters: HashMap<(String, Option<String>), Arc<Limiter>>,
+    /// The same.
+    budgets: HashMap<(String, Option<String>), Arc<Budget>>,
 }
 
 /// The counters of one kind: by label, one per core.
@@ -84,6 +86,8 @@ pub struct WorkerMetrics {
     pub endpoints: Vec<Vec<CoreCounters<EndpointMetrics>>>,
     /// By `BackendId`, of those that have limits.
     pub limiters: Vec<Option<Arc<Limiter>>>,
+    /// By `BackendId`, of those that routes send requests to again.
+    pub budgets: Vec<Option<CoreBudget>>,
     /// By socket, then by listener on it.
     pub listeners: Vec<Vec<Arc<ListenerMetrics>>>,
 }
@@ -99,6 +103,7 @@ impl Registry {
             listeners: Family::new(),
             endpoints: Family::new(),
             limiters: HashMap::new(),
+            budgets: HashMap::new(),
         }
     }
 
@@ -110,6 +115,7 @@ impl Registry {
             backends: Vec::new(),
             endpoints: Vec::new(),
             limiters: Vec::new(),
+            budgets: Vec::new(),
             listeners: Vec::new(),
         }
     }
@@ -122,7 +128,11 @@ impl Registry {
                 metrics.routes.push(Arc::clone(counter));
             }
         }
-        for backend in &model.backends {
+        for (backend, retried) in model.backends.iter().zip(model.retried_backends()) {
+            let budget = retried.then(|| self.budget(backend));
+            for (core, metrics) in all.iter_mut().enumerate() {
+                metrics.budgets.push(budget.clone().map(|shared| CoreBudget { shared, core }));
+            }
             for (metrics, counter) in all.iter_mut().zip(self.backends.get(&backend.name, self.workers)) {
                 metrics.backends.push(Arc::clone(counter));
             }
@@ -156,6 +166,17 @@ impl Registry {
         all
     }
 
+    /// A backend's retry budget: the one that was, if it was for the same.
+    fn budget(&mut self, backend: &Backend) -> Arc<Budget> {
+        let wanted = backend.settings.retry_budget;
+        let new = || Arc::new(Budget::new(wanted, self.workers));
+        let known = self.budgets.entry((backend.name.clone(), backend.policy.clone())).or_insert_with(new);
+        if *known.settings() != wanted {
+            *known = new();
+        }
+        Arc::clone(known)
+    }
+
     /// Forgets the counters of labels that `model` does not have. Called once it is served everywhere.
     pub fn retain(&mut self, model: &Model) {
         let routes: std::collections::HashSet<&str> = model.routes.iter().map(String::as_str).collect();
@@ -166,6 +187,9 @@ impl Registry {
             model.backends.iter().any(|backend| {
                 backend.name == *name && backend.policy == *policy && !backend.settings.limits.is_unlimited()
             })
+        });
+        self.budgets.retain(|(name, policy), _| {
+            model.backends.iter().any(|backend| backend.name == *name && backend.policy == *policy)
         });
         let endpoints: std::collections::HashSet<String> = model
             .backends

@@ -40,6 +40,7 @@ mod proxy_protocol;
 mod relay;
 mod reload;
 mod replay;
+mod retries;
 mod route;
 mod security;
 mod tcp;

@@ -30,6 +30,8 @@ object! {
         tcp_keepalive / "tcpKeepalive": TcpKeepalive = optional,
         /// Other endpoints for what could not be sent.
         retry / "retry": Retry = optional,
+        /// How much may be sent again because routes want that (XBackendTrafficPolicy).
+        retry_constraint / "retryConstraint": RetryConstraint = optional,
         /// Who the client is, told to the endpoint.
         proxy_protocol / "proxyProtocol": BackendProxyProtocol = optional,
     }
@@ -277,6 +279,52 @@ object! {
     Retry = "retry" {
         /// How many after the first.
         num_retries / "numRetries": Int<0, 10> = optional,
+    }
+}
+
+object! {
+    /// How much of what a backend gets may be sent again because routes want that, over all cores (GEP-3388).
+    RetryConstraint = "retryConstraint" {
+        /// A share of its requests.
+        budget / "budget": RetryShare = optional,
+        /// So much in any case.
+        min_rate / "minRetryRate": MinRetryRate = optional,
+    }
+}
+
+object! {
+    /// A share of a backend's requests, those that are sent again included.
+    RetryShare = "budget" {
+        /// Of a hundred.
+        percent / "percent": Int<0, 100> = or(Int(20)),
+        /// Of the requests of this time.
+        interval / "interval": Spanned<Positive> = optional,
+    }
+    rules |this, cx| {
+        let whole_hour = std::time::Duration::from_secs(3600);
+        if let Some(interval) = &this.interval
+            && !(std::time::Duration::from_secs(1)..=whole_hour).contains(&interval.value.0)
+        {
+            cx.error(interval.span, "interval cannot be greater than one hour or less than one second");
+        }
+    }
+}
+
+object! {
+    /// So many in a time.
+    MinRetryRate = "minRetryRate" {
+        /// How many.
+        count / "count": Int<1, 1_000_000> = or(Int(10)),
+        /// The time.
+        interval / "interval": Spanned<Positive> = optional,
+    }
+    rules |this, cx| {
+        let whole_hour = std::time::Duration::from_secs(3600);
+        if let Some(interval) = &this.interval
+            && !(std::time::Duration::from_millis(10)..=whole_hour).contains(&interval.value.0)
+        {
+            cx.error(interval.span, "interval cannot be greater than one hour or less than 10ms");
+        }
     }
 }
 

@@ -166,6 +166,17 @@ fn settings(policy: &Resource<BackendPolicySpec>) -> BackendSettings {
     if let Some(retries) = spec.retry.as_ref().and_then(|retry| retry.num_retries) {
         settings.connect_attempts = count(retries.0) + 1;
     }
+    if let Some(constraint) = &spec.retry_constraint {
+        let budget = &mut settings.retry_budget;
+        if let Some(found) = &constraint.budget {
+            budget.percent = count(found.percent.0);
+            budget.interval = found.interval.as_ref().map_or(budget.interval, |interval| interval.value.0);
+        }
+        if let Some(found) = &constraint.min_rate {
+            budget.min_count = count(found.count.0);
+            budget.min_interval = found.interval.as_ref().map_or(budget.min_interval, |interval| interval.value.0);
+        }
+    }
     settings
 }
 

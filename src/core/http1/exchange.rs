@@ -92,6 +92,17 @@ pub enum FailurePlan {
     CutDownstream,
 }
 
+/// Whether a request is sent again because its route wants that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It is.
+    Yes,
+    /// It cannot be, or has been often enough.
+    No,
+    /// The backend's retry budget is spent: the client gets 503 (GEP-3388).
+    Overflow,
+}
+
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -164,14 +175,20 @@ impl Exchange {
     /// An attempt has failed for which nothing else is left, or was answered by a status that counts as failed: whether
     /// the request is sent again because the route wants it. Not if it cannot be, or if something of an answer has been
     /// passed on.
-    pub fn retry(&mut self) -> bool {
-        let again = self.retries > 0 && self.response == Response::Awaited && !self.body_gone && self.interim == 0;
-        if again {
-            self.retries -= 1;
-            self.attempts_failed = true;
-            self.request_complete = false;
+    ///
+    /// `affordable` is asked where nothing else is in the way of that.
+    pub fn retry(&mut self, affordable: impl FnOnce() -> bool) -> Repeat {
+        let wanted = self.retries > 0 && self.response == Response::Awaited && !self.body_gone && self.interim == 0;
+        if !wanted {
+            return Repeat::No;
         }
-        again
+        if !affordable() {
+            return Repeat::Overflow;
+        }
+        self.retries -= 1;
+        self.attempts_failed = true;
+        self.request_complete = false;
+        Repeat::Yes
     }
 
     /// Body bytes have left for good: they could not be sent a second time.

@@ -70,6 +70,8 @@ pub struct BackendSettings {
     pub connect_attempts: u32,
     /// How much it is given at once.
     pub limits: BackendLimits,
+    /// How much of what it gets may be sent again because routes want that.
+    pub retry_budget: RetryBudget,
 }
 
 impl Default for BackendSettings {
@@ -79,7 +81,28 @@ impl Default for BackendSettings {
             connection: ConnectionSettings::default(),
             connect_attempts: 3,
             limits: BackendLimits::default(),
+            retry_budget: RetryBudget::default(),
         }
+    }
+}
+
+/// How much of what a backend gets may be requests that are sent again, over all cores (XBackendTrafficPolicy
+/// `retryConstraint`, GEP-3388).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// At most this share of its requests, those sent again included, 0 to 100.
+    pub percent: u32,
+    /// Of the requests of this time.
+    pub interval: Duration,
+    /// But always this many, 1 or more.
+    pub min_count: u32,
+    /// In this time.
+    pub min_interval: Duration,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, interval: Duration::from_secs(10), min_count: 10, min_interval: Duration::from_secs(1) }
     }
 }
 

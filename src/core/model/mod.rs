@@ -16,7 +16,7 @@ mod tls;
 
 pub use backend::{
     Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
-    HashKey, Http2Settings, LoadBalancer, ProxyHeader, ProxyTlvs, UpstreamHttp,
+    HashKey, Http2Settings, LoadBalancer, ProxyHeader, ProxyTlvs, RetryBudget, UpstreamHttp,
 };
 pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, Keepalive, ListenOptions, ProxyProtocol};
 pub use dsr::{DsrMode, DsrServer, DsrService};
@@ -50,6 +50,36 @@ pub struct Model {
     pub rate_limits: Vec<RateLimit>,
     /// Services that are forwarded by an XDP program, and bound to no socket.
     pub dsr: Vec<DsrService>,
+}
+
+impl Model {
+    /// By backend: whether some rule sends requests to it again.
+    pub fn retried_backends(&self) -> Vec<bool> {
+        let mut retried = vec![false; self.backends.len()];
+        let listeners = self.sockets.iter().flat_map(|socket| match &socket.protocol {
+            Protocol::Http(listeners) => listeners.iter().map(|listener| listener.routes.as_slice()).collect(),
+            Protocol::Tls(listeners) => listeners
+                .iter()
+                .filter_map(|listener| match &listener.serves {
+                    TlsServes::Https { routes, .. } => Some(routes.as_slice()),
+                    TlsServes::Terminate { .. } | TlsServes::Passthrough { .. } => None,
+                })
+                .collect(),
+            Protocol::Tcp(_) | Protocol::Udp(_) => Vec::new(),
+        });
+        for rule in listeners.flatten().flat_map(|route| &route.rules) {
+            if let Action::Forward(split) = &rule.action
+                && rule.extras.as_ref().is_some_and(|extras| extras.retry.is_some())
+            {
+                for share in split {
+                    if let Target::Backend(id) = share.target {
+                        retried[id.0 as usize] = true;
+                    }
+                }
+            }
+        }
+        retried
+    }
 }
 
 /// One share of a split: Gateway API `backendRefs[]`.

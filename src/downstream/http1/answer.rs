@@ -3,7 +3,7 @@
 use ringway_core::grpc::{self, web};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::encode::{self, Added};
-use ringway_core::http1::exchange::{HeadPlan, UpstreamFault};
+use ringway_core::http1::exchange::{HeadPlan, Repeat, UpstreamFault};
 use ringway_core::http1::response::ResponseHead;
 use ringway_core::http1::{FieldStorage, response};
 use ringway_core::model::RuleExtras;
@@ -12,7 +12,7 @@ use super::Cx;
 use super::client::Download;
 use super::coded::{self, Coded};
 use super::decide::Plan;
-use super::forward::{Answered, Progress, has_page, is_unwanted};
+use super::forward::{Answered, Progress, has_page, is_unwanted, repeat};
 use super::grpc_web::Translated;
 use super::io::{Filled, Watch};
 use super::origin::{Origin, Source};
@@ -234,8 +234,12 @@ async fn heads<D: Download>(
             if head.status == 100 {
                 progress.wanted.raise();
             }
-            if plan.extra.is_some() && is_unwanted(plan, head.status) && rt::now() < plan.by && plan.exchange.retry() {
-                return Heads::Unwanted;
+            if plan.extra.is_some() && is_unwanted(plan, head.status) {
+                match repeat(plan) {
+                    Repeat::Yes => return Heads::Unwanted,
+                    Repeat::Overflow => return Heads::Replaced(503),
+                    Repeat::No => {}
+                }
             }
             if plan.extra.is_some() && head.status >= 400 && has_page(plan, head.status) {
                 return Heads::Replaced(head.status);

@@ -7,11 +7,11 @@
 
 use std::cell::Cell;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway_core::grpc::{self, Call, web};
 use ringway_core::http1::body::BodyDecoder;
-use ringway_core::http1::exchange::{self, Exchange, FailurePlan, UpstreamFault};
+use ringway_core::http1::exchange::{self, Exchange, FailurePlan, Repeat, UpstreamFault};
 use ringway_core::model::{BackendId, Retry};
 
 use super::answer::translated;
@@ -23,7 +23,7 @@ use super::origin::{Begin, Http2Origin, Origin};
 use super::request_body::{ClientFault, RequestBody, Sent};
 use super::{Cx, local};
 use crate::buffer::Buf;
-use crate::metrics::{DownstreamError, UpstreamError};
+use crate::metrics::{DownstreamError, UpstreamError, WorkerMetrics};
 use crate::rt::{self, Signal, Stream, Tick};
 use crate::sys::{self, PeerState};
 use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Lease, Link, Marks};
@@ -87,6 +87,9 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     let metrics = &generation.metrics.backends[plan.backend.0 as usize];
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
+    if let Some(budget) = &generation.metrics.budgets[plan.backend.0 as usize] {
+        budget.sent(plan.counted.started);
+    }
     let mut attempt = 1;
     let mut moves = 0;
     loop {
@@ -101,10 +104,16 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             Ok(connected) => connected,
             Err(failure) => {
                 let tried = failure.error != ConnectError::NoEndpoint;
-                let status = unconnected(failure, &mut plan.exchange);
-                if tried && again(cx, plan).await {
-                    attempt += 1;
-                    continue;
+                let mut status = unconnected(failure, &mut plan.exchange);
+                if tried {
+                    match again(cx, plan).await {
+                        Repeat::Yes => {
+                            attempt += 1;
+                            continue;
+                        }
+                        Repeat::Overflow => status = 503,
+                        Repeat::No => {}
+                    }
                 }
                 // What was to be sent is the answered request, not the next one.
                 buf.consume(first);
@@ -204,8 +213,11 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                         continue;
                     }
                     FailurePlan::Retry => buf.set_window(start..end),
-                    FailurePlan::Answer { .. } if again(cx, plan).await => buf.set_window(start..end),
-                    FailurePlan::Answer { status } => return (Outcome::Upstream { status }, buf),
+                    FailurePlan::Answer { status } => match again(cx, plan).await {
+                        Repeat::Yes => buf.set_window(start..end),
+                        Repeat::No => return (Outcome::Upstream { status }, buf),
+                        Repeat::Overflow => return (Outcome::Upstream { status: 503 }, buf),
+                    },
                     FailurePlan::CutDownstream => return (Outcome::Cut, buf),
                 }
             }
@@ -285,8 +297,30 @@ pub(super) fn is_unwanted(plan: &Plan, status: u16) -> bool {
 }
 
 /// Whether a request that has failed is sent again because its route wants it; that is due now.
-async fn again(cx: &Cx, plan: &mut Plan) -> bool {
-    plan.extra.is_some() && rt::now() < plan.by && plan.exchange.retry() && pause(cx, plan).await
+async fn again(cx: &Cx, plan: &mut Plan) -> Repeat {
+    match repeat(plan) {
+        Repeat::Yes if !pause(cx, plan).await => Repeat::No,
+        judged => judged,
+    }
+}
+
+/// The same, before its pause.
+pub(super) fn repeat(plan: &mut Plan) -> Repeat {
+    if plan.extra.is_none() || rt::now() >= plan.by {
+        return Repeat::No;
+    }
+    let Plan { exchange, counted, backend, .. } = plan;
+    exchange.retry(|| {
+        let WorkerMetrics { backends, budgets, .. } = &counted.generation.metrics;
+        let (metrics, budget) = (&backends[backend.0 as usize], &budgets[backend.0 as usize]);
+        let affordable = budget.as_ref().is_none_or(|budget| budget.try_retry(Instant::now()));
+        if affordable {
+            metrics.retries.inc();
+        } else {
+            metrics.error(UpstreamError::RetryOverflow);
+        }
+        affordable
+    })
 }
 
 /// Waits before a request is sent again; false when its time is over.
