@@ -190,7 +190,7 @@ fn backend(found: &Backend) -> Value {
         .iter()
         .map(|endpoint| json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight }))
         .collect();
-    let BackendSettings { balancing, connection, connect_attempts, limits, retry_budget } = &found.settings;
+    let BackendSettings { balancing, connection, connect_attempts, limits, retry_budget, host } = &found.settings;
     let mut out = json!({
         "name": found.name,
         "endpoints": endpoints,
@@ -206,6 +206,9 @@ fn backend(found: &Backend) -> Value {
             "minInterval": duration(retry_budget.min_interval),
         },
     });
+    if let Some(host) = host {
+        out["host"] = json!(host);
+    }
     if let Some(upstream) = &connection.tls {
         out["tls"] = tls::upstream(upstream);
     }

@@ -12,7 +12,7 @@ use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::{self, RequestHead};
 use ringway_core::model::{
     Access, Action, Cors, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, Redirect, RuleExtras,
-    ShareFilters, ValueMatch, WeightedTarget,
+    ShareFilters, Target, ValueMatch, WeightedTarget,
 };
 use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
 use serde_json::{Map, Value, json};
@@ -177,6 +177,10 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         policy,
         request_id: REQUEST_ID,
         client_certificate: None,
+        host: match &chosen.rule.action {
+            Action::Forward(split) => split.iter().find_map(|share| host(world, share)),
+            Action::Redirect(_) | Action::Respond(_) | Action::Fail(_) => None,
+        },
         content_type: translated.as_ref().map(|(_, format)| format.as_slice()),
     };
     let rule = chosen.rule;
@@ -227,7 +231,8 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             out["backends"] = forwarded(world, head, split);
             for (index, own) in shares.iter().enumerate() {
                 if let Some(own) = own {
-                    steps.share(own, &mut out["backends"][index]);
+                    let context = RequestContext { host: host(world, &split[index]), ..context };
+                    Steps { context: &context, ..steps }.share(own, &mut out["backends"][index]);
                 }
             }
             out["retry"] = json!(retry.as_ref().map(|retry| {
@@ -248,6 +253,14 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
                 "backendRequest": rule.timeouts.backend_request.map(|limit| format!("{limit:?}")),
             });
         }
+    }
+}
+
+/// What requests of a share name in Host, where its backend's policy says so.
+fn host<'w>(world: &'w World<'_>, share: &WeightedTarget) -> Option<&'w str> {
+    match share.target {
+        Target::Backend(id) => world.snapshot.host(id),
+        Target::Invalid => None,
     }
 }
 

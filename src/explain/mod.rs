@@ -135,6 +135,7 @@ fn backends(
             "interval": format!("{interval:?}"),
             "minRetryRate": format!("{min_count} in {min_interval:?}"),
         });
+        out["host"] = json!(backend.settings.host);
         out["hash"] = json!(hash.map(|hash| format!("{hash:#018x}")));
         let endpoints = backend.endpoints.iter().enumerate().map(|(index, endpoint)| {
             let chosen = picked.map(|picked| picked == index);

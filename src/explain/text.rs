@@ -140,6 +140,7 @@ fn backend(out: &mut Page, share: &Value) {
     facts.extend(share["loadBalancer"].as_str().map(str::to_owned));
     facts.extend(share["policy"].as_str().map(|policy| format!("BackendPolicy {policy}")));
     facts.extend(share["tls"].as_str().map(|name| format!("TLS to {name}")));
+    facts.extend(share["host"].as_str().map(|host| format!("Host {host}")));
     facts.extend(share["hash"].as_str().map(|hash| format!("hash {hash}")));
     out.line(1, &format!("{name}  {}", facts.join(", ")));
     out.each(share, "endpoints", |out, endpoint| {

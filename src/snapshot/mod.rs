@@ -154,6 +154,11 @@ impl Snapshot {
         self.backends[id.0 as usize].settings.connection.proxy_protocol.as_ref()
     }
 
+    /// What requests to a backend name in Host, if not what their clients have named.
+    pub fn host(&self, id: BackendId) -> Option<&str> {
+        self.backends[id.0 as usize].settings.host.as_deref()
+    }
+
     /// Whether a backend's endpoints are to see clients' addresses (IP_TRANSPARENT).
     pub fn is_transparent(&self, id: BackendId) -> bool {
         self.backends[id.0 as usize].settings.connection.transparent

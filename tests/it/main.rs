@@ -16,6 +16,7 @@ mod support;
 
 mod admin;
 mod backend_limits;
+mod backend_policy;
 mod bad_input;
 mod balance;
 mod basic_auth;

@@ -190,7 +190,12 @@ impl<'r> Backends<'r> {
         let endpoints = self.static_endpoints(found, report);
         let object = BackendObject { kind: "Backend", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
         let http2 = found.spec.app_protocol.is_some();
-        Ok(self.add(name, endpoints, vec![PolicyTarget::Backend(object)], http2))
+        let id = self.add(name, endpoints, vec![PolicyTarget::Backend(object)], http2);
+        let mut hostnames = found.spec.endpoints.iter().map(|endpoint| endpoint.hostname.as_ref());
+        let first = hostnames.next().flatten();
+        self.all[id.0 as usize].hostname =
+            first.filter(|first| hostnames.all(|other| other == Some(*first))).map(ToString::to_string);
+        Ok(id)
     }
 
     fn static_endpoints(&mut self, backend: &Resource<BackendSpec>, report: &mut Report) -> Vec<Endpoint> {
@@ -278,7 +283,7 @@ impl<'r> Backends<'r> {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
         let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
-        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default(), http2 });
+        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default(), http2, hostname: None });
         id
     }
 }

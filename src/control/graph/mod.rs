@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use ringway_core::model::{Action, Backend, DsrService, HostPattern, HttpRule, RouteId, Target, WeightedTarget};
 
 use super::read::Environment;
-use super::resources::backend_policy::BackendPolicySpec;
+use super::resources::backend_policy::{BackendPolicySpec, HostRewriteType};
 use super::resources::http_route::HttpRouteSpec;
 use super::resources::l4_forwarding::L4ForwardingPolicySpec;
 use super::resources::meta::Meta;
@@ -215,6 +215,19 @@ pub struct BackendState {
     pub tls: BackendTls,
     /// It speaks HTTP/2 by prior knowledge (`appProtocol`).
     pub http2: bool,
+    /// What all of its endpoints are called.
+    pub hostname: Option<String>,
+}
+
+impl BackendState {
+    /// What its endpoints are called: by their one hostname, or by that which TLS verifies.
+    pub fn own_hostname(&self) -> Option<&str> {
+        let verified = match &self.tls {
+            BackendTls::Verified(tls) => Some(tls.hostname.as_str()),
+            BackendTls::Plain | BackendTls::Invalid => None,
+        };
+        self.hostname.as_deref().or(verified)
+    }
 }
 
 /// Everything, resolved.
@@ -392,6 +405,18 @@ impl<'r> Graph<'r> {
             &secrets,
             &mut report,
         );
+        for backend in &backends {
+            let policy = backend_policies.first(&backend.policy_targets);
+            if let Some(rewrite) = policy.and_then(|policy| policy.spec.host_rewrite.as_ref())
+                && rewrite.kind == HostRewriteType::Backend
+                && backend.own_hostname().is_none()
+            {
+                let name = &backend.model.name;
+                let message = format!("{name} has no hostname of its own: requests keep what their clients name");
+                let help = "of type Backend are the one hostname of all endpoints, or that of TLS; or use type Literal";
+                report.warning_with_help(rewrite.span, message, Some(help.to_owned()));
+            }
+        }
         let mut l4_policies = targets.attach(&resources.l4_policies, &mut report);
         let mut context = dsr::Context {
             gateways: &mut gateways,

@@ -9,7 +9,7 @@ use crate::control::source::Spanned;
 use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
 use super::ringway::{Positive, TcpKeepalive};
-use super::text::HeaderName;
+use super::text::{HeaderName, PreciseHostname};
 
 object! {
     /// `BackendPolicy.spec`.
@@ -24,6 +24,10 @@ object! {
         timeout / "timeout": BackendTimeout = optional,
         /// How connections are made and kept.
         connection / "connection": BackendConnection = optional,
+        /// The version of HTTP, where `appProtocol` does not say it or is wrong. Not in Envoy Gateway.
+        protocol / "protocol": BackendProtocol = optional,
+        /// What requests name in Host. Not in Envoy Gateway, whose HTTPRouteFilter has it by route.
+        host_rewrite / "hostRewrite": HostRewrite = optional,
         /// Connections of HTTP/2.
         http2 / "http2": BackendHttp2 = optional,
         /// Probes of quiet connections.
@@ -251,6 +255,43 @@ object! {
         max_idle / "maxIdle": Int<0, 65536> = optional,
         /// From the client's address.
         transparent_source / "transparentSource": bool = optional,
+    }
+}
+
+choice! {
+    /// A version of HTTP, with TLS or without.
+    BackendProtocol {
+        /// HTTP/1.1.
+        Http1 = "HTTP1",
+        /// HTTP/2, by prior knowledge.
+        Http2 = "HTTP2",
+    }
+}
+
+choice! {
+    /// What requests name in Host.
+    HostRewriteType {
+        /// What their clients have named.
+        Preserve = "Preserve",
+        /// The hostname of the Backend's endpoints, or else that which its TLS is verified by.
+        Backend = "Backend",
+        /// What is given here.
+        Literal = "Literal",
+    }
+}
+
+object! {
+    /// What requests name in Host.
+    HostRewrite = "hostRewrite" {
+        /// What.
+        kind / "type": HostRewriteType = required,
+        /// With type Literal.
+        hostname / "hostname": PreciseHostname = optional,
+    }
+    rules |this, cx| {
+        if (this.kind == HostRewriteType::Literal) != this.hostname.is_some() {
+            cx.error(this.span, "hostname must be specified with type Literal, and only then");
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::control::graph::backend_tls::BackendTls;
 use crate::control::graph::policy::Target as PolicyTarget;
 use crate::control::resources::Resource;
 use crate::control::resources::backend_policy::{
-    BackendPolicySpec, BackendProxyProtocol, ConsistentHash, HashType, LoadBalancerType, ProxyTlv, ProxyVersion,
+    BackendPolicySpec, BackendProtocol, BackendProxyProtocol, ConsistentHash, HashType, HostRewriteType,
+    LoadBalancerType, ProxyTlv, ProxyVersion,
 };
 
 /// A place from which traffic goes to backends, in indices of the graph.
@@ -100,16 +101,27 @@ impl<'g, 'r> Backends<'g, 'r> {
         ];
         let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
         let name = policy.map(|policy| policy.meta.full_name());
-        let http = match &tls {
-            _ if found.http2 || self.graph.routes[place.route].is_grpc() => UpstreamHttp::Http2,
-            Some(_) => UpstreamHttp::Negotiated,
-            None => UpstreamHttp::Http1,
+        let wanted = policy.and_then(|policy| policy.spec.protocol);
+        let http = match (&tls, wanted) {
+            // Calls of gRPC are requests of HTTP/2.
+            _ if self.graph.routes[place.route].is_grpc() => UpstreamHttp::Http2,
+            (_, Some(BackendProtocol::Http2)) => UpstreamHttp::Http2,
+            (_, Some(BackendProtocol::Http1)) => UpstreamHttp::Http1,
+            (_, None) if found.http2 => UpstreamHttp::Http2,
+            (Some(_), None) => UpstreamHttp::Negotiated,
+            (None, None) => UpstreamHttp::Http1,
         };
         let all = &mut self.all;
         Some(*self.known.entry((id, name, shown_by, http)).or_insert_with_key(|(_, name, ..)| {
             let mut settings = policy.map_or_else(|| found.model.settings.clone(), settings);
             settings.connection.tls = tls;
             settings.connection.http = http;
+            let rewrite = policy.and_then(|policy| policy.spec.host_rewrite.as_ref());
+            settings.host = rewrite.and_then(|rewrite| match rewrite.kind {
+                HostRewriteType::Preserve => None,
+                HostRewriteType::Backend => found.own_hostname().map(str::to_owned),
+                HostRewriteType::Literal => rewrite.hostname.as_ref().map(ToString::to_string),
+            });
             all.push(Backend { policy: name.clone(), settings, ..found.model.clone() });
             BackendId(u32::try_from(all.len() - 1).expect("fewer backends than 2^32"))
         }))

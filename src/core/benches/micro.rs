@@ -78,6 +78,7 @@ fn request_parsed_and_encoded(head: &[u8], mut out: Vec<u8>) -> Vec<u8> {
         policy: &policy,
         request_id: "58ffc407-6b60-47ed-a673-ef9a55630d63",
         client_certificate: None,
+        host: None,
         content_type: None,
     };
     encode::request(&head, &Filters::default(), Matched::Prefix("/"), &context, &mut out);

@@ -27,6 +27,8 @@ pub struct RequestContext<'a> {
     pub request_id: &'a str,
     /// `X-Forwarded-Client-Cert`: who the client is by its certificate, if that is to be told.
     pub client_certificate: Option<&'a str>,
+    /// In place of the client's Host, unless a filter says something else.
+    pub host: Option<&'a str>,
     /// In place of the client's own Content-Type: its body is translated.
     pub content_type: Option<&'a [u8]>,
 }
@@ -147,8 +149,8 @@ pub fn request(
     }
     let mut out = Out(out);
     out.put(b" HTTP/1.1\r\n");
-    let host = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()).map_or(head.authority, str::as_bytes);
-    out.field(b"Host", host);
+    let host = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()).or(context.host);
+    out.field(b"Host", host.map_or(head.authority, str::as_bytes));
     let mut modifier = Modifier::new(&filters.request_headers);
     request_fields(head, context, &mut modifier, &mut out);
     client_fields(head, context, &mut modifier, &mut out);

@@ -72,6 +72,8 @@ pub struct BackendSettings {
     pub limits: BackendLimits,
     /// How much of what it gets may be sent again because routes want that.
     pub retry_budget: RetryBudget,
+    /// What requests name in Host in place of what their clients have named.
+    pub host: Option<String>,
 }
 
 impl Default for BackendSettings {
@@ -82,6 +84,7 @@ impl Default for BackendSettings {
             connect_attempts: 3,
             limits: BackendLimits::default(),
             retry_budget: RetryBudget::default(),
+            host: None,
         }
     }
 }

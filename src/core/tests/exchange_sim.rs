@@ -321,6 +321,7 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
         policy: &policy,
         request_id: "id",
         client_certificate: None,
+        host: None,
         content_type: None,
     };
     let mut forwarded = Vec::new();

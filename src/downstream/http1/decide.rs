@@ -252,6 +252,7 @@ fn weigh(
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
+        host: None,
         content_type: None,
     };
     let extras = compiled.extras.as_deref();
@@ -340,7 +341,11 @@ fn weigh(
     let metrics = &generation.metrics.backends[id.0 as usize];
     let web = local.reply.call.filter(|call| compiled.grpc && *call != Call::Native).map(|call| web_call(call, head));
     let own = web.map(|web| web::request(web.call, head));
-    let context = RequestContext { content_type: own.as_ref().map(|(_, format)| format.as_slice()), ..context };
+    let context = RequestContext {
+        host: generation.shared.host(id),
+        content_type: own.as_ref().map(|(_, format)| format.as_slice()),
+        ..context
+    };
     let sent = own.as_ref().map_or(head, |(sent, _)| sent);
     let mut scratch = core.scratch.borrow_mut();
     scratch.clear();

@@ -20,6 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         policy: &policy,
         request_id: "id",
         client_certificate: None,
+        host: None,
         content_type: None,
     };
     let mut out = Vec::new();
