@@ -8,8 +8,8 @@ use std::time::Duration;
 use ringway_core::dsr::Hashing;
 use ringway_core::health::Probe;
 use ringway_core::model::{
-    Backend, BackendSettings, ClientPolicy, DsrService, HashKey, HttpListener, HttpRoute, Keepalive, ListenOptions,
-    LoadBalancer, Model, Protocol, ProxyHeader, Socket, Target, UpstreamHttp, WeightedTarget,
+    Backend, BackendSettings, ClientPolicy, DsrService, EscapedSlashes, HashKey, HttpListener, HttpRoute, Keepalive,
+    ListenOptions, LoadBalancer, Model, Protocol, ProxyHeader, Socket, Target, UpstreamHttp, WeightedTarget,
 };
 use serde_json::{Map, Value, json};
 
@@ -128,6 +128,8 @@ fn client(policy: &ClientPolicy) -> Value {
             "streamIdle": duration(policy.timeouts.stream_idle),
             "handshake": duration(policy.timeouts.handshake),
             "udpIdle": duration(policy.timeouts.udp_idle),
+            "requestReceived": policy.timeouts.request.map(duration),
+            "connection": policy.timeouts.connection.map(duration),
         },
         "limits": {
             "headBytes": policy.limits.head_bytes,
@@ -135,8 +137,25 @@ fn client(policy: &ClientPolicy) -> Value {
             "uriBytes": policy.limits.uri_bytes,
             "bodyBytes": policy.limits.body_bytes,
             "udpFlows": policy.limits.udp_flows,
+            "connections": policy.limits.connections,
+            "requestsPerConnection": policy.limits.requests,
+        },
+        "path": {
+            "escapedSlashes": match policy.limits.path.escaped_slashes {
+                EscapedSlashes::Keep => "keep",
+                EscapedSlashes::Reject => "reject",
+                EscapedSlashes::Unescape => "unescape",
+                EscapedSlashes::Redirect => "redirect",
+            },
+            "mergeSlashes": policy.limits.path.merge_slashes,
+        },
+        "http2": {
+            "maxConcurrentStreams": policy.http2.streams,
+            "streamWindow": policy.http2.stream_window,
+            "connectionWindow": policy.http2.connection_window,
         },
         "trusted": trusted,
+        "trustedHops": policy.trusted_hops,
         "connection": connection(&policy.connection),
         "proxyProtocol": policy.proxy_protocol.as_ref().map(|found| json!({
             "trusted": found.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),

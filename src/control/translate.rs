@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::model::{
-    Action, ClientPolicy, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive, L4Listener, ListenOptions, Model,
-    Protocol, ProxyProtocol, Redirect, RedirectPort, Socket, TlsListener,
+    Action, ClientPolicy, EscapedSlashes, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive, L4Listener,
+    ListenOptions, Model, Protocol, ProxyProtocol, Redirect, RedirectPort, Socket, TlsListener,
 };
 
 use self::backends::{Backends, Place};
 use super::graph::{Graph, RouteRules, RouteState, Serves};
-use super::resources::ringway::{ClientCertMode, ClientPolicySpec, TcpKeepalive};
+use super::resources::ringway::{ClientCertMode, ClientPolicySpec, EscapedSlashesAction, TcpKeepalive};
 
 /// Builds the model.
 pub(super) fn translate(graph: &Graph<'_>) -> Model {
@@ -215,7 +215,31 @@ fn listen_options(spec: &ClientPolicySpec) -> ListenOptions {
 fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
     let mut policy = ClientPolicy::default();
     if let Some(found) = &spec.client_ip_detection {
-        policy.trusted = found.x_forwarded_for.trusted_cidrs.iter().map(|range| range.0).collect();
+        let found = &found.x_forwarded_for;
+        policy.trusted = found.trusted_cidrs.iter().flat_map(|list| &**list).map(|range| range.0).collect();
+        policy.trusted_hops = found.num_trusted_hops.map(|hops| u32::try_from(hops.0).expect("up to 64"));
+    }
+    if let Some(found) = &spec.path {
+        let path = &mut policy.limits.path;
+        path.merge_slashes = !found.disable_merge_slashes;
+        path.escaped_slashes = match found.escaped_slashes {
+            EscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+            EscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+            EscapedSlashesAction::UnescapeForward => EscapedSlashes::Unescape,
+            EscapedSlashesAction::UnescapeRedirect => EscapedSlashes::Redirect,
+        };
+    }
+    let count = |value: i64| u32::try_from(value).expect("bounds of the field");
+    if let Some(found) = &spec.http2 {
+        let http2 = &mut policy.http2;
+        http2.streams = found.max_concurrent_streams.map_or(http2.streams, |value| count(value.0));
+        http2.stream_window = found.stream_window.map_or(http2.stream_window, |value| count(value.0));
+        http2.connection_window = found.connection_window.map_or(http2.connection_window, |value| count(value.0));
+    }
+    if let Some(found) = spec.connection.as_ref().and_then(|connection| connection.limit.as_ref()) {
+        policy.limits.connections = found.value.map(|value| count(value.0));
+        policy.limits.requests = found.max_requests.map(|value| count(value.0));
+        policy.timeouts.connection = found.max_duration.map(|found| found.0);
     }
     policy.proxy_protocol = spec.proxy_protocol.as_ref().map(|found| ProxyProtocol {
         trusted: found.trusted_cidrs.iter().map(|range| range.0).collect(),
@@ -227,6 +251,7 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
         timeouts.header = http.request_headers.map_or(timeouts.header, |found| found.0);
         timeouts.idle = http.idle.map_or(timeouts.idle, |found| found.0);
         timeouts.body_idle = http.stream_idle.map_or(timeouts.body_idle, |found| found.0);
+        timeouts.request = http.request.map(|found| found.0);
     }
     if let Some(idle) = spec.timeout.as_ref().and_then(|timeout| timeout.tcp.as_ref()).and_then(|tcp| tcp.idle) {
         policy.timeouts.stream_idle = idle.0;

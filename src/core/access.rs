@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::http1::request::RequestHead;
+use crate::model::ClientPolicy;
+
 /// Answers by address range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrefixMap {
@@ -73,6 +76,18 @@ fn insert<B: std::hash::Hash + Eq>(lens: &mut Vec<(u8, HashMap<B, bool>)>, len: 
     lens[at].1.entry(bits).and_modify(|known| *known &= answer).or_insert(answer);
 }
 
+/// Whose request it is, by what the policy believes of `X-Forwarded-For`.
+pub fn of_request(peer: IpAddr, policy: &ClientPolicy, head: &RequestHead<'_>) -> IpAddr {
+    if policy.trusted.is_empty() && policy.trusted_hops.is_none() {
+        return peer;
+    }
+    let lines: Vec<&[u8]> = head.named("x-forwarded-for").collect();
+    match policy.trusted_hops {
+        Some(hops) => client_ip_by_hops(peer, hops, lines.into_iter()),
+        None => client_ip(peer, &policy.trusted, lines.into_iter()),
+    }
+}
+
 /// Whose request it is: the peer's, or, where the peer is believed, that of the last address in `X-Forwarded-For` that
 /// is not believed itself. What is no address ends the search at what is known by then.
 pub fn client_ip<'v>(
@@ -95,6 +110,26 @@ pub fn client_ip<'v>(
         }
     }
     known
+}
+
+/// Whose request it is, where `hops` addresses from the right end of `X-Forwarded-For` are what proxies have put there:
+/// the last of those. The peer's, where there are not so many, or where that is no address.
+pub fn client_ip_by_hops<'v>(
+    peer: IpAddr,
+    hops: u32,
+    forwarded_for: impl DoubleEndedIterator<Item = &'v [u8]>,
+) -> IpAddr {
+    let mut left = hops;
+    for line in forwarded_for.rev() {
+        let members: Vec<&[u8]> = crate::http::list(line).collect();
+        for member in members.into_iter().rev() {
+            left = left.saturating_sub(1);
+            if left == 0 {
+                return parse(member).unwrap_or(peer).to_canonical();
+            }
+        }
+    }
+    peer.to_canonical()
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
@@ -156,5 +191,21 @@ mod tests {
         assert_eq!(ask("10.0.0.1", &["unknown, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(ask("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(ask("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
+    }
+
+    #[test]
+    fn clients_behind_a_number_of_proxies() {
+        let ask = |hops: u32, lines: &[&str]| {
+            client_ip_by_hops("10.0.0.9".parse().unwrap(), hops, lines.iter().map(|line| line.as_bytes())).to_string()
+        };
+        // The example of Envoy Gateway's documentation.
+        let example = &["203.0.113.128, 203.0.113.10, 203.0.113.1"];
+        assert_eq!((ask(1, example), ask(2, example)), ("203.0.113.1".to_owned(), "203.0.113.10".to_owned()));
+        assert_eq!(ask(3, &["203.0.113.128", "203.0.113.10:80, [2001:db8::1]:9"]), "203.0.113.128");
+        // Fewer than there should be: somebody has come past a proxy.
+        assert_eq!(
+            (ask(4, example), ask(1, &[]), ask(1, &["unknown"])),
+            ("10.0.0.9".to_owned(), "10.0.0.9".to_owned(), "10.0.0.9".to_owned())
+        );
     }
 }

@@ -17,10 +17,11 @@ use ringway_core::balance::key::{self, Flow};
 use rustix::net::Shutdown;
 
 use crate::buffer::Buf;
+use crate::metrics::AcceptError;
 use crate::rt::{self, Signal, Stream};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys;
-use crate::worker::{ConnGuard, Core};
+use crate::worker::{ConnGuard, Core, Place};
 
 use self::tls::Secure;
 
@@ -77,7 +78,11 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
             return;
         }
     };
-    let guard = core.conns.enter(stream.fd(), socket);
+    let Ok(place) = place(core, socket) else {
+        core.metrics.accept_error(AcceptError::ListenerLimit);
+        return stream.reset();
+    };
+    let guard = core.conns.enter(stream.fd(), socket, place);
     let (destination, fd) = (OnceCell::new(), stream.fd());
     let client = Client { source: peer, destination, fd, server_name: None, id: OnceCell::new() };
     let conn = Conn { socket, client, guard, listener: 0, secure: None, first: None };
@@ -97,6 +102,14 @@ pub fn start(core: &Rc<Core>, socket: SocketId, fd: OwnedFd, peer: SocketAddr) {
     } else {
         serve(core, conn, stream, speaks);
     }
+}
+
+/// A place among the socket's connections, where they are limited; an error when there is none.
+fn place(core: &Core, socket: SocketId) -> Result<Option<Place>, ()> {
+    let generation = core.generation();
+    let Some(found) = generation.socket(socket) else { return Ok(None) };
+    let Some(limit) = found.shared.client.limits.connections else { return Ok(None) };
+    Place::take(&found.shared.taken, limit).map(Some).ok_or(())
 }
 
 /// Reads the PROXY header that the socket's connections begin with, and goes on.

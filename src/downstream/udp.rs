@@ -124,7 +124,7 @@ async fn until_stopped(listener: Rc<Listener>, stop: Rc<Signal>, over: Rc<Signal
     let stopped = async {
         stop.wait().await;
         // A drain waits for as long as this is entered.
-        let _busy = listener.core.conns.enter(listener.source.fd(), listener.id);
+        let _busy = listener.core.conns.enter(listener.source.fd(), listener.id, None);
         rt::sleep(GRACE).await;
     };
     if let Ok(Err(error)) = rt::race(requests(&listener), stopped).await {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use ringway_core::access;
 use ringway_core::balance::key::{self, Flow, KeyedRequest};
 use ringway_core::grpc::{Call, web};
 use ringway_core::http::Date;
@@ -59,12 +60,19 @@ pub(super) fn explain(
         Ok(chosen) => served(world, &head, &chosen, out),
         Err(unserved) => {
             let reason = match unserved {
+                Unserved::Redirected => "the path has escaped slashes, and the client is told to ask without them",
                 Unserved::BodyTooLarge => "the body is longer than the limit",
                 Unserved::LastHop => "Max-Forwards is used up",
                 Unserved::Misdirected => "the name in the TLS handshake chose another listener than the request's host",
                 Unserved::NoRoute => "no rule of the listener takes it",
             };
             out["outcome"] = json!({ "answer": unserved.status(), "reason": reason });
+            if unserved == Unserved::Redirected {
+                let scheme = if world.question.url.scheme == Scheme::Https { "https" } else { "http" };
+                let mut answer = Vec::new();
+                encode::ask_again(&head, scheme, Reply::to(&head, false), &Date::at(0), &mut answer);
+                out["outcome"]["location"] = json!(location_in(&answer));
+            }
         }
     }
 }
@@ -166,6 +174,10 @@ fn why(head: &RequestHead<'_>, seen: &CandidateSeen<'_>, lost: Lost<'_>) -> Stri
 fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &mut Value) {
     let policy = &world.socket.client;
     let from = world.question.from;
+    let whose = from.map(|from| access::of_request(from.ip, policy, head));
+    if whose != from.map(|from| from.ip) {
+        out["client"] = json!(whose);
+    }
     let client = from.map_or_else(|| SOMEBODY.to_owned(), |from| from.ip.to_string());
     // At rules for gRPC, gRPC-Web leaves as that.
     let web = Reply::to(head, false).call.filter(|call| chosen.rule.grpc && *call != Call::Native);
@@ -173,7 +185,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
     let context = RequestContext {
         client: &client,
         scheme: if world.question.url.scheme == Scheme::Https { "https" } else { "http" },
-        trusted: from.is_some_and(|from| policy.trusted.iter().any(|net| net.contains(&from.ip))),
+        trusted: from.is_some_and(|from| policy.believes(from.ip)),
         policy,
         request_id: REQUEST_ID,
         client_certificate: None,
@@ -192,7 +204,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         return;
     }
     if let Some(access) = extras.and_then(|extras| extras.access.as_ref())
-        && let Some(refusal) = refused(access, from.map(|from| from.ip), head)
+        && let Some(refusal) = refused(access, whose, head)
     {
         out["outcome"] = refusal;
         return;
@@ -369,7 +381,11 @@ fn location(head: &RequestHead<'_>, redirect: &Redirect, chosen: &Chosen<'_>, sc
     let mut answer = Vec::new();
     let reply = Reply::to(head, false);
     encode::redirect(head, redirect, chosen.matched, scheme, reply, &Date::at(0), &mut answer);
-    let text = String::from_utf8_lossy(&answer);
+    location_in(&answer)
+}
+
+fn location_in(answer: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(answer);
     text.split("\r\n").find_map(|line| line.strip_prefix("location: ")).map(str::to_owned)
 }
 

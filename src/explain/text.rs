@@ -36,6 +36,9 @@ pub fn render(found: &Value) -> String {
     candidates(&mut out, found);
     if let Some(rule) = found["rule"].as_str() {
         out.title(&format!("Served by {rule}"));
+        if let Some(client) = found["client"].as_str() {
+            out.line(1, &format!("the client is {client}, by X-Forwarded-For"));
+        }
     }
     out.section(found, "filters", "Filters", |out, step| filter(out, 1, step));
     out.section(found, "backends", "Backends", backend);

@@ -20,14 +20,10 @@ pub struct Settings {
     pub streams: u32,
     /// SETTINGS_MAX_HEADER_LIST_SIZE
     pub header_list: u32,
-    /// The connection's window. A stream's is the protocol's default, 65,535 bytes: what one stream may have waiting.
-    pub window: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { streams: 128, header_list: 64 << 10, window: 1 << 20 }
-    }
+    /// SETTINGS_INITIAL_WINDOW_SIZE: what one stream may have waiting.
+    pub stream_window: u32,
+    /// The connection's window.
+    pub connection_window: u32,
 }
 
 /// Streams that the peer may make this side reset in a connection's life before it ends: by data beyond a window, say,
@@ -79,7 +75,8 @@ impl Server {
             .enable_connect_protocol()
             .max_concurrent_streams(settings.streams)
             .max_header_list_size(settings.header_list)
-            .initial_connection_window_size(settings.window)
+            .initial_window_size(settings.stream_window)
+            .initial_connection_window_size(settings.connection_window)
             .max_send_buffer_size(SEND_BUFFER)
             .max_local_error_reset_streams(Some(PROVOKED_RESETS));
         let pumps = async move {

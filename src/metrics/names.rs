@@ -160,6 +160,8 @@ reasons! {
         ConnectionLimit = "connection_limit",
         /// No descriptors are left: accepting pauses.
         Descriptors = "descriptors",
+        /// Reset because its listener has as many connections as it may.
+        ListenerLimit = "listener_limit",
         /// Reset after waiting for a place.
         TurnedAway = "turned_away",
         /// The peer had gone.

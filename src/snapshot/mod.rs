@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
@@ -56,6 +57,8 @@ pub struct SocketSnapshot {
     pub bind: SocketAddr,
     /// How its peers are treated.
     pub client: ClientPolicy,
+    /// Connections open, over all cores and across reloads, where their number is limited.
+    pub taken: Arc<AtomicU32>,
     /// What it speaks.
     pub kind: SocketKind,
 }
@@ -103,6 +106,8 @@ impl SocketKind {
 #[derive(Debug, Default)]
 pub struct SocketIds {
     known: HashMap<(SocketAddr, Speaks, ListenOptions), SocketId>,
+    /// Connections open by address, whatever its options.
+    taken: HashMap<(SocketAddr, Speaks), Arc<AtomicU32>>,
     /// What rate limits have counted, by their names.
     rates: HashMap<String, Arc<RateTable>>,
 }
@@ -179,7 +184,8 @@ impl Snapshot {
                 };
                 let id = ids.get(socket.bind, speaks, &socket.client.connection);
                 let formerly = ids.others(id, socket.bind, speaks);
-                SocketSnapshot { id, formerly, bind: socket.bind, client: socket.client, kind }
+                let taken = Arc::clone(ids.taken.entry((socket.bind, speaks)).or_default());
+                SocketSnapshot { id, formerly, bind: socket.bind, client: socket.client, taken, kind }
             })
             .collect();
         let tables = model.backends.iter().map(table).collect();

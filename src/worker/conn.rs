@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
 use rustix::net::Shutdown;
@@ -48,11 +50,31 @@ pub struct Registry {
 pub struct ConnGuard {
     slots: Rc<RefCell<Slots>>,
     index: u32,
+    _place: Option<Place>,
+}
+
+/// A place among those that a socket has for connections, over all cores; given back when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicU32>);
+
+impl Place {
+    /// One of `limit`, if not all are taken.
+    pub fn take(taken: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
+        let more = |count: u32| (count < limit).then(|| count + 1);
+        let found = taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        found.is_ok().then(|| Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Registry {
     /// Enters a connection. The guard has to be dropped before the connection is closed.
-    pub fn enter(&self, fd: RawFd, socket: SocketId) -> ConnGuard {
+    pub fn enter(&self, fd: RawFd, socket: SocketId, place: Option<Place>) -> ConnGuard {
         let entry = Entry { fd, socket, state: ConnState::Busy, waker: None };
         let mut slots = self.slots.borrow_mut();
         slots.count += 1;
@@ -66,7 +88,7 @@ impl Registry {
                 u32::try_from(slots.entries.len() - 1).expect("fewer connections than 2^32")
             }
         };
-        ConnGuard { slots: Rc::clone(&self.slots), index }
+        ConnGuard { slots: Rc::clone(&self.slots), index, _place: place }
     }
 
     /// Connections open.

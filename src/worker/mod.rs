@@ -27,7 +27,7 @@ use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::snapshot::{Snapshot, SocketId, SocketKind};
 use crate::tls::TicketRing;
 
-pub use conn::{ConnGuard, ConnState, Registry};
+pub use conn::{ConnGuard, ConnState, Place, Registry};
 pub use generation::{Generation, HttpSocket, Socket};
 
 /// What a worker is told.

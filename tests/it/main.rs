@@ -21,6 +21,7 @@ mod bad_input;
 mod balance;
 mod basic_auth;
 mod bodies;
+mod client_policy;
 mod compression;
 mod config;
 mod explain;

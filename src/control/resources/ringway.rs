@@ -132,12 +132,64 @@ object! {
         timeout / "timeout": ClientTimeout = optional,
         /// Sizes.
         limits / "limits": ClientLimits = optional,
+        /// What paths may be, and become.
+        path / "path": PathSettings = optional,
+        /// Connections of HTTP/2.
+        http2 / "http2": ClientHttp2 = optional,
         /// Fields that are sent upstream.
         headers / "headers": ClientHeaders = optional,
         /// Versions and algorithms.
         tls / "tls": ClientTls = optional,
         /// Plain HTTP is sent to HTTPS. Not in Envoy Gateway.
         https_redirect / "httpsRedirect": HttpsRedirect = optional,
+    }
+}
+
+choice! {
+    /// What is done about `%2F` and `%5C` in a path.
+    EscapedSlashesAction {
+        /// They stay.
+        KeepUnchanged = "KeepUnchanged",
+        /// 400.
+        RejectRequest = "RejectRequest",
+        /// They become slashes.
+        UnescapeForward = "UnescapeForward",
+        /// The client is sent to that by 307.
+        UnescapeRedirect = "UnescapeRedirect",
+    }
+}
+
+object! {
+    /// What paths may be, and become. Dot segments are resolved in any case.
+    PathSettings = "path" {
+        /// What is done about `%2F` and `%5C`; Envoy Gateway's default is UnescapeRedirect.
+        escaped_slashes / "escapedSlashesAction": EscapedSlashesAction = or(EscapedSlashesAction::KeepUnchanged),
+        /// Several slashes in a row stay; Envoy Gateway's default is false.
+        disable_merge_slashes / "disableMergeSlashes": bool = or(true),
+    }
+}
+
+object! {
+    /// Connections of HTTP/2.
+    ClientHttp2 = "http2" {
+        /// Requests at a time on one of them.
+        max_concurrent_streams / "maxConcurrentStreams": Int<1, 10000> = optional,
+        /// Bytes of one request's body that may be on their way.
+        stream_window / "initialStreamWindowSize": Int<65535, 1_048_576> = optional,
+        /// Bytes of the bodies of all requests of a connection.
+        connection_window / "initialConnectionWindowSize": Int<65535, 16_777_216> = optional,
+    }
+}
+
+object! {
+    /// How many, and for how long.
+    ConnectionLimit = "connectionLimit" {
+        /// Connections of a port over all cores; one more is reset.
+        value / "value": Int<1, { u32::MAX as i64 }> = optional,
+        /// How long one of HTTP takes requests.
+        max_duration / "maxConnectionDuration": Positive = optional,
+        /// How many requests one takes.
+        max_requests / "maxRequestsPerConnection": Int<1, { u32::MAX as i64 }> = optional,
     }
 }
 
@@ -168,7 +220,7 @@ impl Policy for ClientPolicySpec {
 }
 
 object! {
-    /// How sockets are bound. Not in Envoy Gateway.
+    /// How sockets are bound, which is not in Envoy Gateway, and limits of connections.
     ClientConnection = "connection" {
         /// Connections that wait to be accepted, per core.
         backlog / "backlog": Int<1, 65535> = optional,
@@ -180,6 +232,8 @@ object! {
         ipv6_only / "ipv6Only": bool = optional,
         /// Only by this interface.
         device / "bindToDevice": Spanned<String> = optional,
+        /// How many, and for how long.
+        limit / "connectionLimit": ConnectionLimit = optional,
     }
     rules |this, cx| {
         // IFNAMSIZ is 16 with the end of the string.
@@ -227,7 +281,14 @@ object! {
     /// By `X-Forwarded-For`.
     XForwardedFor = "xForwardedFor" {
         /// Peers whose fields are kept and extended.
-        trusted_cidrs / "trustedCIDRs": List<Cidr, 1, 1024> = required,
+        trusted_cidrs / "trustedCIDRs": List<Cidr, 1, 1024> = optional,
+        /// Everybody's are, and the client is this many addresses from the right.
+        num_trusted_hops / "numTrustedHops": Int<1, 64> = optional,
+    }
+    rules |this, cx| {
+        if this.trusted_cidrs.is_some() == this.num_trusted_hops.is_some() {
+            cx.error(this.span, "only one of numTrustedHops or trustedCIDRs must be set");
+        }
     }
 }
 
@@ -330,6 +391,8 @@ object! {
         idle / "idleTimeout": Positive = optional,
         /// Without progress in a body.
         stream_idle / "streamIdleTimeout": Positive = optional,
+        /// A request from its head to the end of its body.
+        request / "requestReceivedTimeout": Positive = optional,
     }
 }
 

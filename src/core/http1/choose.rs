@@ -21,6 +21,8 @@ pub struct Chosen<'t> {
 /// Why no rule serves a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
+    /// The client is to ask for its path without escaped slashes.
+    Redirected,
     /// Its body is longer than the limit.
     BodyTooLarge,
     /// Max-Forwards is used up: it is answered here (RFC 9110 section 7.6.2).
@@ -37,6 +39,7 @@ impl Unserved {
     pub fn status(self) -> u16 {
         match self {
             Self::BodyTooLarge => 413,
+            Self::Redirected => 307,
             Self::LastHop => 200,
             Self::Misdirected => 421,
             Self::NoRoute => 404,
@@ -66,6 +69,9 @@ pub fn choose<'t>(
     limits: &ClientLimits,
     shaken: Option<usize>,
 ) -> Result<Chosen<'t>, Unserved> {
+    if head.redirect {
+        return Err(Unserved::Redirected);
+    }
     if let (Framing::Length(length), Some(limit)) = (head.body, limits.body_bytes)
         && length > limit
     {

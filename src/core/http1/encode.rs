@@ -563,6 +563,29 @@ pub fn redirect(
     end_of_reply(&mut out, reply, now, b"");
 }
 
+/// Tells a client to ask for its path in the form that this has become. It names the authority, since a path may begin
+/// with two slashes, and would be one.
+pub fn ask_again(head: &RequestHead<'_>, scheme: &str, reply: Reply, now: &Date, out: &mut Vec<u8>) {
+    let mut out = Out(out);
+    status_line(&mut out, 307, reason_of(307).as_bytes());
+    out.put(b"location: ");
+    let slashes = head.path.iter().take_while(|byte| **byte == b'/').count();
+    if head.authority.is_empty() {
+        out.put(&head.path[slashes.saturating_sub(1)..]);
+    } else {
+        out.put(scheme.as_bytes());
+        out.put(b"://");
+        out.put(head.authority);
+        out.put(&head.path);
+    }
+    if let Some(query) = head.query {
+        out.put(b"?");
+        out.put(query);
+    }
+    out.put(b"\r\n");
+    end_of_reply(&mut out, reply, now, b"");
+}
+
 /// The registered reason phrase, for statuses that we make.
 pub fn reason_of(status: u16) -> &'static str {
     match status {

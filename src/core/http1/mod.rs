@@ -86,6 +86,6 @@ fn drop_nominated(fields: &[httparse::Header<'_>], tags: &mut [crate::http::Tag]
 
 /// A path in the form in which requests are matched and forwarded, or `None` if no request can have it.
 pub fn normal_path(path: &str) -> Option<String> {
-    let path = target::normalise(path.as_bytes()).ok()?;
+    let (path, _) = target::normalise(path.as_bytes(), crate::model::PathRules::default()).ok()?;
     String::from_utf8(path.into_owned()).ok()
 }

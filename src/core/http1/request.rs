@@ -38,6 +38,8 @@ pub struct RequestHead<'b> {
     pub path: Cow<'b, [u8]>,
     /// Behind the first `?`, as received.
     pub query: Option<&'b [u8]>,
+    /// Escaped slashes were in the path, and the client is to ask for what it has become in its own words.
+    pub redirect: bool,
     /// Where the body ends.
     pub body: Framing,
     /// The connection may be used for another request.
@@ -217,7 +219,8 @@ pub fn parse_request<'b>(
     if hosts > 1 || (hosts == 0 && version == Version::Http11) {
         return Err(RequestError::Host);
     }
-    let target = target::parse(raw_target, method == Method::Options).map_err(|_bad| RequestError::Target)?;
+    let target =
+        target::parse(raw_target, method == Method::Options, limits.path).map_err(|_bad| RequestError::Target)?;
     let named = match host {
         Some(value) => Some(target::host_of(value).ok_or(RequestError::Host)?),
         None => None,
@@ -252,6 +255,7 @@ pub fn parse_request<'b>(
         host,
         path: target.path,
         query: target.query,
+        redirect: target.redirect,
         body,
         keep_alive,
         expect_continue,

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::model::{EscapedSlashes, PathRules};
+
 /// A target taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target<'b> {
@@ -11,6 +13,8 @@ pub(crate) struct Target<'b> {
     pub(crate) path: Cow<'b, [u8]>,
     /// Behind the first `?`, as received.
     pub(crate) query: Option<&'b [u8]>,
+    /// The client is to ask for this path in its own words.
+    pub(crate) redirect: bool,
 }
 
 /// The target cannot be served.
@@ -18,13 +22,14 @@ pub(crate) struct Target<'b> {
 pub(crate) struct BadTarget;
 
 /// Parses a target in origin, absolute or asterisk form.
-pub(crate) fn parse(target: &[u8], asterisk_allowed: bool) -> Result<Target<'_>, BadTarget> {
+pub(crate) fn parse(target: &[u8], asterisk_allowed: bool, rules: PathRules) -> Result<Target<'_>, BadTarget> {
     if !target.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#') {
         return Err(BadTarget);
     }
     if target == b"*" {
         let path = Cow::Borrowed(target);
-        return if asterisk_allowed { Ok(Target { authority: None, path, query: None }) } else { Err(BadTarget) };
+        let server = Target { authority: None, path, query: None, redirect: false };
+        return if asterisk_allowed { Ok(server) } else { Err(BadTarget) };
     }
     let (authority, rest) = if target.first() == Some(&b'/') {
         (None, target)
@@ -38,13 +43,13 @@ pub(crate) fn parse(target: &[u8], asterisk_allowed: bool) -> Result<Target<'_>,
         Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
     };
-    let path = if path.is_empty() {
+    let (path, redirect) = if path.is_empty() {
         // An absolute form without a path asks for `/`, or, with OPTIONS, for the server itself.
-        Cow::Borrowed(if asterisk_allowed && query.is_none() { &b"*"[..] } else { &b"/"[..] })
+        (Cow::Borrowed(if asterisk_allowed && query.is_none() { &b"*"[..] } else { &b"/"[..] }), false)
     } else {
-        normalise(path)?
+        normalise(path, rules)?
     };
-    Ok(Target { authority, path, query })
+    Ok(Target { authority, path, query, redirect })
 }
 
 fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
@@ -55,13 +60,14 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// Percent-encoded unreserved characters decoded, other escapes in upper case, dot segments resolved (RFC 3986 section
-/// 6.2.2). `%2F`, `%5C`, `//` and `;` stay as they are. Refused: a broken escape, `%00`, a raw backslash, a climb above
-/// the root.
-pub(crate) fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, BadTarget> {
-    let plain = |window: &[u8]| window != b"/.";
+/// 6.2.2). `;` stays as it is, and so do `%2F`, `%5C` and `//` unless the rules say otherwise. Refused: a broken escape,
+/// `%00`, a raw backslash, a climb above the root. Also whether the client is to ask for the outcome itself.
+pub(crate) fn normalise(path: &[u8], rules: PathRules) -> Result<(Cow<'_, [u8]>, bool), BadTarget> {
+    let plain = |window: &[u8]| window != b"/." && !(rules.merge_slashes && window == b"//");
     if memchr::memchr2(b'%', b'\\', path).is_none() && path.windows(2).all(plain) {
-        return Ok(Cow::Borrowed(path));
+        return Ok((Cow::Borrowed(path), false));
     }
+    let mut redirect = false;
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
@@ -74,6 +80,14 @@ pub(crate) fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, BadTarget> {
                 let value = hex(high)? << 4 | hex(low)?;
                 match value {
                     0 => return Err(BadTarget),
+                    b'/' | b'\\' if rules.escaped_slashes != EscapedSlashes::Keep => {
+                        match rules.escaped_slashes {
+                            EscapedSlashes::Reject => return Err(BadTarget),
+                            EscapedSlashes::Redirect => redirect = true,
+                            EscapedSlashes::Unescape | EscapedSlashes::Keep => {}
+                        }
+                        decoded.push(b'/');
+                    }
                     b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => decoded.push(value),
                     _ => decoded.extend([b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]),
                 }
@@ -81,7 +95,11 @@ pub(crate) fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, BadTarget> {
             _ => decoded.push(byte),
         }
     }
-    resolve(&decoded).map(Cow::Owned)
+    let mut path = resolve(&decoded)?;
+    if rules.merge_slashes {
+        path.dedup_by(|second, first| *first == b'/' && *second == b'/');
+    }
+    Ok((Cow::Owned(path), redirect))
 }
 
 fn hex(digit: u8) -> Result<u8, BadTarget> {
@@ -171,7 +189,48 @@ mod tests {
     use super::*;
 
     fn norm(path: &str) -> Option<String> {
-        normalise(path.as_bytes()).ok().map(|path| String::from_utf8(path.into_owned()).unwrap())
+        by_rules(path, PathRules::default()).map(|(path, _)| path)
+    }
+
+    fn by_rules(path: &str, rules: PathRules) -> Option<(String, bool)> {
+        let normal = normalise(path.as_bytes(), rules).ok();
+        normal.map(|(path, redirect)| (String::from_utf8(path.into_owned()).unwrap(), redirect))
+    }
+
+    #[test]
+    fn slashes_as_the_rules_have_them() {
+        use EscapedSlashes::{Keep, Redirect, Reject, Unescape};
+        // Kept, merged, unescaped, and unescaped and merged.
+        for (path, kept, merged, unescaped, both) in [
+            ("/a/b", "/a/b", "/a/b", "/a/b", "/a/b"),
+            ("//a///b//", "//a///b//", "/a/b/", "//a///b//", "/a/b/"),
+            ("/a%2fb%5Cc", "/a%2Fb%5Cc", "/a%2Fb%5Cc", "/a/b/c", "/a/b/c"),
+            // Dot segments that only unescaping shows are resolved all the same; before slashes are merged.
+            ("/a/..%2f..%2fb", "/a/..%2F..%2Fb", "/a/..%2F..%2Fb", "!", "!"),
+            ("/a/b%2f%2e%2e%2fc", "/a/b%2F..%2Fc", "/a/b%2F..%2Fc", "/a/c", "/a/c"),
+            ("/a//../b", "/a/b", "/a/b", "/a/b", "/a/b"),
+            ("/a/%2f/b", "/a/%2F/b", "/a/%2F/b", "/a///b", "/a/b"),
+            ("/%2fevil.example", "/%2Fevil.example", "/%2Fevil.example", "//evil.example", "/evil.example"),
+            // Only once.
+            ("/a%252fb", "/a%252fb", "/a%252fb", "/a%252fb", "/a%252fb"),
+            ("/", "/", "/", "/", "/"),
+        ] {
+            let by = |escaped_slashes, merge_slashes| by_rules(path, PathRules { escaped_slashes, merge_slashes });
+            let text = |found: Option<(String, bool)>| found.map_or_else(|| "!".to_owned(), |(path, _)| path);
+            assert_eq!(text(by(Keep, false)), kept, "{path}");
+            assert_eq!(text(by(Keep, true)), merged, "{path}");
+            assert_eq!(text(by(Unescape, false)), unescaped, "{path}");
+            assert_eq!(text(by(Unescape, true)), both, "{path}");
+            assert_eq!(text(by(Redirect, true)), both, "{path}");
+            let escaped = ["%2f", "%2F", "%5c", "%5C"].iter().any(|escape| path.contains(escape));
+            assert_eq!(by(Reject, true).is_none(), escaped, "{path}");
+            assert_eq!(by(Redirect, false).is_none_or(|(_, redirect)| redirect), escaped, "{path}");
+            // What comes of it stays as it is.
+            for found in [by(Unescape, true), by(Keep, true)].into_iter().flatten() {
+                let rules = PathRules { escaped_slashes: Keep, merge_slashes: true };
+                assert_eq!(by_rules(&found.0, rules), Some((found.0.clone(), false)), "{path}");
+            }
+        }
     }
 
     #[test]
@@ -212,16 +271,16 @@ mod tests {
     fn targets() {
         for bad in ["/a#b", "a", "ftp://a/", "//", "", "/a b", "/\u{e9}"] {
             if bad != "//" {
-                assert!(parse(bad.as_bytes(), false).is_err(), "{bad}");
+                assert!(parse(bad.as_bytes(), false, PathRules::default()).is_err(), "{bad}");
             }
         }
-        let absolute = parse(b"HTTP://User.example:80/x/../y?q", false).unwrap();
+        let absolute = parse(b"HTTP://User.example:80/x/../y?q", false, PathRules::default()).unwrap();
         assert_eq!(absolute.authority, Some(&b"User.example:80"[..]));
         assert_eq!((&*absolute.path, absolute.query), (&b"/y"[..], Some(&b"q"[..])));
-        assert_eq!(&*parse(b"http://a?q", false).unwrap().path, b"/");
-        assert!(parse(b"*", false).is_err());
-        assert_eq!(&*parse(b"*", true).unwrap().path, b"*");
-        assert_eq!(&*parse(b"http://a", true).unwrap().path, b"*");
+        assert_eq!(&*parse(b"http://a?q", false, PathRules::default()).unwrap().path, b"/");
+        assert!(parse(b"*", false, PathRules::default()).is_err());
+        assert_eq!(&*parse(b"*", true, PathRules::default()).unwrap().path, b"*");
+        assert_eq!(&*parse(b"http://a", true, PathRules::default()).unwrap().path, b"*");
     }
 
     #[test]

@@ -126,7 +126,8 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     if pseudo.path.first() != Some(&b'/') && pseudo.path != b"*" {
         return Err(RequestError::Target);
     }
-    let target = target::parse(pseudo.path, method == Method::Options).map_err(|_bad| RequestError::Target)?;
+    let target = target::parse(pseudo.path, method == Method::Options, limits.path);
+    let target = target.map_err(|_bad| RequestError::Target)?;
     let body = match (pseudo.end_stream, length) {
         // What comes is not of this message.
         _ if upgrade.is_some() => Framing::None,
@@ -149,6 +150,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
         host,
         path: target.path,
         query: target.query,
+        redirect: target.redirect,
         body,
         keep_alive: true,
         expect_continue: expect.is_some() && !matches!(body, Framing::None | Framing::Length(0)),

@@ -1,5 +1,6 @@
 //! How downstream peers are treated: `ringway.dev/v1alpha1 ClientPolicy`, defaults included.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +14,11 @@ pub struct ClientPolicy {
     pub limits: ClientLimits,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` fields are believed and extended.
     pub trusted: Vec<IpNet>,
+    /// Instead of that: every peer's are believed, and the client is this many addresses from the right end of
+    /// `X-Forwarded-For`.
+    pub trusted_hops: Option<u32>,
+    /// Connections of HTTP/2.
+    pub http2: ClientHttp2,
     /// Also send RFC 7239 `Forwarded` upstream.
     pub forwarded: bool,
     /// Send `Via` upstream (RFC 9110 section 7.6.3).
@@ -25,6 +31,30 @@ pub struct ClientPolicy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Plain HTTP is sent to HTTPS: status and port.
     pub https_redirect: Option<(u16, u16)>,
+}
+
+impl ClientPolicy {
+    /// Whether what a peer says of where a request comes from is believed.
+    pub fn believes(&self, peer: IpAddr) -> bool {
+        self.trusted_hops.is_some() || self.trusted.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// Connections of HTTP/2 from clients (RFC 9113 section 6.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientHttp2 {
+    /// Requests at a time, 1 or more.
+    pub streams: u32,
+    /// What one request's body may have on its way, in bytes: 65,535 or more.
+    pub stream_window: u32,
+    /// What all of a connection's may.
+    pub connection_window: u32,
+}
+
+impl Default for ClientHttp2 {
+    fn default() -> Self {
+        Self { streams: 128, stream_window: 65_535, connection_window: 1 << 20 }
+    }
 }
 
 /// Options of a listening socket. A change of them binds it anew.
@@ -91,6 +121,8 @@ impl Default for ClientPolicy {
             timeouts: ClientTimeouts::default(),
             limits: ClientLimits::default(),
             trusted: Vec::new(),
+            trusted_hops: None,
+            http2: ClientHttp2::default(),
             forwarded: false,
             via: true,
             client_certificate: false,
@@ -110,6 +142,10 @@ pub struct ClientTimeouts {
     pub idle: Duration,
     /// Without progress in either body.
     pub body_idle: Duration,
+    /// From a request's head to the end of its body.
+    pub request: Option<Duration>,
+    /// A connection of HTTP, after which it takes no more requests.
+    pub connection: Option<Duration>,
     /// A TLS handshake, ClientHello included.
     pub handshake: Duration,
     /// Without a byte in either direction of a TCP connection or tunnel.
@@ -124,6 +160,8 @@ impl Default for ClientTimeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_idle: Duration::from_secs(60),
+            request: None,
+            connection: None,
             handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(600),
             udp_idle: Duration::from_secs(30),
@@ -144,10 +182,48 @@ pub struct ClientLimits {
     pub body_bytes: Option<u64>,
     /// UDP flows of a socket per core: the least recently used one goes when there is one more.
     pub udp_flows: usize,
+    /// Connections of a socket over all cores: one more is reset.
+    pub connections: Option<u32>,
+    /// Requests of a connection: the last one ends it.
+    pub requests: Option<u32>,
+    /// What paths may be, and become.
+    pub path: PathRules,
+}
+
+/// What paths may be, and become, besides being normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathRules {
+    /// What is done about `%2F` and `%5C`.
+    pub escaped_slashes: EscapedSlashes,
+    /// Several slashes in a row become one.
+    pub merge_slashes: bool,
+}
+
+/// What is done about `%2F` and `%5C` in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EscapedSlashes {
+    /// They stay.
+    #[default]
+    Keep,
+    /// 400.
+    Reject,
+    /// They become slashes.
+    Unescape,
+    /// The client is told by 307 to ask for that.
+    Redirect,
 }
 
 impl Default for ClientLimits {
     fn default() -> Self {
-        Self { head_bytes: 64 << 10, head_fields: 128, uri_bytes: 16 << 10, body_bytes: None, udp_flows: 65_536 }
+        Self {
+            head_bytes: 64 << 10,
+            head_fields: 128,
+            uri_bytes: 16 << 10,
+            body_bytes: None,
+            udp_flows: 65_536,
+            connections: None,
+            requests: None,
+            path: PathRules::default(),
+        }
     }
 }

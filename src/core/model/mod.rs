@@ -18,7 +18,10 @@ pub use backend::{
     Backend, BackendId, BackendLimits, BackendSettings, Balancing, ConnectionSettings, Endpoint, EndpointAddress,
     HashKey, Http2Settings, LoadBalancer, ProxyHeader, ProxyTlvs, RetryBudget, UpstreamHttp,
 };
-pub use client::{ClientLimits, ClientPolicy, ClientTimeouts, Keepalive, ListenOptions, ProxyProtocol};
+pub use client::{
+    ClientHttp2, ClientLimits, ClientPolicy, ClientTimeouts, EscapedSlashes, Keepalive, ListenOptions, PathRules,
+    ProxyProtocol,
+};
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
 pub use http::{

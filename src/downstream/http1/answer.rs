@@ -224,7 +224,7 @@ async fn heads<D: Download>(
             if progress.sent.get() {
                 plan.exchange.request_complete();
             }
-            if cx.core.is_draining() {
+            if cx.takes_no_more() {
                 plan.exchange.end_downstream();
             }
             if plan.connect && head.status / 100 == 2 {

@@ -132,7 +132,7 @@ impl Upload for Reader {
             }
             buf.set_window(piece.rest);
             buf = ready_to_read(buf);
-            let by = rt::tick_after(body.idle);
+            let by = rt::tick_after(body.idle).min(body.by);
             let (filled, back) = fill(self, buf, by, Shutdown::Read, Watch::Signal(call_off)).await;
             buf = back;
             match filled {

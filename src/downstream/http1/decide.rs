@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use ringway_core::access;
 use ringway_core::balance::key::{self, KeyedRequest};
 use ringway_core::grpc::{self, Call, web};
 use ringway_core::http::{Method, Version};
@@ -213,7 +214,7 @@ fn weigh(
     let core = &cx.core;
     let policy = &socket.shared.client;
     let started = Instant::now();
-    let close = core.is_draining() && head.version != Version::Http2;
+    let close = cx.takes_no_more() && head.version != Version::Http2;
     let mut local =
         Local { cx, head, reply: Reply::to(head, close), counted: None, started, added: Vec::new(), pages: None };
     let Chosen { id: rule, rule: compiled, matched } =
@@ -221,6 +222,15 @@ fn weigh(
             Ok(chosen) => chosen,
             Err(unserved) => {
                 let error = match unserved {
+                    Unserved::Redirected if local.reply.call.is_some() => {
+                        return local.error(400, Some(DownstreamError::BadTarget));
+                    }
+                    Unserved::Redirected => {
+                        let scheme = if cx.secure.is_some() { "https" } else { "http" };
+                        return local.answer(307, |reply, out| {
+                            encode::ask_again(head, scheme, reply, &core.date(), out);
+                        });
+                    }
                     Unserved::BodyTooLarge => {
                         local.reply.close = true;
                         DownstreamError::BodyTooLarge
@@ -248,7 +258,7 @@ fn weigh(
     let context = RequestContext {
         client: &cx.client_text,
         scheme: if cx.secure.is_some() { "https" } else { "http" },
-        trusted: policy.trusted.iter().any(|net| net.contains(&cx.client.ip())),
+        trusted: policy.believes(cx.client.ip()),
         policy,
         request_id: request_id(core.random(), core.random(), &mut id),
         client_certificate: client_certificate(cx, policy),
@@ -263,7 +273,7 @@ fn weigh(
             local.added.extend_from_slice(hsts.as_bytes());
         }
         if let Some(access) = &extras.access {
-            match access.login(access.admits(extra::client_ip(cx, policy, head))) {
+            match access.login(access.admits(access::of_request(cx.client.ip(), policy, head))) {
                 Ok(asked) => login = asked,
                 Err(NotAdmitted) => return local.error(403, Some(DownstreamError::AccessDenied)),
             }
@@ -278,7 +288,7 @@ fn weigh(
     if let Some(limits) = extras.map(|extras| extras.rate_limits.as_slice()).filter(|limits| !limits.is_empty())
         // A request whose password has been looked at has been counted.
         && verdict.is_none()
-        && let Some(wait) = extra::over_limit(generation, limits, head, extra::client_ip(cx, policy, head), started)
+        && let Some(wait) = extra::over_limit(generation, limits, head, access::of_request(cx.client.ip(), policy, head), started)
     {
         local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
         return local.error(429, Some(DownstreamError::RateLimited));

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use ringway_core::access;
 use ringway_core::http::coding::{self, Coding};
 use ringway_core::http::{Method, Version, cors};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
-use ringway_core::model::{BackendId, ClientPolicy, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
+use ringway_core::model::{BackendId, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
@@ -188,17 +187,6 @@ pub(super) fn over_limit(
         }
     }
     wait
-}
-
-/// Whose request it is, where proxies between are believed.
-pub(super) fn client_ip(cx: &Cx, policy: &ClientPolicy, head: &RequestHead<'_>) -> IpAddr {
-    let name: &[u8] = b"x-forwarded-for";
-    if policy.trusted.is_empty() {
-        return cx.client.ip();
-    }
-    let lines: Vec<&[u8]> =
-        head.fields().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
-    access::client_ip(cx.client.ip(), &policy.trusted, lines.into_iter())
 }
 
 /// Puts lines at the end of the head that stands at the front of an answer.

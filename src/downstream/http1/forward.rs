@@ -391,6 +391,7 @@ async fn both<C: Requester, O: Origin>(
         base64: plan.web.filter(|web| O::FRAMES && web.call == Call::WebText).map(|_| web::Base64::default()),
         trailers: Vec::new(),
         idle: cx.timeouts.get().body_idle,
+        by: received_by(cx, plan.counted.started),
         copying,
     };
     let limit = plan.body_limit;
@@ -438,6 +439,12 @@ async fn both<C: Requester, O: Origin>(
         copying.send(cx, &plan.counted.generation, plan.method);
     }
     (what, sent, buf)
+}
+
+/// Until when a request has to have come that was begun at `started`.
+pub(super) fn received_by(cx: &Cx, started: Instant) -> Tick {
+    let limit = cx.timeouts.get().request;
+    limit.map_or(Tick::MAX, |limit| rt::tick_after(limit.saturating_sub(started.elapsed())))
 }
 
 /// Waits until the client that is watched has broken off; for ever where it sends something else, or cannot be watched.

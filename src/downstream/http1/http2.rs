@@ -17,6 +17,7 @@ use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_
 use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
 use ringway_core::http2::flood::Flood;
+use ringway_core::model::ClientHttp2;
 
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
@@ -51,7 +52,11 @@ struct Streams {
 pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
     let mut timer = Deadline::new(stream.fd());
     let header_list = u32::try_from(cx.limits.get().head_bytes).unwrap_or(u32::MAX);
-    let mut server = Server::new(stream, first, Settings { header_list, ..Settings::default() });
+    let generation = cx.core.generation();
+    let wanted = generation.socket(cx.socket).map_or_else(ClientHttp2::default, |found| found.shared.client.http2);
+    drop(generation);
+    let ClientHttp2 { streams, stream_window, connection_window } = wanted;
+    let mut server = Server::new(stream, first, Settings { streams, header_list, stream_window, connection_window });
     let streams = Rc::new(Streams::default());
     let mut phase = Phase::Opening(rt::tick_after(cx.timeouts.get().header));
     let mut known = false;
@@ -63,6 +68,7 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
             match server.poll_next(task) {
                 Poll::Ready(Some(request)) => {
                     streams.open.set(streams.open.get() + 1);
+                    cx.requests.set(cx.requests.get().saturating_add(1));
                     start(&cx, &streams, request);
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -121,11 +127,15 @@ impl Phase {
             return true;
         }
         let busy = streams.open.get() > 0;
-        let ending = || cx.core.is_draining() || cx.core.generation().socket(cx.socket).is_none();
+        let ending = || cx.takes_no_more() || cx.core.generation().socket(cx.socket).is_none();
+        let idle = || {
+            let by = rt::tick_after(cx.timeouts.get().idle);
+            cx.ends().map_or(by, |end| end.min(by))
+        };
         let mut again = false;
         loop {
             let next = match *self {
-                Self::Opening(_) if server.is_open() => Self::Idle(rt::tick_after(cx.timeouts.get().idle)),
+                Self::Opening(_) if server.is_open() => Self::Idle(idle()),
                 Self::Opening(_) if ending() => {
                     server.close();
                     again = true;
@@ -137,7 +147,7 @@ impl Phase {
                     Self::Leaving
                 }
                 Self::Idle(_) if busy => Self::Busy,
-                Self::Busy if !busy => Self::Idle(rt::tick_after(cx.timeouts.get().idle)),
+                Self::Busy if !busy => Self::Idle(idle()),
                 Self::Leaving if !busy => Self::Left(rt::tick_after(FAREWELL)),
                 Self::Left(_) if busy => Self::Leaving,
                 Self::Opening(by) if passed(timer, by, task) => {
@@ -147,7 +157,9 @@ impl Phase {
                     Self::Over
                 }
                 Self::Idle(by) if passed(timer, by, task) => {
-                    cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+                    if !cx.takes_no_more() {
+                        cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+                    }
                     server.go_away();
                     again = true;
                     Self::Leaving
@@ -499,9 +511,8 @@ impl Frames {
 
 impl H2Body {
     /// Waits for bytes and takes what has come with them, except for `spare` bytes of the room.
-    async fn gather(&mut self, buf: &mut Buf, spare: usize, idle: Duration, call_off: &Signal) -> Gathered {
+    async fn gather(&mut self, buf: &mut Buf, spare: usize, by: Tick, call_off: &Signal) -> Gathered {
         let Self { frames, timer, .. } = self;
-        let by = rt::tick_after(idle);
         let mut waits = false;
         let gathered = poll_fn(|task| {
             loop {
@@ -558,7 +569,8 @@ impl Upload for H2Body {
         let mut buf = ready_to_read(buf);
         // Behind the last chunk come the trailers.
         let spare = if body.chunked { TRAILER_LIMIT } else { 0 };
-        let end = match self.gather(&mut buf, spare, body.idle, call_off).await {
+        let by = rt::tick_after(body.idle).min(body.by);
+        let end = match self.gather(&mut buf, spare, by, call_off).await {
             Gathered::Bytes { end } => end,
             Gathered::CalledOff => return (Pulled::CalledOff, buf),
             Gathered::Fault(fault) => return (Pulled::Fault(fault), buf),

@@ -50,12 +50,30 @@ struct Cx {
     guard: ConnGuard,
     timeouts: Cell<ClientTimeouts>,
     limits: Cell<ClientLimits>,
+    /// Requests that have come.
+    requests: Cell<u32>,
+    /// When it was accepted.
+    since: Tick,
     /// It counts as one of its listener's, in the generation that accepted it.
     _open: Open,
     /// What TLS has shown of the client.
     secure: Option<Box<Secure>>,
     /// Bytes that were read ahead of the first request.
     first: Cell<Option<Buf>>,
+}
+
+impl Cx {
+    /// Whether the request that is being served is the connection's last.
+    fn takes_no_more(&self) -> bool {
+        let spent = self.limits.get().requests.is_some_and(|limit| self.requests.get() >= limit);
+        spent || self.core.is_draining() || self.ends().is_some_and(|end| rt::now() >= end)
+    }
+
+    /// When it has been there for as long as it may.
+    fn ends(&self) -> Option<Tick> {
+        let limit = self.timeouts.get().connection?;
+        Some(self.since + (rt::tick_after(limit) - rt::now()))
+    }
 }
 
 /// What is to be done with a connection after an exchange.
@@ -90,6 +108,8 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
         guard: conn.guard,
         timeouts: Cell::new(client.timeouts),
         limits: Cell::new(client.limits),
+        requests: Cell::new(0),
+        since: rt::now(),
         _open: open,
         secure: conn.secure,
         first: Cell::new(conn.first),
@@ -118,10 +138,13 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
             let timeouts = cx.timeouts.get();
             let wait = if fresh { timeouts.header } else { timeouts.idle };
             stream.wr.rest();
-            stream.rd.deadline().arm(rt::tick_after(wait), Shutdown::Both);
+            let by = rt::tick_after(wait);
+            stream.rd.deadline().arm(cx.ends().map_or(by, |end| end.min(by)), Shutdown::Both);
             let ready = stream.rd.readable().await;
             if stream.rd.deadline().disarm() {
-                cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+                if rt::now() >= by {
+                    cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+                }
                 break;
             }
             if ready.is_err() {
@@ -209,6 +232,7 @@ fn is_preface(cx: &Cx, bytes: &[u8]) -> Option<bool> {
 async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -> (Read, Buf) {
     let mut scanner = HeadScanner::new();
     let mut by: Option<Tick> = None;
+    let so_far = cx.requests.get();
     loop {
         if buf.is_empty() {
             let (read, back) = stream.rd.read_unless_quiet(buf, rt::now() + 2).await;
@@ -225,6 +249,7 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -
             }
             if preface == Some(false) && scanner.should_parse(buf.data()) {
                 let mut verdict = None;
+                cx.requests.set(so_far + 1);
                 loop {
                     match decide::decide(cx, &mut buf, verdict) {
                         Decision::More => break,

@@ -52,6 +52,8 @@ pub(super) struct RequestBody {
     pub(super) trailers: Vec<u8>,
     /// How long the client may pause.
     pub(super) idle: Duration,
+    /// Until when it has to have come.
+    pub(super) by: Tick,
     /// Takes a copy of what leaves.
     pub(super) copying: Option<Box<Copying>>,
 }
@@ -75,7 +77,7 @@ impl RequestBody {
                 && let Some(to) = to.plain()
             {
                 drop(buf);
-                let patience = Patience { by: Tick::MAX, idle: self.idle, call_off: Some(call_off) };
+                let patience = Patience { by: self.by, idle: self.idle, call_off: Some(call_off) };
                 let (bytes, passed) = Box::pin(relay::body(from, to, left, patience)).await;
                 self.decoder.skip(bytes);
                 buf = Buf::new(Class::Head);

@@ -29,7 +29,11 @@ pub fn serve(driver: Driver, sent: &[u8]) -> (Option<End>, usize, Vec<u8>) {
     let (end, requests) = rt::run(driver, async move {
         let stream = Stream::new(ours.into()).expect("a stream");
         rt::spawn(send(client, sent));
-        let mut server = Server::new(stream, None, Settings { streams: 16, header_list: 8 << 10, window: 1 << 16 });
+        let mut server = Server::new(
+            stream,
+            None,
+            Settings { streams: 16, header_list: 8 << 10, stream_window: 65_535, connection_window: 1 << 16 },
+        );
         let mut requests = 0;
         poll_fn(|task| {
             loop {
