@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Response;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Options, Proxy, backend, gateway, policy};
+use crate::support::tls::{Authority, Connector};
 
 fn route(name: &str, path: &str, to: &str) -> String {
     format!(
@@ -166,4 +167,30 @@ fn plain_http_is_sent_to_https() {
     proxy.reload(&(base() + &route("r", "/app", "echo") + &policy("  httpsRedirect: {statusCode: 301, port: 8443}\n")));
     let response = ask(&proxy, "/app", "");
     assert_eq!((response.status, response.header("location")), (301, Some("https://x.org:8443/app")));
+}
+
+#[test]
+fn browsers_are_told_to_come_by_tls_only_over_tls() {
+    let authority = Authority::new("ca");
+    let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: tls, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: site}]}}\n";
+    let origin = Origin::echo();
+    let yaml = gateway(listeners)
+        + &authority.leaf(&["site.example"]).secret("site")
+        + &route("all", "/", "origin")
+        + &backend("origin", &[&origin.address])
+        + &route("ours", "/ours", "echo")
+        + &backend("echo", &["echo"])
+        + &route("broken", "/broken", "nowhere")
+        + &ours("ResponsePolicy", "hsts", GATEWAY, "  strictTransportSecurity: {maxAge: 1h, preload: true}\n");
+    let proxy = Proxy::start(&yaml);
+    let mut secure = Connector::new(&authority).client(&proxy.port(8443), "site.example");
+    for (path, status) in [("/", 200), ("/ours", 200), ("/broken", 500)] {
+        // A browser must not believe it without TLS (RFC 6797 section 7.2).
+        let plain = ask(&proxy, path, "");
+        assert_eq!((plain.status, plain.header("strict-transport-security")), (status, None), "{path}");
+        secure.send(format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n"));
+        let answer = secure.response();
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.headers("strict-transport-security"), ["max-age=3600; preload"], "{path}");
+    }
 }

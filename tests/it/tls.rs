@@ -537,3 +537,58 @@ fn a_slow_reader_does_not_make_the_proxy_grow() {
     drop(clients);
     proxy.expect_metric("ringway_connections_active", &[], 0.0);
 }
+
+#[test]
+fn listeners_whose_names_or_certificates_overlap_say_so() {
+    let authority = Authority::new("ca");
+    let certificates = [
+        ("wild", &["*.example"][..]),
+        ("b", &["b.example"][..]),
+        ("deep", &["c.b.example"][..]),
+        ("other", &["other.org"][..]),
+        ("both", &["one.org", "two.org"][..]),
+    ];
+    let listeners = [
+        // A name and a certificate.
+        ("a", 8080, "*.example", "wild"),
+        ("b", 8080, "b.example", "b"),
+        // A wildcard of certificates stands for one label, one of listeners for several.
+        ("deep", 8080, "c.b.example", "deep"),
+        ("alone", 8080, "other.org", "other"),
+        // Only by what the certificate has besides.
+        ("one", 8443, "one.org", "both"),
+        ("two", 8443, "two.org", "both"),
+        // The same on a port of its own.
+        ("elsewhere", 9443, "b.example", "wild"),
+    ];
+    let listeners: String = listeners.iter().map(|(name, port, host, certificate)| {
+        format!("  - {{name: {name}, port: {port}, protocol: HTTPS, hostname: \"{host}\", tls: {{certificateRefs: [{{name: {certificate}}}]}}}}\n")
+    }).collect();
+    let secrets: String = certificates.iter().map(|(name, names)| authority.leaf(names).secret(name)).collect();
+    let directory = crate::support::proxy::Directory::new();
+    directory.write("a.yaml", &(gateway(&listeners).replace("{ip}", "127.0.0.1") + &secrets));
+    let arguments = ["check", "--status", "-o", "json", "--config", "a.yaml"];
+    let (code, out, error) = crate::support::proxy::command(&arguments, &directory.0);
+    assert_eq!(code, 0, "{error}");
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let edge = list["items"].as_array().unwrap().iter().find(|each| each["kind"] == "Gateway").unwrap();
+    let reason = |listener: &serde_json::Value| {
+        let conditions = listener["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|condition| condition["type"] == "OverlappingTLSConfig");
+        let reason = found.map_or("", |condition| condition["reason"].as_str().unwrap());
+        format!("{} {reason}", listener["name"].as_str().unwrap())
+    };
+    let found: Vec<String> = edge["status"]["listeners"].as_array().unwrap().iter().map(reason).collect();
+    assert_eq!(
+        found,
+        [
+            "a OverlappingCertificates",
+            "b OverlappingCertificates",
+            "deep OverlappingHostnames",
+            "alone ",
+            "one OverlappingCertificates",
+            "two OverlappingCertificates",
+            "elsewhere ",
+        ]
+    );
+}

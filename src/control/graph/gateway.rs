@@ -359,25 +359,47 @@ pub(super) fn clash(a: &Listener, b: &Listener) -> Option<&'static str> {
     (a.host() == b.host()).then_some("HostnameConflict")
 }
 
-/// Listeners of a port that end TLS for some of the same names (GEP-3567). Requests for a host that another of them has
-/// are told so by 421.
+/// Listeners of a port that end TLS for some of the same names (GEP-3567), or with certificates for some of the same, so
+/// that clients may take a connection to one for the other's requests. Those are told so by 421.
 fn overlaps(listeners: &mut [ListenerState<'_>]) {
-    let encrypted: Vec<(usize, u16, HostPattern)> = listeners
-        .iter()
-        .enumerate()
-        .filter(|(_, state)| state.serves.is_some_and(Serves::ends_tls))
-        .map(|(index, state)| (index, state.spec.port.value.get(), state.spec.host()))
-        .collect();
-    for (index, port, host) in &encrypted {
-        let other = encrypted
-            .iter()
-            .find(|(other, of, name)| other != index && of == port && name != host && name.intersect(host).is_some());
-        if let Some((other, ..)) = other {
-            let message =
-                format!("its hostname overlaps with that of listener {}", &*listeners[*other].spec.name.value);
-            listeners[*index].overlaps = Some(Problem::new("OverlappingHostnames", message));
-        }
+    let encrypted: Vec<usize> =
+        (0..listeners.len()).filter(|index| listeners[*index].serves.is_some_and(Serves::ends_tls)).collect();
+    for index in &encrypted {
+        let this = &listeners[*index];
+        let host = this.spec.host();
+        let others = || {
+            let others = encrypted.iter().filter(|other| *other != index).map(|other| &listeners[*other]);
+            others.filter(|other| other.spec.port.value == this.spec.port.value)
+        };
+        let by_certificate = others().find(|other| certify_the_same(&this.certificates, &other.certificates));
+        let by_name = || {
+            others().find(|other| {
+                let name = other.spec.host();
+                name != host && name.intersect(&host).is_some()
+            })
+        };
+        let found = match by_certificate {
+            Some(other) => Some(("OverlappingCertificates", "a certificate of its own has a name of one", other)),
+            None => by_name().map(|other| ("OverlappingHostnames", "its hostname overlaps with that", other)),
+        };
+        let problem = found.map(|(reason, what, other)| {
+            Problem::new(reason, format!("{what} of listener {}", &*other.spec.name.value))
+        });
+        listeners[*index].overlaps = problem;
     }
+}
+
+/// Whether some name is in certificates of both. A wildcard stands for one label.
+fn certify_the_same(these: &[Arc<CertificateChain>], those: &[Arc<CertificateChain>]) -> bool {
+    let covers = |name: &str, other: &str| {
+        let below = |parent: &str| other.split_once('.').is_some_and(|(_, rest)| rest == parent);
+        name == other || name.strip_prefix("*.").is_some_and(below)
+    };
+    let names = |chains: &'_ [Arc<CertificateChain>]| -> Vec<String> {
+        chains.iter().flat_map(|chain| chain.facts.dns_names.iter().cloned()).collect()
+    };
+    let those = names(those);
+    names(these).iter().any(|name| those.iter().any(|other| covers(name, other) || covers(other, name)))
 }
 
 /// Several Gateways share an address where their HTTP listeners differ by hostname; otherwise the oldest has it.
