@@ -89,7 +89,7 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     (
         "backend-protocol",
         Translated(
-            "BackendTLSPolicy for HTTPS and GRPCS; GRPC needs appProtocol kubernetes.io/h2c at the Service; HTTP and AUTO_HTTP are the default",
+            "BackendTLSPolicy for HTTPS and GRPCS; BackendPolicy protocol for GRPC; HTTP and AUTO_HTTP are the default",
         ),
     ),
     ("canary", Translated(CANARY)),

@@ -102,6 +102,9 @@ pub(super) fn of_backends(ingress: &Ingress, problems: &mut Vec<String>) -> Vec<
     if let Some(connect) = seconds(ingress, "proxy-connect-timeout") {
         spec.push(("timeout", Yaml::Map(vec![("tcp", Yaml::Map(vec![("connectTimeout", duration(connect))]))])));
     }
+    if ingress.annotation("backend-protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("GRPC")) {
+        spec.push(("protocol", "HTTP2".into()));
+    }
     let off = ingress.annotation("proxy-next-upstream") == Some("off");
     let tries = ingress.annotation("proxy-next-upstream-tries").and_then(|tries| tries.parse::<i64>().ok());
     let retries = match tries {

@@ -727,15 +727,10 @@ impl<'g> Work<'g> {
     fn backend_tls(&mut self, ingress: &Ingress, host: &Host, backend: &Backend, out: &mut Output) {
         match ingress.annotation("backend-protocol").unwrap_or("HTTP").to_ascii_uppercase().as_str() {
             "HTTP" | "AUTO_HTTP" => return,
+            // In plain it is the BackendPolicy that says so.
+            "GRPC" => return,
             // Over TLS the endpoint chooses HTTP/2 by ALPN.
             "HTTPS" | "GRPCS" => {}
-            "GRPC" => {
-                let service = &backend.service;
-                out.problems.push(format!(
-                    "backend-protocol: GRPC: give the port of Service {service} appProtocol kubernetes.io/h2c"
-                ));
-                return;
-            }
             other => {
                 out.problems.push(format!("backend-protocol: {other} is not spoken to backends"));
                 return;
