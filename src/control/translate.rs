@@ -93,6 +93,10 @@ fn redirected(rule: &mut HttpRule, policy: &ClientPolicy) {
             port: RedirectPort::Explicit(port),
             status,
         });
+        // What goes to HTTPS needs nobody's permission, which is asked for there.
+        if let Some(extras) = &mut rule.extras {
+            extras.auth = None;
+        }
     }
 }
 
@@ -153,11 +157,13 @@ fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_
     backends.policies(place, &mut rule);
     if let Some(extras) = &mut rule.extras {
         backends.mirrors(place, &mut extras.mirrors);
+        backends.auth(place, &mut extras.auth);
         for share in extras.shares.iter_mut().flatten() {
             if let Some(RedirectPort::Listener(listener)) = share.redirect.as_mut().map(|redirect| &mut redirect.port) {
                 *listener = port;
             }
             backends.mirrors(place, &mut share.mirrors);
+            backends.auth(place, &mut share.auth);
         }
     }
     rule

@@ -8,12 +8,13 @@ use ringway_core::balance::key::{self, Flow, KeyedRequest};
 use ringway_core::grpc::{Call, web};
 use ringway_core::http::Date;
 use ringway_core::http1::FieldStorage;
+use ringway_core::http1::authorize::{self, Granted};
 use ringway_core::http1::choose::{self, Chosen, Unserved};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::{self, RequestHead};
 use ringway_core::model::{
-    Access, Action, Cors, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, Redirect, RuleExtras,
-    ShareFilters, Target, ValueMatch, WeightedTarget,
+    Access, Action, Cors, ExternalAuth, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, Redirect,
+    RuleExtras, ShareFilters, Target, ValueMatch, WeightedTarget,
 };
 use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
 use serde_json::{Map, Value, json};
@@ -194,10 +195,12 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             Action::Redirect(_) | Action::Respond(_) | Action::Fail(_) => None,
         },
         content_type: translated.as_ref().map(|(_, format)| format.as_slice()),
+        granted: &[],
     };
     let rule = chosen.rule;
     out["rule"] = json!(rule_name(world, rule));
     let extras = rule.extras.as_deref();
+    let auth = extras.and_then(|extras| extras.auth.as_deref());
     let cors = extras.and_then(|extras| extras.cors.as_ref());
     if let Some(fields) = cors.and_then(|cors| choose::preflight(cors, head)) {
         out["outcome"] = json!({ "answer": 204, "reason": "CORS preflight", "fields": lines(&fields) });
@@ -209,6 +212,16 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
         out["outcome"] = refusal;
         return;
     }
+    if let Some(rules) = auth.filter(|_| !matches!(rule.action, Action::Fail(_))) {
+        if rules.target == Target::Invalid {
+            let reason = "the server that filter ExternalAuth asks is not to be had: `ringway check` says why";
+            out["outcome"] = json!({ "answer": 500, "reason": reason });
+            return;
+        }
+        out["externalAuth"] = asked(world, head, rules, &context);
+    }
+    let granted: Vec<Granted<'_>> = auth.map(granted).into_iter().collect();
+    let context = RequestContext { granted: &granted, ..context };
     match &rule.action {
         Action::Fail(status) => {
             let reason = "the rule has no backendRefs, or a filter that cannot be honoured: `ringway check` says which";
@@ -226,7 +239,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             let steps = Steps { world, head, chosen, context: &context };
             // Every field is named here, so that none can be forgotten.
             let none = RuleExtras::default();
-            let RuleExtras { shares, mirrors, cors, retry, access: _, rate_limits, responses } =
+            let RuleExtras { shares, mirrors, cors, auth: _, retry, access: _, rate_limits, responses } =
                 extras.unwrap_or(&none);
             if !rate_limits.is_empty() {
                 let names = rate_limits.iter().map(|index| json!(world.snapshot.rates[*index].limit.name));
@@ -310,6 +323,27 @@ fn forwarded(world: &World<'_>, head: &RequestHead<'_>, split: &[WeightedTarget]
     })
 }
 
+/// What a server would be asked, which is not done here.
+fn asked(world: &World<'_>, head: &RequestHead<'_>, rules: &ExternalAuth, context: &RequestContext<'_>) -> Value {
+    let ExternalAuth { target, path: _, request_headers: _, response_headers, body_bytes } = rules;
+    let mut question = Vec::new();
+    authorize::question(head, rules, context, &mut question);
+    json!({
+        "to": match target {
+            Target::Backend(id) => json!(world.snapshot.backends[id.0 as usize].name),
+            Target::Invalid => json!(null),
+        },
+        "question": lines(&question),
+        "bodyUpTo": body_bytes,
+        "copies": if response_headers.is_empty() { json!("all") } else { json!(response_headers) },
+    })
+}
+
+/// The client's word does not count for these, whatever its server answers.
+fn granted(rules: &ExternalAuth) -> Granted<'_> {
+    Granted { names: &rules.response_headers, fields: &[] }
+}
+
 /// Filters at work, one after the other.
 struct Steps<'s> {
     world: &'s World<'s>,
@@ -367,7 +401,14 @@ impl Steps<'_> {
 
     /// What is done for one share of the split, its rule's filters included.
     fn share(&self, own: &ShareFilters, out: &mut Value) {
-        let ShareFilters { filters, redirect, mirrors, cors } = own;
+        let ShareFilters { filters, redirect, mirrors, cors, auth } = own;
+        if let Some(rules) = auth {
+            out["externalAuth"] = asked(self.world, self.head, rules, self.context);
+            let granted: Vec<Granted<'_>> = self.context.granted.iter().copied().chain([granted(rules)]).collect();
+            let context = RequestContext { granted: &granted, ..*self.context };
+            let own = ShareFilters { auth: None, ..own.clone() };
+            return Steps { context: &context, ..*self }.share(&own, out);
+        }
         out["filters"] = self.all(filters, cors.as_ref(), mirrors);
         match redirect {
             Some(redirect) => out["redirect"] = json!(location(self.head, redirect, self.chosen, self.context.scheme)),

@@ -40,6 +40,10 @@ pub fn render(found: &Value) -> String {
             out.line(1, &format!("the client is {client}, by X-Forwarded-For"));
         }
     }
+    if found["externalAuth"].is_object() {
+        out.title("Asked first");
+        asked(&mut out, 1, &found["externalAuth"]);
+    }
     out.section(found, "filters", "Filters", |out, step| filter(out, 1, step));
     out.section(found, "backends", "Backends", backend);
     if let Some(limits) = found.get("timeouts") {
@@ -123,6 +127,21 @@ fn candidates(out: &mut Page, found: &Value) {
     }
 }
 
+/// What a server would be asked.
+fn asked(out: &mut Page, depth: usize, found: &Value) {
+    let Some(to) = found["to"].as_str() else {
+        return out.line(depth, "ExternalAuth asks a server that is not to be had: the answer is 500");
+    };
+    out.line(depth, &format!("ExternalAuth asks {to}, and the request goes on if the answer is 2xx"));
+    out.each(found, "question", |out, line| out.line(depth + 1, &text(line)));
+    if let Some(limit) = found["bodyUpTo"].as_u64().filter(|limit| *limit > 0) {
+        out.line(depth + 1, &format!("and the body, up to {limit} bytes"));
+    }
+    let names: Vec<String> = found["copies"].as_array().into_iter().flatten().map(text).collect();
+    let names = if names.is_empty() { "all".to_owned() } else { names.join(", ") };
+    out.line(depth, &format!("fields of its answer for the backend, and never the client's: {names}"));
+}
+
 fn filter(out: &mut Page, depth: usize, step: &Value) {
     let to = step["to"].as_str().map(|to| format!(" {} to {to}", text(&step["share"]))).unwrap_or_default();
     out.line(depth, &format!("{}{to}", text(&step["filter"])));
@@ -153,6 +172,9 @@ fn backend(out: &mut Page, share: &Value) {
         };
         out.line(2, &format!("{}  weight {}{chosen}", text(&endpoint["address"]), endpoint["weight"]));
     });
+    if share["externalAuth"].is_object() {
+        asked(out, 2, &share["externalAuth"]);
+    }
     out.each(share, "filters", |out, step| filter(out, 2, step));
     if let Some(location) = share["redirect"].as_str() {
         out.line(2, &format!("in its place a redirect to {location}"));

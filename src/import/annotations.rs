@@ -18,8 +18,8 @@ pub enum Fate {
 
 use Fate::{Closed, NoEffect, Refused, Translated};
 
-const EXTERNAL_AUTH: &str = "external authorization is not served yet";
-const AUTH_DETAIL: &str = "a detail of auth-url, which is not served yet";
+const SIGN_IN: &str = "the client gets the server's own answer: let that redirect to the sign-in page in place of 401";
+const AUTH_DETAIL: &str = "the filter ExternalAuth has no field for it";
 const AFFINITY: &str = "cookie affinity is not served yet; a cookie that the application sets keeps clients at one endpoint by BackendPolicy loadBalancer type ConsistentHash";
 const AFFINITY_DETAIL: &str = "a detail of affinity, which is not served yet";
 const RATE: &str = "rate limits are not served yet; limits towards a backend are BackendPolicy circuitBreaker";
@@ -65,11 +65,16 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
             "the common name of a client's certificate is not compared; it is told to the backend by X-Forwarded-Client-Cert",
         ),
     ),
-    ("auth-url", Closed(EXTERNAL_AUTH)),
-    ("auth-method", Refused(AUTH_DETAIL)),
-    ("auth-signin", Refused(AUTH_DETAIL)),
-    ("auth-signin-redirect-param", Refused(AUTH_DETAIL)),
-    ("auth-response-headers", Refused(AUTH_DETAIL)),
+    (
+        "auth-url",
+        Translated(
+            "filter ExternalAuth, if it is a path of a Service asked in plain HTTP without variables; else the rules are closed",
+        ),
+    ),
+    ("auth-method", Refused("the server is asked by the client's own method")),
+    ("auth-signin", Refused(SIGN_IN)),
+    ("auth-signin-redirect-param", Refused(SIGN_IN)),
+    ("auth-response-headers", Translated("allowedResponseHeaders of the filter ExternalAuth")),
     ("auth-request-redirect", Refused(AUTH_DETAIL)),
     ("auth-always-set-cookie", Refused(AUTH_DETAIL)),
     ("auth-cache-key", Refused(AUTH_DETAIL)),

@@ -1,5 +1,6 @@
 //! Annotations that become filters, redirects and retries of a rule.
 
+use super::authorize;
 use super::ingress::{Given, Ingress, Path};
 use super::yaml::Yaml;
 
@@ -26,6 +27,9 @@ pub(super) fn filter(kind: &'static str, field: &'static str, value: Yaml) -> Ya
 /// Filters for one path. `name` is what the objects that they refer to are called.
 pub(super) fn rule(given: &Given, ingress: &Ingress, path: &Path, name: &str) -> Rule {
     let mut rule = Rule::default();
+    if let Some(Ok(server)) = authorize::server(ingress) {
+        rule.filters.push(authorize::external(ingress, &server, &mut rule.problems));
+    }
     if redirect(ingress, &mut rule) {
         return rule;
     }
@@ -80,7 +84,7 @@ pub(super) fn is_hostname(text: &str) -> bool {
 }
 
 /// A URL's scheme, host, port and the rest.
-fn url(text: &str) -> Option<(&str, &str, Option<u16>, &str)> {
+pub(super) fn url(text: &str) -> Option<(&str, &str, Option<u16>, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let at = rest.find(['/', '?', '$']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(at);

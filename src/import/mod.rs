@@ -4,6 +4,7 @@
 //! say why) rather than leaving them open, and every other choice is a comment where it was made.
 
 mod annotations;
+mod authorize;
 mod filters;
 mod ingress;
 mod paths;

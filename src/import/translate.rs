@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::annotations::{Fate, fate};
+use super::authorize;
 use super::filters::{self, filter, full_path, is_hostname};
 use super::ingress::{Backend, Given, Ingress, PREFIX, Path, Rule};
 use super::paths::{Condition, Host};
@@ -92,7 +93,7 @@ impl Made {
     }
 }
 
-fn object(api: &str, kind: &str, namespace: &str, name: &str, spec: Vec<(&'static str, Yaml)>) -> Yaml {
+pub(super) fn object(api: &str, kind: &str, namespace: &str, name: &str, spec: Vec<(&'static str, Yaml)>) -> Yaml {
     Yaml::Map(vec![
         ("apiVersion", api.into()),
         ("kind", kind.into()),
@@ -324,6 +325,9 @@ impl<'g> Work<'g> {
                 }
                 _ => {}
             }
+        }
+        if let Some(Err(reason)) = authorize::server(ingress) {
+            why.push(format!("auth-url: {}: {reason}", ingress.annotation("auth-url").unwrap_or_default().trim()));
         }
         if let Some((secret, true)) = client_auth(ingress)
             && self.client_auth.is_none()
@@ -570,6 +574,9 @@ impl<'g> Work<'g> {
         }
         let found = filters::rule(self.given, ingress, path, name);
         out.problems.extend(found.problems);
+        if let Some(Ok(server)) = authorize::server(ingress) {
+            out.objects.extend(server.grant(ingress).filter(|grant| !out.objects.contains(grant)));
+        }
         if let Some((pattern, substitution)) = &found.rewrite {
             let replace = vec![
                 ("pattern", Yaml::Verbatim(pattern.clone())),

@@ -22,7 +22,7 @@ use crate::tls::Version;
 
 pub use dsr::{DsrSamples, DsrServiceSample, render_dsr};
 pub use latency::{Latencies, LatencySnapshot, merge};
-pub use names::{AcceptError, DownstreamError, UpstreamError};
+pub use names::{AcceptError, Authorization, DownstreamError, UpstreamError};
 pub use prometheus::{Info, render};
 pub use registry::{CoreCounters, Registry, WorkerMetrics};
 
@@ -130,6 +130,8 @@ pub struct RouteMetrics {
     pub by_class: [Counter; 6],
     /// Calls of gRPC, by status.
     pub grpc: [Counter; ringway_core::grpc::STATUSES],
+    /// Questions to servers of ExternalAuth filters, by what came of them.
+    pub authorizations: [Counter; Authorization::ALL.len()],
 }
 
 /// What a core counts for a backend.

@@ -68,6 +68,8 @@ reasons! {
         Unauthorized = "unauthorized",
         /// A password that could not be checked: too many waited.
         PasswordsBusy = "passwords_busy",
+        /// A server that an ExternalAuth filter asks has not answered as it should.
+        AuthUnavailable = "auth_unavailable",
         /// A request over a rate limit.
         RateLimited = "rate_limited",
         /// The client went away.
@@ -150,6 +152,18 @@ reasons! {
         TlsCertificate = "tls_certificate",
         /// A copy of a request that was not made: it is too long, or too many are on their way.
         MirrorDropped = "mirror_dropped",
+    }
+}
+
+reasons! {
+    /// What came of asking whether a request may pass (filter ExternalAuth).
+    Authorization {
+        /// It passes.
+        Allowed = "allowed",
+        /// Its client got the server's refusal.
+        Denied = "denied",
+        /// The server has not answered, or not as it should: the request does not pass.
+        Error = "error",
     }
 }
 

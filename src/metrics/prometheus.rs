@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use ringway_core::model::RouteId;
 
-use super::{AcceptError, CoreMetrics, DownstreamError, Registry, UpstreamError};
+use super::{AcceptError, Authorization, CoreMetrics, DownstreamError, Registry, UpstreamError};
 use crate::tls::Version;
 
 /// What is exposed besides the counters.
@@ -196,6 +196,16 @@ fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, His
             let count: u64 = cores.iter().map(|core| core.grpc[status].get()).sum();
             if count > 0 {
                 page.sample(name, &[("route", route), ("grpc_status", &status.to_string())], count);
+            }
+        }
+    }
+    let name = "ringway_external_auth_total";
+    page.family(name, "counter", "Questions to servers of ExternalAuth filters, by route and what came of them.");
+    for (route, cores) in registry.routes.sorted() {
+        for (index, result) in Authorization::ALL.iter().enumerate() {
+            let count: u64 = cores.iter().map(|core| core.authorizations[index].get()).sum();
+            if count > 0 {
+                page.sample(name, &[("route", route), ("result", result.as_str())], count);
             }
         }
     }

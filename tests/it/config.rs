@@ -32,6 +32,7 @@ fn every_error_of_every_file_is_reported_at_once() {
 fn examples_are_accepted_without_a_warning() {
     for example in [
         include_str!("../../examples/balancing.yaml"),
+        include_str!("../../examples/external-auth.yaml"),
         include_str!("../../examples/filters.yaml"),
         include_str!("../../examples/policies.yaml"),
     ] {

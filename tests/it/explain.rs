@@ -8,7 +8,7 @@ use crate::support::client::Response;
 use crate::support::proxy::{Proxy, backend, command, gateway, policy};
 use crate::support::tls::{Authority, Connector};
 
-fn explain(proxy: &Proxy, arguments: &[&str]) -> Value {
+pub fn explain(proxy: &Proxy, arguments: &[&str]) -> Value {
     let all = [&["explain", "--config", "config.yaml", "-o", "json"], arguments].concat();
     let (code, out, error) = command(&all, &proxy.directory.0);
     assert_eq!(code, 0, "{error}");

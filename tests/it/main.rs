@@ -25,6 +25,7 @@ mod client_policy;
 mod compression;
 mod config;
 mod explain;
+mod external_auth;
 mod filters;
 mod forwarding;
 mod grpc;

@@ -2,8 +2,8 @@
 
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
-    Action, Cors, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern, PathMatch,
-    PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Substitution, ValueMatch,
+    Action, Cors, ExternalAuth, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern,
+    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Substitution, Target, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 
@@ -70,6 +70,7 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
                 if let Some(found) = &share.cors {
                     out.insert("cors".into(), cors(found));
                 }
+                auth(model, share.auth.as_deref(), &mut out);
             }
             Value::Object(out)
         });
@@ -80,10 +81,27 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
     if let Some(found) = &found.cors {
         out.insert("cors".into(), cors(found));
     }
+    auth(model, found.auth.as_deref(), out);
     if let Some(found) = &found.retry {
         let retry = json!({ "codes": found.codes, "attempts": found.attempts, "backoff": duration(found.backoff) });
         out.insert("retry".into(), retry);
     }
+}
+
+fn auth(model: &Model, found: Option<&ExternalAuth>, out: &mut Map<String, Value>) {
+    let Some(found) = found else { return };
+    let ExternalAuth { target, path, request_headers, response_headers, body_bytes } = found;
+    let shown = json!({
+        "backend": match target {
+            Target::Backend(id) => json!(model.backends[id.0 as usize].name),
+            Target::Invalid => json!("invalid"),
+        },
+        "path": path,
+        "requestHeaders": request_headers,
+        "responseHeaders": response_headers,
+        "bodyBytes": body_bytes,
+    });
+    out.insert("externalAuth".into(), shown);
 }
 
 fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {

@@ -1,15 +1,17 @@
 //! HTTPRoute rules to the model's: matches, filters, splits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_core::model::{
-    Action, Cors, DirectResponse, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRule, Mirror, PathMatch,
-    PathModifier, QueryMatch, Redirect, RedirectPort, Retry, RouteTimeouts, RuleExtras, ShareFilters, Target,
-    UrlRewrite, ValueMatch, WeightedTarget,
+    Action, Cors, DirectResponse, ExternalAuth, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRule, Mirror,
+    PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, Retry, RouteTimeouts, RuleExtras, ShareFilters,
+    Target, UrlRewrite, ValueMatch, WeightedTarget,
 };
 
 use crate::control::resources::filter::{
-    self, ExtensionRef, HeaderFilter, HttpFilter, HttpHeader, PathModifierType, RequestRedirect, UrlRewrite as Rewrite,
+    self, ExtensionRef, ExternalAuthProtocol, HeaderFilter, HttpFilter, HttpHeader, PathModifierType, RequestRedirect,
+    UrlRewrite as Rewrite,
 };
 use crate::control::resources::http_route::{self as route, HttpRouteSpec, PathMatchType};
 use crate::control::resources::refs::{RINGWAY_GROUP, Weight};
@@ -85,6 +87,7 @@ struct Filtered {
     response: Option<DirectResponse>,
     mirrors: Vec<Mirror>,
     cors: Option<Cors>,
+    auth: Option<Arc<ExternalAuth>>,
     /// One of them cannot be honoured.
     broken: bool,
 }
@@ -113,6 +116,7 @@ impl Builder<'_, '_> {
             shares,
             mirrors: filtered.mirrors,
             cors: filtered.cors,
+            auth: filtered.auth,
             retry: rule.retry.as_ref().map(to_retry),
             ..RuleExtras::default()
         };
@@ -151,6 +155,7 @@ impl Builder<'_, '_> {
                     redirect: own.redirect,
                     mirrors: own.mirrors,
                     cors: own.cors,
+                    auth: own.auth,
                 });
             }
             split.push(WeightedTarget { weight: weight(each.weight), target });
@@ -193,11 +198,31 @@ impl Builder<'_, '_> {
             if let Some(found) = &filter.extension_ref {
                 self.extension(filter, found, &mut all);
             }
-            if filter.external_auth.is_some() {
-                self.cannot_honour(filter, "filter ExternalAuth is not served yet", &mut all);
+            if let Some(found) = &filter.external_auth {
+                self.external_auth(filter, found, &mut all);
             }
         }
         all
+    }
+
+    /// Who is asked whether a request may pass.
+    fn external_auth(&mut self, filter: &HttpFilter, found: &filter::ExternalAuth, all: &mut Filtered) {
+        if found.protocol.value == ExternalAuthProtocol::Grpc {
+            let what = "filter ExternalAuth asks by HTTP only: protocol GRPC is not served";
+            return self.cannot_honour(filter, what, all);
+        }
+        let wanted = Wanted::from(&found.backend_ref);
+        let target = self.backends.resolve(&self.referrer, &wanted, &mut self.unresolved, self.report);
+        let http = found.http.as_ref();
+        let path = http.and_then(|http| http.path.as_ref()).map_or_else(String::new, |path| normal(&path.value));
+        let names = |list: &[HeaderName]| list.iter().map(|name| name.0.to_lowercase()).collect();
+        all.auth = Some(Arc::new(ExternalAuth {
+            target,
+            path: path.trim_end_matches('/').to_owned(),
+            request_headers: http.map_or_else(Vec::new, |http| names(&http.allowed_headers)),
+            response_headers: http.map_or_else(Vec::new, |http| names(&http.allowed_response_headers)),
+            body_bytes: found.forward_body.as_ref().map_or(0, |body| usize::try_from(body.max_size.0).unwrap_or(0)),
+        }));
     }
 
     /// What an object of ours says.

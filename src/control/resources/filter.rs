@@ -346,7 +346,7 @@ choice! {
     ExternalAuthProtocol {
         /// By a request of HTTP.
         Http = "HTTP",
-        /// By Envoy's ext_authz.
+        /// By Envoy's ext_authz: not served, requests are answered 500.
         Grpc = "GRPC",
     }
 }
@@ -390,7 +390,7 @@ object! {
         path / "path": Spanned<FilterPath> = optional,
         /// Further fields of the request that go along.
         allowed_headers / "allowedHeaders": List<HeaderName, 0, 64> = or(List::default()),
-        /// Fields of the answer that the backend gets; none: all.
+        /// Fields of the answer that the backend gets, and never from the client; none: all that the answer has.
         allowed_response_headers / "allowedResponseHeaders": List<HeaderName, 0, 64> = or(List::default()),
     }
     rules |this, cx| {
@@ -406,7 +406,7 @@ object! {
 object! {
     /// How much of a body goes along.
     ForwardBody = "forwardBody" {
-        /// In bytes; more is cut off; 0 is nothing.
-        max_size / "maxSize": Int<0, 65536> = or(Int(0)),
+        /// In bytes; a request with a longer body is answered 413; 0: none goes along.
+        max_size / "maxSize": Int<0, 49152> = or(Int(0)),
     }
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs, RateLimit,
-    Target, UpstreamHttp, UpstreamTls, WeightedTarget,
+    Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs,
+    RateLimit, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
 };
 
 use super::traffic::Traffic;
@@ -78,6 +78,15 @@ impl<'g, 'r> Backends<'g, 'r> {
             }
             None => false,
         });
+    }
+
+    /// Whom a filter asks, as one of the model's.
+    pub(super) fn auth(&mut self, place: Place, auth: &mut Option<Arc<ExternalAuth>>) {
+        if let Some(auth) = auth
+            && let Target::Backend(id) = auth.target
+        {
+            Arc::make_mut(auth).target = self.backend(place, id).map_or(Target::Invalid, Target::Backend);
+        }
     }
 
     /// `None`: TLS is asked for and cannot be had, so nothing is sent there.

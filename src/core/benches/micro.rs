@@ -80,6 +80,7 @@ fn request_parsed_and_encoded(head: &[u8], mut out: Vec<u8>) -> Vec<u8> {
         client_certificate: None,
         host: None,
         content_type: None,
+        granted: &[],
     };
     encode::request(&head, &Filters::default(), Matched::Prefix("/"), &context, &mut out);
     out

@@ -1,5 +1,6 @@
 //! Heads written anew from what was understood, never copied as a whole.
 
+use super::authorize::Granted;
 use super::exchange::HeadPlan;
 use super::request::{Framing as RequestFraming, RequestHead};
 use super::response::{Framing as ResponseFraming, ResponseHead};
@@ -31,23 +32,25 @@ pub struct RequestContext<'a> {
     pub host: Option<&'a str>,
     /// In place of the client's own Content-Type: its body is translated.
     pub content_type: Option<&'a [u8]>,
+    /// What servers of ExternalAuth filters have added, in the order in which they were asked.
+    pub granted: &'a [Granted<'a>],
 }
 
-struct Out<'o>(&'o mut Vec<u8>);
+pub(super) struct Out<'o>(pub(super) &'o mut Vec<u8>);
 
 impl Out<'_> {
-    fn put(&mut self, bytes: &[u8]) {
+    pub(super) fn put(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    fn field(&mut self, name: &[u8], value: &[u8]) {
+    pub(super) fn field(&mut self, name: &[u8], value: &[u8]) {
         self.put(name);
         self.put(b": ");
         self.put(value);
         self.put(b"\r\n");
     }
 
-    fn number(&mut self, mut number: u64) {
+    pub(super) fn number(&mut self, mut number: u64) {
         let mut digits = [0; 20];
         let mut at = digits.len();
         loop {
@@ -61,7 +64,7 @@ impl Out<'_> {
         self.put(&digits[at..]);
     }
 
-    fn length(&mut self, length: u64) {
+    pub(super) fn length(&mut self, length: u64) {
         self.put(b"content-length: ");
         self.number(length);
         self.put(b"\r\n");
@@ -69,14 +72,14 @@ impl Out<'_> {
 }
 
 /// A header modifier at work on one head.
-struct Modifier<'m> {
+pub(super) struct Modifier<'m> {
     rules: &'m HeaderModifier,
     /// By index in `add`: already appended to a line that was there.
     added: u64,
 }
 
 impl<'m> Modifier<'m> {
-    fn new(rules: &'m HeaderModifier) -> Self {
+    pub(super) fn new(rules: &'m HeaderModifier) -> Self {
         Self { rules, added: 0 }
     }
 
@@ -153,6 +156,12 @@ pub fn request(
     out.field(b"Host", host.map_or(head.authority, str::as_bytes));
     let mut modifier = Modifier::new(&filters.request_headers);
     request_fields(head, context, &mut modifier, &mut out);
+    for (index, granted) in context.granted.iter().enumerate() {
+        let replaced = |name: &[u8]| context.granted[index + 1..].iter().any(|later| later.replaces(name));
+        for (name, value) in granted.fields.iter().filter(|(name, _)| !replaced(name)) {
+            modifier.pass(&mut out, name, value);
+        }
+    }
     client_fields(head, context, &mut modifier, &mut out);
     modifier.finish(&mut out);
     match head.body {
@@ -189,8 +198,10 @@ fn request_fields(
     modifier: &mut Modifier<'_>,
     out: &mut Out<'_>,
 ) {
+    let replaced = |name: &[u8]| !context.granted.is_empty() && context.granted.iter().any(|each| each.replaces(name));
     for (tag, name, value) in head.fields.tagged() {
         match tag {
+            _ if replaced(name) => {}
             Tag::Plain | Tag::Via => {
                 match context.content_type.filter(|_| name.eq_ignore_ascii_case(b"content-type")) {
                     Some(translated) => modifier.pass(out, name, translated),
@@ -214,7 +225,12 @@ fn request_fields(
 }
 
 /// What we say of the client.
-fn client_fields(head: &RequestHead<'_>, context: &RequestContext<'_>, modifier: &mut Modifier<'_>, out: &mut Out<'_>) {
+pub(super) fn client_fields(
+    head: &RequestHead<'_>,
+    context: &RequestContext<'_>,
+    modifier: &mut Modifier<'_>,
+    out: &mut Out<'_>,
+) {
     let believed = |tag| if context.trusted { head.fields.first(tag) } else { None };
     if !modifier.replaces(b"x-forwarded-for") {
         out.put(b"x-forwarded-for: ");
@@ -386,7 +402,7 @@ impl Added<'_> {
     }
 }
 
-fn status_line(out: &mut Out<'_>, status: u16, reason: &[u8]) {
+pub(super) fn status_line(out: &mut Out<'_>, status: u16, reason: &[u8]) {
     out.put(b"HTTP/1.1 ");
     out.number(u64::from(status));
     out.put(b" ");
@@ -440,7 +456,7 @@ fn call_of(head: &RequestHead<'_>) -> Option<Call> {
     call.filter(|call| head.version == Version::Http2 || *call != Call::Native)
 }
 
-fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
+pub(super) fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
     out.field(b"date", now.as_bytes());
     out.length(body.len() as u64);
     end_of_head(out, reply);
@@ -449,7 +465,7 @@ fn end_of_reply(out: &mut Out<'_>, reply: Reply, now: &Date, body: &[u8]) {
     }
 }
 
-fn end_of_head(out: &mut Out<'_>, reply: Reply) {
+pub(super) fn end_of_head(out: &mut Out<'_>, reply: Reply) {
     if reply.close {
         out.put(b"connection: close\r\n");
     } else if reply.keep_alive_10 {

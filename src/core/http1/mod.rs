@@ -3,6 +3,7 @@
 //! The strictness is deliberate. A message whose end two parsers could see in different places is refused, never
 //! repaired, and what goes on to the other side is written anew from what was understood.
 
+pub mod authorize;
 pub mod body;
 pub mod choose;
 pub mod encode;

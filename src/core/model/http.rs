@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, WeightedTarget};
+use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, Target, WeightedTarget};
 
 /// An HTTPRoute as attached to one listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct RuleExtras {
     pub mirrors: Vec<Mirror>,
     /// Cross-origin resource sharing.
     pub cors: Option<Cors>,
+    /// Who is asked whether a request may pass.
+    pub auth: Option<Arc<ExternalAuth>>,
     /// Sending again what failed.
     pub retry: Option<Retry>,
     /// Who may ask.
@@ -72,6 +74,23 @@ pub struct ShareFilters {
     pub mirrors: Vec<Mirror>,
     /// In place of the rule's.
     pub cors: Option<Cors>,
+    /// Who is asked besides whom the rule asks.
+    pub auth: Option<Arc<ExternalAuth>>,
+}
+
+/// ExternalAuth: another server is asked whether a request may pass (GEP-1494, HTTPExternalAuthFilter by HTTP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalAuth {
+    /// Who is asked; where that is invalid nothing passes.
+    pub target: Target,
+    /// Stands in front of the request's path; normalised, without a `/` at its end, or empty.
+    pub path: String,
+    /// Fields of the request that go along besides those that always do, in lower case.
+    pub request_headers: Vec<String>,
+    /// Fields of the answer that the backend gets, in lower case; empty for all.
+    pub response_headers: Vec<String>,
+    /// Bytes of the body that go along at most; requests with more are refused. 0: none goes along.
+    pub body_bytes: usize,
 }
 
 /// RequestMirror: a copy whose answer nobody sees.

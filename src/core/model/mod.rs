@@ -25,9 +25,9 @@ pub use client::{
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
 pub use http::{
-    Action, Cors, DirectResponse, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule, Mirror,
-    OriginPattern, PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, RegexRewrite, Retry, RouteTimeouts,
-    RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
+    Action, Cors, DirectResponse, ExternalAuth, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRoute, HttpRule,
+    Mirror, OriginPattern, PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, RegexRewrite, Retry,
+    RouteTimeouts, RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
 pub use policy::{Access, BasicAuth, Compression, Login, NotAdmitted, RateKey, RateLimit, ResponseRules};

@@ -323,6 +323,7 @@ fn exchange(random: &mut Random, asked: &Asked, wire: &[u8], manners: &[Manner])
         client_certificate: None,
         host: None,
         content_type: None,
+        granted: &[],
     };
     let mut forwarded = Vec::new();
     encode::request(&head, &Filters::default(), Matched::Prefix(""), &context, &mut forwarded);

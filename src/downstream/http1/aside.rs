@@ -17,7 +17,7 @@ use super::request_body::ready_to_read;
 use crate::buffer::{Buf, Class};
 use crate::metrics::UpstreamError;
 use crate::rt::{self, Tick};
-use crate::upstream::{self, Connected, Link, Marks, Reuse};
+use crate::upstream::{self, ConnectError, Connected, Link, Marks, Reuse};
 use crate::worker::Generation;
 
 /// Copies of a core that are on their way; more are not made.
@@ -29,6 +29,9 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request that are copied, head and body; a longer one is not.
 pub(super) const COPY_LIMIT: usize = 60 << 10;
 
+/// Connections that a question is sent on: those that were kept may turn out to be dead.
+const ATTEMPTS: usize = 3;
+
 /// A request that is asked aside.
 pub(super) struct Question<'q> {
     pub(super) backend: BackendId,
@@ -38,52 +41,94 @@ pub(super) struct Question<'q> {
     pub(super) method: Method,
     pub(super) limits: ClientLimits,
     pub(super) by: Tick,
+    /// What calls it off while its answer is awaited.
+    pub(super) watch: Watch<'q>,
+    /// The longest body that an answer may have, unless it has a status of success. `None`: it is a copy, and what is
+    /// answered does not matter.
+    pub(super) body_limit: Option<usize>,
 }
 
-/// Asks; `None`: there was no whole answer in time.
-pub(super) async fn ask(generation: &Generation, question: Question<'_>) -> Option<()> {
-    let Question { backend, marks, request, method, limits, by } = question;
+impl Question<'_> {
+    fn is_copy(&self) -> bool {
+        self.body_limit.is_none()
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) status: u16,
+    /// As it came; empty where only the status matters, as for a copy.
+    pub(super) head: Vec<u8>,
+    /// Without its framing.
+    pub(super) body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unheard {
+    /// There was no connection; the backend's counters know.
+    Unconnected(ConnectError),
+    /// The backend did not answer, or not as it should.
+    Failed(UpstreamError),
+    /// The question was called off.
+    CalledOff,
+}
+
+impl From<UpstreamError> for Unheard {
+    fn from(error: UpstreamError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Asks. A question that met the end of a kept connection is asked again, unless it is a copy.
+pub(super) async fn ask(generation: &Generation, question: &Question<'_>) -> Result<Heard, Unheard> {
+    let Question { backend, marks, by, .. } = *question;
     let metrics = &generation.metrics.backends[backend.0 as usize];
     if matches!(generation.backend(backend).first_address(), Some(EndpointAddress::Echo(_))) {
         metrics.requests.inc();
-        return Some(());
+        let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        return Ok(Heard { status: 200, head, body: Vec::new() });
     }
-    let dial = generation.dial(backend, None, marks, Reuse::KeptAndLookedAt, false, by);
-    let Connected { lease, link, .. } = upstream::connect(dial).await.ok()?;
-    let mut stream = None;
-    let stall = by.saturating_sub(rt::now());
-    let stall = Duration::from_millis(stall * 50);
-    let heard = match link {
-        Link::Stream(up) => {
-            let up = stream.insert(up);
-            up.wr.set_stall_timeout(stall);
-            exchange(up, request, method, &limits, by).await
-        }
-        Link::Http2(slot) => exchange(&mut Http2Origin::new(slot, stall), request, method, &limits, by).await,
-    };
-    match heard {
-        Ok(clean) => {
-            if let Some(stream) = stream.filter(|_| clean) {
-                lease.keep(stream, marks);
+    let mut attempt = 1;
+    loop {
+        let dial = generation.dial(backend, None, marks, Reuse::KeptAndLookedAt, false, by);
+        let connected = upstream::connect(dial).await;
+        let Connected { lease, link, reused } = connected.map_err(|failure| Unheard::Unconnected(failure.error))?;
+        let mut stream = None;
+        let stall = by.saturating_sub(rt::now());
+        let stall = Duration::from_millis(stall * 50);
+        let heard = match link {
+            Link::Stream(up) => {
+                let up = stream.insert(up);
+                up.wr.set_stall_timeout(stall);
+                exchange(up, question).await
             }
-            Some(())
-        }
-        Err(error) => {
-            metrics.error(error);
-            None
+            Link::Http2(slot) => exchange(&mut Http2Origin::new(slot, stall), question).await,
+        };
+        match heard {
+            Ok((heard, clean)) => {
+                if let Some(stream) = stream.filter(|_| clean) {
+                    lease.keep(stream, marks);
+                }
+                return Ok(heard);
+            }
+            Err(Unheard::Failed(error)) => {
+                metrics.error(error);
+                let ended = matches!(error, UpstreamError::Eof | UpstreamError::Reset | UpstreamError::Write);
+                if !(reused && ended && !question.is_copy() && attempt < ATTEMPTS && rt::now() < by) {
+                    return Err(error.into());
+                }
+                attempt += 1;
+            }
+            Err(other) => return Err(other),
         }
     }
 }
 
 /// Sends a request and reads the answer; whether its connection is at a message boundary then.
-async fn exchange<O: Origin>(
-    up: &mut O,
-    request: &Copied,
-    method: Method,
-    limits: &ClientLimits,
-    by: Tick,
-) -> Result<bool, UpstreamError> {
-    let Copied { head, payload, chunked } = request;
+async fn exchange<O: Origin>(up: &mut O, question: &Question<'_>) -> Result<(Heard, bool), Unheard> {
+    let Copied { head, payload, chunked } = question.request;
     let mut buf = Buf::new(Class::Body);
     let mut fits = buf.push(head);
     if *chunked && !O::FRAMES {
@@ -97,31 +142,33 @@ async fn exchange<O: Origin>(
     }
     let first = buf.len();
     if !fits {
-        return Err(UpstreamError::MirrorDropped);
+        return Err(UpstreamError::MirrorDropped.into());
     }
     let (begun, _buf) = up.begin(buf, head.len(), first, true).await;
     begun.map_err(|_refused| UpstreamError::Write)?;
     let (source, _, _) = up.parts();
-    answer(source, method, limits, by).await
+    answer(source, question).await
 }
 
 /// Reads the answer.
-async fn answer<S: Source>(up: &mut S, method: Method, limits: &ClientLimits, by: Tick) -> Result<bool, UpstreamError> {
+async fn answer<S: Source>(up: &mut S, question: &Question<'_>) -> Result<(Heard, bool), Unheard> {
+    let Question { method, limits, body_limit, .. } = question;
     let mut buf = Buf::new(Class::Body);
-    let (mut body, alive) = loop {
-        buf = more(up, buf, by).await?;
+    let (mut heard, mut body, alive) = loop {
+        buf = more(up, buf, question).await?;
         let mut found = None;
         while found.is_none() && !buf.is_empty() {
             let mut storage = FieldStorage::new();
-            let head = response::parse_response(buf.data(), &mut storage, method, limits);
+            let head = response::parse_response(buf.data(), &mut storage, *method, limits);
             let Some(head) = head.map_err(|_bad| UpstreamError::BadResponse)? else { break };
-            let len = head.len;
-            if head.status == 101 {
-                return Err(UpstreamError::BadResponse);
+            let (len, status) = (head.len, head.status);
+            if status == 101 {
+                return Err(UpstreamError::BadResponse.into());
             }
-            if head.status >= 200 {
+            if status >= 200 {
                 let body = if S::FRAMES { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
-                found = Some((body, head.keep_alive));
+                let kept = if question.is_copy() { Vec::new() } else { buf.data()[..len].to_vec() };
+                found = Some((Heard { status, head: kept, body: Vec::new() }, body, head.keep_alive));
             }
             buf.consume(len);
         }
@@ -130,9 +177,10 @@ async fn answer<S: Source>(up: &mut S, method: Method, limits: &ClientLimits, by
         }
         buf.compact();
         if buf.room() == 0 {
-            return Err(UpstreamError::BadResponse);
+            return Err(UpstreamError::BadResponse.into());
         }
     };
+    let mut length = 0;
     while !body.is_done() {
         if S::FRAMES
             && let Some(trailers) = up.take_end()
@@ -140,27 +188,38 @@ async fn answer<S: Source>(up: &mut S, method: Method, limits: &ClientLimits, by
             body.end_of_frames(trailers);
         }
         let decoded = body.decode(buf.data_mut()).map_err(|_bad| UpstreamError::BadResponse)?;
+        length += decoded.data.len();
+        if let Some(limit) = *body_limit {
+            let matters = heard.status / 100 != 2;
+            if length > limit {
+                return if matters { Err(UpstreamError::BadResponse.into()) } else { Ok((heard, false)) };
+            }
+            if matters {
+                heard.body.extend_from_slice(&buf.data()[decoded.data.clone()]);
+            }
+        }
         buf.consume(decoded.consumed);
         if decoded.done {
             break;
         }
         buf = ready_to_read(buf);
-        match more(up, buf, by).await {
+        match more(up, buf, question).await {
             Ok(filled) => buf = filled,
-            Err(UpstreamError::Eof) if body.end_of_stream().is_ok() => return Ok(false),
+            Err(Unheard::Failed(UpstreamError::Eof)) if body.end_of_stream().is_ok() => return Ok((heard, false)),
             Err(error) => return Err(error),
         }
     }
-    Ok(alive && buf.is_empty())
+    Ok((heard, alive && buf.is_empty()))
 }
 
-async fn more<S: Source>(up: &mut S, buf: Buf, by: Tick) -> Result<Buf, UpstreamError> {
-    let (filled, buf) = up.fill(buf, by, Watch::None).await;
+async fn more<S: Source>(up: &mut S, buf: Buf, question: &Question<'_>) -> Result<Buf, Unheard> {
+    let (filled, buf) = up.fill(buf, question.by, question.watch).await;
     match filled {
         Filled::Data => Ok(buf),
-        Filled::End => Err(UpstreamError::Eof),
-        Filled::Late | Filled::CalledOff => Err(UpstreamError::Timeout),
-        Filled::Broken | Filled::Refused | Filled::GoneAway => Err(UpstreamError::Reset),
+        Filled::End => Err(UpstreamError::Eof.into()),
+        Filled::CalledOff => Err(Unheard::CalledOff),
+        Filled::Late => Err(UpstreamError::Timeout.into()),
+        Filled::Broken | Filled::Refused | Filled::GoneAway => Err(UpstreamError::Reset.into()),
     }
 }
 
@@ -188,9 +247,11 @@ pub(super) fn mirror(
         let copy = async move {
             let by = rt::tick_after(COPY_TIMEOUT);
             let marks = Marks { header: header.as_deref(), source: source.as_ref() };
-            let question = Question { backend, marks, request: &request, method, limits, by };
+            let request = &*request;
+            let question =
+                Question { backend, marks, request, method, limits, by, watch: Watch::None, body_limit: None };
             // What it answers, or whether, is nobody's business.
-            let _heard = ask(&generation, question).await;
+            let _heard = ask(&generation, &question).await;
         };
         let copy = rt::catch_unwind(Box::pin(copy));
         rt::spawn(async move {

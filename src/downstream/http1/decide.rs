@@ -21,6 +21,7 @@ use ringway_core::model::{
 };
 use ringway_core::route::Matched;
 
+use super::authorize::{self, Ask, Findings};
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
 use super::{Cx, echo, local, websocket};
@@ -37,6 +38,8 @@ pub(super) enum Decision {
     More,
     /// A password has to be checked first; then it is decided anew, and nothing has been taken off the buffer.
     Check(Claim),
+    /// Another server has to be asked first; then it is decided anew, as for a password.
+    Ask(Box<Ask>),
     /// It is answered here.
     Answer(Answer),
     /// It goes upstream; the head that is sent stands at the front of the buffer's window.
@@ -127,11 +130,11 @@ pub(super) struct Web {
     pub(super) answer: Call,
 }
 
-/// Decides about the head at the front of `buf`, if it is whole. `verdict`: what was found of its password.
-pub(super) fn decide(cx: &Cx, buf: &mut Buf, verdict: Option<Verdict>) -> Decision {
-    let (decision, len) = judge(cx, buf.data(), verdict);
+/// Decides about the head at the front of `buf`, if it is whole. `findings`: what has been found out about it.
+pub(super) fn decide(cx: &Cx, buf: &mut Buf, findings: &Findings) -> Decision {
+    let (decision, len) = judge(cx, buf.data(), findings);
     match &decision {
-        Decision::More | Decision::Check(_) => {}
+        Decision::More | Decision::Check(_) | Decision::Ask(_) => {}
         Decision::Answer(_) => buf.consume(len),
         Decision::Forward(_) => {
             if let Err(TooLarge) = piece::put_head(buf, len, &cx.core.scratch.borrow()) {
@@ -143,7 +146,7 @@ pub(super) fn decide(cx: &Cx, buf: &mut Buf, verdict: Option<Verdict>) -> Decisi
 }
 
 /// The decision, and the length of the head that was decided about.
-fn judge(cx: &Cx, bytes: &[u8], verdict: Option<Verdict>) -> (Decision, usize) {
+fn judge(cx: &Cx, bytes: &[u8], findings: &Findings) -> (Decision, usize) {
     let core = &cx.core;
     let generation = core.generation();
     // Without its listener, or with one that speaks something else now, a connection has had its last answer.
@@ -154,19 +157,20 @@ fn judge(cx: &Cx, bytes: &[u8], verdict: Option<Verdict>) -> (Decision, usize) {
     cx.timeouts.set(policy.timeouts);
     cx.limits.set(policy.limits);
     let mut storage = FieldStorage::new();
-    let head = match request::parse_request(bytes, &mut storage, &policy.limits) {
+    let mut head = match request::parse_request(bytes, &mut storage, &policy.limits) {
         Ok(Some(head)) => head,
         Ok(None) => return (Decision::More, 0),
         Err(error) => return (refuse(cx, error.status(), error.into()), 0),
     };
-    (weigh(cx, &generation, socket, http, &head, verdict), head.len)
+    head.expect_continue &= !findings.continued;
+    (weigh(cx, &generation, socket, http, &head, findings), head.len)
 }
 
 /// Decides about a request of HTTP/2. The head of one that is forwarded stands in the buffer.
 pub(super) fn decide_stream(
     cx: &Cx,
     head: &crate::http2::Head,
-    verdict: Option<Verdict>,
+    findings: &Findings,
 ) -> Result<(Decision, Buf), RequestError> {
     let generation = cx.core.generation();
     let mut buf = Buf::new(Class::Head);
@@ -177,14 +181,15 @@ pub(super) fn decide_stream(
     cx.timeouts.set(policy.timeouts);
     cx.limits.set(policy.limits);
     let mut storage = http2::request::FieldStorage::default();
-    let head = match http2::request::request(head.pseudo(), || head.fields(), &mut storage, &policy.limits) {
+    let mut head = match http2::request::request(head.pseudo(), || head.fields(), &mut storage, &policy.limits) {
         Ok(head) => head,
         Err(error) => {
             cx.core.metrics.downstream_error(error.into());
             return Err(error);
         }
     };
-    let mut decision = weigh(cx, &generation, socket, http, &head, verdict);
+    head.expect_continue &= !findings.continued;
+    let mut decision = weigh(cx, &generation, socket, http, &head, findings);
     if let Decision::Forward(plan) = &mut decision {
         let mut scratch = cx.core.scratch.borrow_mut();
         if plan.upgrade {
@@ -209,14 +214,23 @@ fn weigh(
     socket: Socket<'_>,
     http: HttpSocket<'_>,
     head: &RequestHead<'_>,
-    verdict: Option<Verdict>,
+    findings: &Findings,
 ) -> Decision {
     let core = &cx.core;
     let policy = &socket.shared.client;
-    let started = Instant::now();
+    let verdict = findings.password;
+    let (started, by) = findings.begun().unwrap_or_else(|| (Instant::now(), Tick::MAX));
     let close = cx.takes_no_more() && head.version != Version::Http2;
-    let mut local =
-        Local { cx, head, reply: Reply::to(head, close), counted: None, started, added: Vec::new(), pages: None };
+    let mut local = Local {
+        cx,
+        head,
+        reply: Reply::to(head, close),
+        counted: None,
+        started,
+        added: Vec::new(),
+        shared: false,
+        pages: None,
+    };
     let Chosen { id: rule, rule: compiled, matched } =
         match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
             Ok(chosen) => chosen,
@@ -264,6 +278,7 @@ fn weigh(
         client_certificate: client_certificate(cx, policy),
         host: None,
         content_type: None,
+        granted: &[],
     };
     let extras = compiled.extras.as_deref();
     let mut login = None;
@@ -286,8 +301,8 @@ fn weigh(
         return local.preflight(&lines);
     }
     if let Some(limits) = extras.map(|extras| extras.rate_limits.as_slice()).filter(|limits| !limits.is_empty())
-        // A request whose password has been looked at has been counted.
-        && verdict.is_none()
+        // A request whose password has been looked at, or that has been asked for, has been counted.
+        && findings.is_empty()
         && let Some(wait) = extra::over_limit(generation, limits, head, access::of_request(cx.client.ip(), policy, head), started)
     {
         local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
@@ -312,6 +327,19 @@ fn weigh(
             }
         }
     }
+    let mut granted = Vec::new();
+    let is_fate = (compiled.route, &compiled.timeouts);
+    if let Some(rules) = extras.and_then(|extras| extras.auth.as_ref())
+        && !matches!(compiled.action, Action::Fail(_))
+    {
+        match authorize::step(local, findings, (rules, None), &context, is_fate) {
+            Ok((back, adds)) => {
+                local = back;
+                granted.push(adds);
+            }
+            Err(decision) => return decision,
+        }
+    }
     let split = match &compiled.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
@@ -328,7 +356,8 @@ fn weigh(
         }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
     };
-    let share = generation.pick_share(socket.index, rule.index(), split);
+    let settled = findings.share().filter(|share| *share < split.len());
+    let share = settled.or_else(|| generation.pick_share(socket.index, rule.index(), split));
     let (share, id) = match share.map(|share| (share, split[share].target)) {
         Some((share, Target::Backend(id))) => (share, id),
         Some((_, Target::Invalid)) | None => return local.error(500, Some(DownstreamError::InvalidBackend)),
@@ -340,6 +369,15 @@ fn weigh(
             local.added.truncate(before_cors);
             if let Some(lines) = local.share(cors) {
                 return local.preflight(&lines);
+            }
+        }
+        if let Some(rules) = &own.auth {
+            match authorize::step(local, findings, (rules, Some(share)), &context, is_fate) {
+                Ok((back, adds)) => {
+                    local = back;
+                    granted.push(adds);
+                }
+                Err(decision) => return decision,
             }
         }
         if let Some(redirect) = &own.redirect {
@@ -354,6 +392,7 @@ fn weigh(
     let context = RequestContext {
         host: generation.shared.host(id),
         content_type: own.as_ref().map(|(_, format)| format.as_slice()),
+        granted: &granted,
         ..context
     };
     let sent = own.as_ref().map_or(head, |(sent, _)| sent);
@@ -404,7 +443,7 @@ fn weigh(
         chunked: sent.body == Framing::Chunked,
         length: if let Framing::Length(length) = head.body { Some(length) } else { None },
         head: scratch.len(),
-        by: until(&compiled.timeouts, head, local.reply.call.is_some()),
+        by: until(&compiled.timeouts, head, local.reply.call.is_some()).min(by),
         backend_request: compiled.timeouts.backend_request,
         key: generation.shared.hash_key(id).and_then(|wanted| {
             let request = KeyedRequest { path: &head.path, query: head.query, fields: head };
@@ -452,14 +491,16 @@ fn client_certificate<'c>(cx: &'c Cx, policy: &ClientPolicy) -> Option<&'c str> 
 }
 
 /// A request that is answered here, on its way to being so.
-struct Local<'l> {
-    cx: &'l Cx,
-    head: &'l RequestHead<'l>,
-    reply: Reply,
+pub(super) struct Local<'l> {
+    pub(super) cx: &'l Cx,
+    pub(super) head: &'l RequestHead<'l>,
+    pub(super) reply: Reply,
     counted: Option<(&'l Rc<Generation>, RouteId)>,
-    started: Instant,
+    pub(super) started: Instant,
     /// Lines that its answer gets, whoever gives it.
-    added: Vec<u8>,
+    pub(super) added: Vec<u8>,
+    /// Of those, some say with whom it is shared.
+    pub(super) shared: bool,
     /// What is said in place of errors.
     pages: Option<&'l ResponseRules>,
 }
@@ -467,6 +508,7 @@ struct Local<'l> {
 impl Local<'_> {
     /// The lines that answer a preflight; the answer to anything else gets those that belong to it.
     fn share(&mut self, cors: &Cors) -> Option<Vec<u8>> {
+        self.shared = true;
         let preflight = choose::preflight(cors, self.head);
         if preflight.is_none() {
             let before = self.added.len();
@@ -484,7 +526,7 @@ impl Local<'_> {
         self.answer(204, |reply, out| encode::no_content(lines, reply, &date, out))
     }
 
-    fn error(self, status: u16, error: Option<DownstreamError>) -> Decision {
+    pub(super) fn error(self, status: u16, error: Option<DownstreamError>) -> Decision {
         if let Some(error) = error {
             self.cx.core.metrics.downstream_error(error);
         }
@@ -498,7 +540,7 @@ impl Local<'_> {
 
     /// Answers with what `write` writes. A client that has not sent its body may be told to keep it: then the connection
     /// ends, since what follows could be either (RFC 9110 section 10.1.1).
-    fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> Decision {
+    pub(super) fn answer(mut self, status: u16, write: impl FnOnce(Reply, &mut Vec<u8>)) -> Decision {
         if status / 100 == 2 && self.head.upgrade.is_some() && self.head.version == Version::Http2 {
             // It would say that an extended CONNECT has succeeded.
             return self.error(501, None);

@@ -12,16 +12,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
 use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
 use ringway_core::http2::flood::Flood;
 use ringway_core::model::ClientHttp2;
 
+use super::authorize::{self, Findings};
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
 use super::forward::{self, Outcome, Upgraded};
+use super::frames::{Frames, discard, passed};
 use super::io::{Filled, Stall, Watch, gone, pour};
 use super::origin::{Origin, Sink, Source};
 use super::piece::Piece;
@@ -29,7 +30,7 @@ use super::request_body::{ClientFault, RequestBody, ready_to_read};
 use super::{Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;
-use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
+use crate::http2::{End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Deadline, Signal, Stream, Tick};
 
@@ -178,10 +179,6 @@ impl Phase {
     }
 }
 
-fn passed(timer: &mut Deadline, by: Tick, task: &mut Context<'_>) -> bool {
-    pin!(timer.passed(by)).poll(task).is_ready()
-}
-
 /// Serves a request in a task of its own.
 fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
     let (cx, streams) = (Rc::clone(cx), Rc::clone(streams));
@@ -218,15 +215,25 @@ async fn exchange(cx: Rc<Cx>, streams: Rc<Streams>, request: Request) {
 
 async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     let Request { mut head, body, respond } = request;
-    let mut frames = Frames { body, ahead: Bytes::new(), ended: false };
+    let mut frames = Frames::new(body);
     let waits = head.fields().any(|(name, _)| name == "expect");
     if let Some(length) = frames.arrived().filter(|_| !waits && head.pseudo().protocol.is_none()) {
         head.body_is(length);
     }
-    let mut verdict = None;
+    let mut findings = Findings::default();
     let (decision, buf) = loop {
-        match decide::decide_stream(cx, &head, verdict) {
-            Ok((Decision::Check(claim), _buf)) => verdict = Some(cx.core.passwords.check(claim).await),
+        match decide::decide_stream(cx, &head, &findings) {
+            Ok((Decision::Check(claim), _buf)) => findings.password = Some(cx.core.passwords.check(claim).await),
+            Ok((Decision::Ask(ask), buf)) => {
+                drop(buf);
+                let gather = async |limit, by, expects| frames.gather(cx, &respond, limit, by, expects).await;
+                if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut findings, gather)).await {
+                    return respond.reset(Reset::Cancel);
+                }
+                if let Some(length) = frames.whole() {
+                    head.body_is(length);
+                }
+            }
             Ok(decided) => break decided,
             Err(error) => {
                 refuse(cx, &respond, error).await;
@@ -236,9 +243,9 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     };
     drop(head);
     match decision {
-        Decision::More | Decision::Check(_) => {}
+        Decision::More | Decision::Check(_) | Decision::Ask(_) => {}
         Decision::Answer(Answer { bytes, status, counted, .. }) => {
-            if !waits && !discard(cx, &mut frames).await {
+            if (!waits || findings.continued) && !discard(cx, &mut frames).await {
                 // The rest of the request was malformed, or is not coming: the stream is over.
                 return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
             }
@@ -251,34 +258,6 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
         }
         Decision::Forward(plan) => Box::pin(forward(cx, streams, frames, respond, gone, buf, plan)).await,
     }
-}
-
-/// Reads past a body before it is answered here, since only what has been read can be found to be malformed; not for
-/// long. False when the stream is over.
-async fn discard(cx: &Cx, frames: &mut Frames) -> bool {
-    const LIMIT: usize = 256 << 10;
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let mut timer = Deadline::new(cx.client.fd);
-    let by = rt::tick_after(PATIENCE);
-    let Frames { body, ahead, .. } = frames;
-    let mut read = ahead.len();
-    body.release(read);
-    poll_fn(|task| {
-        while !body.is_end() && read < LIMIT {
-            match body.poll_data(task) {
-                Poll::Ready(Some(Ok(bytes))) => {
-                    body.release(bytes.len());
-                    read += bytes.len();
-                }
-                Poll::Ready(Some(Err(Gone))) => return Poll::Ready(false),
-                Poll::Ready(None) => break,
-                Poll::Pending if passed(&mut timer, by, task) => break,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(true)
-    })
-    .await
 }
 
 /// Malformed requests are errors of their stream (RFC 9113 section 8.1.1); others can be told what is wrong.
@@ -389,13 +368,6 @@ struct H2Body {
     given: usize,
 }
 
-struct Frames {
-    body: Body,
-    /// What came and did not fit.
-    ahead: Bytes,
-    ended: bool,
-}
-
 struct H2Answer {
     respond: Respond,
     /// How long the client may give no credit.
@@ -472,40 +444,6 @@ impl Sink for H2Answer {
     async fn finish(&mut self) {
         // Where the stream is over, there is nobody to tell.
         let _told = self.respond.end();
-    }
-}
-
-impl Frames {
-    /// Takes what has come with the head; its length, if that is the whole body.
-    fn arrived(&mut self) -> Option<usize> {
-        let mut task = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Some(Ok(bytes))) = self.body.poll_data(&mut task) {
-            self.ended = self.body.is_end();
-            self.ahead = bytes;
-        }
-        self.ended.then_some(self.ahead.len())
-    }
-
-    /// The next bytes, no more than `room`; none at the end.
-    fn poll_bytes(&mut self, room: usize, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Gone>> {
-        if self.ahead.is_empty() {
-            if self.ended {
-                return Poll::Ready(Ok(None));
-            }
-            match std::task::ready!(self.body.poll_data(task)) {
-                Some(Ok(bytes)) => {
-                    self.ended = self.body.is_end();
-                    self.ahead = bytes;
-                }
-                Some(Err(gone)) => return Poll::Ready(Err(gone)),
-                None => {
-                    self.ended = true;
-                    return Poll::Ready(Ok(None));
-                }
-            }
-        }
-        let taken = room.min(self.ahead.len());
-        Poll::Ready(Ok(Some(self.ahead.split_to(taken))))
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod answer;
 mod aside;
+mod authorize;
 mod client;
 mod coded;
 mod decide;
 mod echo;
 mod extra;
 mod forward;
+mod frames;
 mod grpc_web;
 mod http2;
 mod io;
@@ -30,6 +32,7 @@ use ringway_core::http1::HeadScanner;
 use ringway_core::model::{ClientLimits, ClientTimeouts};
 use rustix::net::Shutdown;
 
+use self::authorize::Findings;
 use self::decide::Decision;
 use super::tls::Secure;
 use super::{Client, Conn, linger};
@@ -177,7 +180,9 @@ async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
             Read::Quiet => return Burst::Quiet(stream),
             Read::Preface => return Burst::Http2(stream, buf),
             Read::Over => return end(cx, stream),
-            Read::Request(Decision::More | Decision::Check(_)) => unreachable!("only what was decided is returned"),
+            Read::Request(Decision::More | Decision::Check(_) | Decision::Ask(_)) => {
+                unreachable!("only what was decided is returned")
+            }
             Read::Request(Decision::Answer(answer)) => {
                 let (after, back) = local::answer(cx, &mut stream, buf, answer).await;
                 buf = back;
@@ -248,12 +253,19 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -
                 return (Read::Preface, buf);
             }
             if preface == Some(false) && scanner.should_parse(buf.data()) {
-                let mut verdict = None;
                 cx.requests.set(so_far + 1);
+                let mut findings = Findings::default();
                 loop {
-                    match decide::decide(cx, &mut buf, verdict) {
+                    match decide::decide(cx, &mut buf, &findings) {
                         Decision::More => break,
-                        Decision::Check(claim) => verdict = Some(cx.core.passwords.check(claim).await),
+                        Decision::Check(claim) => findings.password = Some(cx.core.passwords.check(claim).await),
+                        Decision::Ask(ask) => {
+                            let (there, back) = Box::pin(authorize::ask(cx, stream, buf, ask, &mut findings)).await;
+                            buf = back;
+                            if !there {
+                                return (Read::Over, buf);
+                            }
+                        }
                         decision => return (Read::Request(decision), buf),
                     }
                 }

@@ -22,6 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         client_certificate: None,
         host: None,
         content_type: None,
+        granted: &[],
     };
     let mut out = Vec::new();
     encode::request(&head, &Filters::default(), Matched::Prefix(""), &context, &mut out);
