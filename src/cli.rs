@@ -109,7 +109,8 @@ pub struct RunArgs {
     /// Where configuration is.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Refuse a configuration that has warnings.
+    /// Refuse a configuration that has errors or warnings as a whole. Without it an object in error keeps its last good
+    /// version, or is left out, and the others are served.
     #[arg(long)]
     pub strict: bool,
     /// Worker threads. Default: one per core.

@@ -8,6 +8,7 @@ use ringway::cli::{
     AdminArgs, CheckArgs, Cli, Command, ConfigArgs, DetachArgs, DiffArgs, DoctorArgs, DoctorTopic, DsrCommand,
     ExplainArgs, ImportArgs, ImportCommand, RunArgs, SchemaArgs, StatusArgs,
 };
+use ringway::control::lenient::LastGood;
 use ringway::control::provider::{Provider, SystemResolver};
 use ringway::control::read::ProcessEnvironment;
 use ringway::control::{self, effective, schema};
@@ -76,7 +77,12 @@ fn load(args: &ConfigArgs, strict: bool) -> control::Loaded {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    let loaded = load(&args.config, args.strict);
+    let loaded = if args.strict {
+        load(&args.config, true)
+    } else {
+        let inputs = server::provider(&args.config.config).read();
+        control::load_leniently(inputs, &LastGood::default(), &ProcessEnvironment, &mut SystemResolver::default())
+    };
     term::print_diagnostics(&loaded);
     let Some(accepted) = &loaded.accepted else { return BAD_CONFIG.into() };
     if args.status {
@@ -84,6 +90,9 @@ fn check(args: &CheckArgs) -> ExitCode {
     }
     if args.effective {
         term::print_value(&effective::effective(&accepted.model), args.output, term::yaml);
+    }
+    if loaded.errors() > 0 {
+        return BAD_CONFIG.into();
     }
     if !args.status && !args.effective {
         let sockets = term::many(accepted.model.sockets.len(), "socket");

@@ -23,10 +23,11 @@ use serde_json::json;
 
 use crate::admin::{self, Address, Ask, Reply};
 use crate::cli::DriverChoice;
+use crate::control::lenient::{InError, LastGood, Served};
 use crate::control::provider::{Input, Provider, SystemResolver};
 use crate::control::read::{FileSeen, ProcessEnvironment};
 use crate::control::source::Severity;
-use crate::control::{self, Loaded, effective};
+use crate::control::{self, Accepted, Loaded, effective};
 use crate::metrics;
 use crate::rt::{self, Driver};
 use crate::sys;
@@ -48,7 +49,7 @@ const DEFAULT_CONFIG: &str = "/etc/ringway";
 pub struct Options {
     /// Files and directories as given.
     pub config: Vec<PathBuf>,
-    /// Warnings refuse a configuration.
+    /// Errors and warnings refuse a configuration as a whole.
     pub strict: bool,
     /// Worker threads; none: one per core.
     pub workers: Option<usize>,
@@ -118,11 +119,22 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let mut resolver = SystemResolver::default();
     let inputs = provider.read();
     let digest = digest(&inputs);
-    let loaded = control::load(inputs, options.strict, &ProcessEnvironment, &mut resolver);
+    let loaded = load(inputs, options.strict, &LastGood::default(), &mut resolver);
     report(&loaded, true);
     let errors = loaded.errors();
-    let (resolves, files) = (loaded.resolves, loaded.files);
-    let Some(accepted) = loaded.accepted else { return Err(RunError::Config(errors)) };
+    let Loaded { resolves, files, accepted, in_error, last_good, .. } = loaded;
+    // Where nothing is left there is nothing to be lenient for.
+    let serves = |accepted: &Accepted| !accepted.model.sockets.is_empty() || !accepted.model.dsr.is_empty();
+    let Some(accepted) = accepted.filter(|accepted| errors == 0 || serves(accepted)) else {
+        return Err(RunError::Config(errors));
+    };
+    if errors > 0 {
+        tracing::error!(
+            errors,
+            objects = in_error.len(),
+            "THE CONFIGURATION HAS ERRORS: it is served without what is in error"
+        );
+    }
     if provider == Provider::Demo {
         tracing::info!(
             "no configuration given: serving the embedded demo, HTTP on 127.0.0.1:8080 and TCP on 127.0.0.1:8081"
@@ -156,7 +168,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
         forwarding,
         workers,
         draining: false,
-        config_errors: 0,
+        config_errors: errors,
+        in_error,
+        last_good,
         started: Instant::now(),
         inbox,
         _admin: admin,
@@ -184,6 +198,9 @@ struct Server {
     workers: Workers,
     draining: bool,
     config_errors: usize,
+    /// Objects of the newest configuration that are not served as they are there.
+    in_error: Vec<InError>,
+    last_good: LastGood,
     started: Instant,
     inbox: Receiver<Event>,
     // Kept for as long as the process serves.
@@ -295,7 +312,7 @@ impl Server {
         }
         let quiet = why == Why::Resolve && same;
         self.digest = digest;
-        let loaded = control::load(inputs, self.strict, &ProcessEnvironment, &mut self.resolver);
+        let loaded = load(inputs, self.strict, &self.last_good, &mut self.resolver);
         if !quiet {
             report(&loaded, false);
         }
@@ -319,10 +336,20 @@ impl Server {
             }
             return Err(lines.join("\n"));
         };
-        if why != Why::Asked && self.generations.serves(&accepted) {
-            self.config_errors = 0;
+        let objects = loaded.in_error.len();
+        if (why != Why::Asked || errors > 0) && self.generations.serves(&accepted) {
+            self.config_errors = errors;
+            self.in_error = loaded.in_error;
+            self.last_good = loaded.last_good;
             self.generations.set_status(accepted.status);
-            return Ok("unchanged".to_owned());
+            if errors == 0 {
+                return Ok("unchanged".to_owned());
+            }
+            if !quiet {
+                let generation = self.generations.number();
+                tracing::error!(errors, objects, generation, "configuration in error: what is served is unchanged");
+            }
+            return Err(lines.join("\n"));
         }
         let applied = match self.generations.prepare(accepted) {
             Ok(prepared) => match self.forwarding.apply(prepared.model()) {
@@ -333,8 +360,15 @@ impl Server {
         };
         match applied {
             Ok(()) => {
-                self.config_errors = 0;
+                self.config_errors = errors;
+                self.in_error = loaded.in_error;
+                self.last_good = loaded.last_good;
                 let generation = self.generations.number();
+                if errors > 0 {
+                    tracing::error!(errors, objects, generation, "configuration applied without what is in error");
+                    let lines = lines.join("\n");
+                    return Err(format!("{lines}\ngeneration {generation} is served without what is in error"));
+                }
                 tracing::info!(generation, "configuration applied");
                 Ok(format!("generation {generation} is served"))
             }
@@ -367,6 +401,10 @@ impl Server {
         }
     }
 
+    fn count(&self, of: impl Fn(Served) -> bool) -> u64 {
+        self.in_error.iter().filter(|object| of(object.served)).count() as u64
+    }
+
     fn metrics(&self) -> Reply {
         let latencies = metrics::merge(self.workers.latencies());
         let info = metrics::Info {
@@ -374,6 +412,8 @@ impl Server {
             driver: self.driver.as_str(),
             generation: self.generations.number(),
             config_errors: self.config_errors as u64,
+            stale: self.count(|served| served == Served::LastGood),
+            left_out: self.count(|served| served != Served::LastGood),
             routes: &self.generations.current().routes,
             certificates: &certificates(self.generations.model()),
         };
@@ -402,6 +442,15 @@ impl Server {
             "generation": self.generations.number(),
             "time": Date::rfc3339(now.as_secs()),
             "configErrors": self.config_errors,
+            "inError": self.in_error.iter().map(|object| {
+                json!({
+                    "kind": object.key.kind,
+                    "namespace": object.key.namespace,
+                    "name": object.key.name,
+                    "error": object.error,
+                    "served": object.served.as_str(),
+                })
+            }).collect::<Vec<_>>(),
             "draining": self.draining,
             "sockets": sockets,
             "dsr": self.forwarding.json(),
@@ -445,6 +494,15 @@ fn report(loaded: &Loaded, for_people: bool) {
             Severity::Warning => tracing::warn!(diagnostic = %line, help, "configuration"),
             Severity::Note => tracing::info!(diagnostic = %line, help, "configuration"),
         }
+    }
+}
+
+/// Loads for serving. What is in error stops all of it where that is asked for, and otherwise itself.
+fn load(inputs: Vec<Input>, strict: bool, last: &LastGood, resolver: &mut SystemResolver) -> Loaded {
+    if strict {
+        control::load(inputs, true, &ProcessEnvironment, resolver)
+    } else {
+        control::load_leniently(inputs, last, &ProcessEnvironment, resolver)
     }
 }
 

@@ -157,7 +157,21 @@ pub fn status_table(status: &Value) -> String {
     );
     if let Some(errors) = own["configErrors"].as_u64().filter(|errors| *errors > 0) {
         let errors = many(usize::try_from(errors).unwrap_or(usize::MAX), "error");
-        out.push_str(&format!("the newest configuration was refused: {errors}; the last good generation is served\n"));
+        out.push_str(&format!("the newest configuration is not served as it is: {errors}\n"));
+        for object in items(&own["inError"]) {
+            let served = match object["served"].as_str() {
+                Some("LastGood") => "its last good version is served",
+                Some("Closed") => "left out, and what it was to apply to is not served",
+                _ => "left out",
+            };
+            let name = [text(&object["namespace"]), text(&object["name"])].join("/");
+            out.push_str(&format!(
+                "  {} {}: {served}: {}\n",
+                text(&object["kind"]),
+                name.trim_start_matches('/'),
+                text(&object["error"])
+            ));
+        }
     }
     for socket in own["sockets"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let text = |name: &str| socket[name].as_str().unwrap_or("?").to_owned();

@@ -3,16 +3,20 @@
 //! `tests/golden/NAME.in.yaml` is loaded and compared with `NAME.out.yaml`. `RINGWAY_BLESS=1` writes the latter anew;
 //! the change is then to be read like any other.
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs, reason = "tests")]
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use ringway::control::graph::{OnLink, Resolve};
+use ringway::control::lenient::LastGood;
 use ringway::control::provider::Input;
 use ringway::control::read::Environment;
-use ringway::control::{effective, load};
+use ringway::control::{effective, load, load_leniently};
 use serde_json::{Value, json};
+
+#[path = "fuzz/harness/configuration.rs"]
+mod harness;
 
 struct FixedEnvironment;
 
@@ -70,7 +74,7 @@ fn status(value: &Value) -> Value {
         let name =
             format!("{} {namespace}{}", item["kind"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
         let status = &item["status"];
-        if status["supportedFeatures"].is_array() {
+        if !status["listeners"].is_array() && status["conditions"].is_array() {
             out.insert(name.clone(), json!(conditions(&status["conditions"])));
         }
         if status["listeners"].is_array() {
@@ -101,7 +105,11 @@ fn status(value: &Value) -> Value {
 fn outcome(name: &str, text: &str) -> String {
     let strict = name.contains("strict");
     let inputs = vec![Input { name: name.to_owned(), text: Ok(text.to_owned()) }];
-    let loaded = load(inputs, strict, &FixedEnvironment, &mut FixedResolver);
+    let loaded = if name.starts_with("lenient") {
+        load_leniently(inputs, &LastGood::default(), &FixedEnvironment, &mut FixedResolver)
+    } else {
+        load(inputs, strict, &FixedEnvironment, &mut FixedResolver)
+    };
     let diagnostics: Vec<String> = loaded
         .diagnostics
         .iter()
@@ -152,22 +160,22 @@ fn golden_files() {
     assert!(failed.is_empty(), "{failed:?} differ; RINGWAY_BLESS=1 writes what was found");
 }
 
-/// Loads configurations that were broken at random: whatever stands in a file, loading ends, by errors or by a model.
-/// The seed is printed, and `RINGWAY_SEED` sets it.
-#[test]
-fn broken_configurations_are_errors_and_never_panics() {
+/// Random numbers; the seed is printed, and `RINGWAY_SEED` sets it.
+fn random() -> impl FnMut(usize) -> usize {
     let seed = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_u64);
     eprintln!("RINGWAY_SEED={seed}");
     let mut state = seed;
-    let mut next = move |below: usize| {
+    move |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below.max(1)
-    };
+    }
+}
+
+/// The inputs of some directories.
+fn texts(directories: &[&str]) -> Vec<String> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["examples", "tests/golden"].map(|directory| std::fs::read_dir(project.join(directory)).unwrap());
+    let files = directories.iter().flat_map(|directory| std::fs::read_dir(project.join(directory)).unwrap());
     let mut texts: Vec<String> = files
-        .into_iter()
-        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             path.extension().is_some_and(|it| it == "yaml") && !path.to_string_lossy().ends_with(".out.yaml")
@@ -175,44 +183,68 @@ fn broken_configurations_are_errors_and_never_panics() {
         .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
     texts.sort();
+    texts
+}
+
+/// One of `texts` with some lines and characters changed.
+fn broken(texts: &[String], next: &mut impl FnMut(usize) -> usize) -> String {
     let pieces = [
         "{", "}", "[", "]", ": ", "- ", "---\n", "&a ", "*a", "null", "\"", "'", "\t", "$", "${", "0", "-1", "\u{0}",
         "\u{2028}",
     ];
-    for _ in 0..1500 {
-        let mut text = texts[next(texts.len())].clone();
-        for _ in 0..=next(4) {
-            let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
-            let at = next(lines.len());
-            match next(6) {
-                0 => drop(lines.remove(at)),
-                1 => {
-                    let line = lines[next(lines.len())].clone();
-                    lines.insert(at, line);
-                }
-                2 => {
-                    let other = next(lines.len());
-                    lines.swap(at, other);
-                }
-                3 => lines.truncate(at),
-                4 => {
-                    let other = &texts[next(texts.len())];
-                    let other: Vec<&str> = other.split_inclusive('\n').collect();
-                    lines.insert(at, other[next(other.len())].to_owned());
-                }
-                _ => {
-                    let line = &mut lines[at];
-                    let places: Vec<usize> = line.char_indices().map(|(place, _)| place).collect();
-                    line.insert_str(places[next(places.len())], pieces[next(pieces.len())]);
-                }
+    let mut text = texts[next(texts.len())].clone();
+    for _ in 0..=next(4) {
+        let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+        let at = next(lines.len());
+        match next(6) {
+            0 => drop(lines.remove(at)),
+            1 => {
+                let line = lines[next(lines.len())].clone();
+                lines.insert(at, line);
             }
-            text = lines.concat();
-            if text.is_empty() {
-                text = "a\n".to_owned();
+            2 => {
+                let other = next(lines.len());
+                lines.swap(at, other);
+            }
+            3 => lines.truncate(at),
+            4 => {
+                let other = &texts[next(texts.len())];
+                let other: Vec<&str> = other.split_inclusive('\n').collect();
+                lines.insert(at, other[next(other.len())].to_owned());
+            }
+            _ => {
+                let line = &mut lines[at];
+                let places: Vec<usize> = line.char_indices().map(|(place, _)| place).collect();
+                line.insert_str(places[next(places.len())], pieces[next(pieces.len())]);
             }
         }
-        let found = outcome("broken", &text);
-        assert!(!found.is_empty());
+        text = lines.concat();
+        if text.is_empty() {
+            text = "a\n".to_owned();
+        }
+    }
+    text
+}
+
+/// Whatever stands in files, loading ends, by errors or by a model; the second generation follows on the first.
+#[test]
+fn broken_configurations_are_errors_and_never_panics() {
+    let mut next = random();
+    let texts = texts(&["examples", "tests/golden"]);
+    for _ in 0..1500 {
+        let first = texts[next(texts.len())].clone();
+        let (second, third) = (broken(&texts, &mut next), broken(std::slice::from_ref(&first), &mut next));
+        harness::configuration(format!("{first}\u{2}{third}\u{1}{second}").as_bytes());
+    }
+}
+
+/// Whatever stands in Ingresses, what is written for them can be loaded.
+#[test]
+fn broken_ingresses_are_errors_or_translations() {
+    let mut next = random();
+    let texts = texts(&["tests/golden/import"]);
+    for _ in 0..1500 {
+        harness::import(broken(&texts, &mut next).as_bytes());
     }
 }
 

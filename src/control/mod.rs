@@ -8,6 +8,7 @@
 
 pub mod effective;
 pub mod graph;
+pub mod lenient;
 pub mod provider;
 pub mod read;
 pub mod resources;
@@ -17,13 +18,12 @@ pub mod status;
 mod translate;
 pub mod yaml;
 
-use std::path::Path;
-
 use ringway_core::model::Model;
 
 use graph::{Graph, Resolve};
+use lenient::{InError, LastGood, Remembering};
 use provider::Input;
-use read::{Cx, Environment, FileSeen, Recording};
+use read::{Environment, FileSeen, Recording};
 use resources::Resources;
 use source::{Diagnostic, Severity, Sources};
 
@@ -34,15 +34,19 @@ pub struct Loaded {
     pub sources: Sources,
     /// Errors and warnings, in the order of the files.
     pub diagnostics: Vec<Diagnostic>,
-    /// What is to be served, unless there were errors.
+    /// What is to be served, unless errors keep it from being so.
     pub accepted: Option<Accepted>,
     /// Whether a hostname was looked up, so that it has to be looked up again.
     pub resolves: bool,
     /// Files that objects refer to.
     pub files: Vec<FileSeen>,
+    /// Objects in error that did not keep the others from being served.
+    pub in_error: Vec<InError>,
+    /// What to fall back on once this is served.
+    pub last_good: LastGood,
 }
 
-/// A configuration without errors.
+/// A configuration that can be served.
 #[derive(Debug)]
 pub struct Accepted {
     /// What it means.
@@ -84,43 +88,85 @@ impl Resolve for Counting<'_> {
     }
 }
 
-/// Loads what a provider has read. With `strict`, warnings are errors.
+/// Loads what a provider has read. Any error refuses all of it; with `strict`, warnings are errors.
 pub fn load(inputs: Vec<Input>, strict: bool, environment: &dyn Environment, resolver: &mut dyn Resolve) -> Loaded {
+    let mut loaded = load_from(inputs, None, environment, resolver);
+    if strict {
+        for each in loaded.diagnostics.iter_mut().filter(|each| each.severity == Severity::Warning) {
+            each.severity = Severity::Error;
+        }
+        if loaded.errors() > 0 {
+            loaded.accepted = None;
+        }
+    }
+    loaded
+}
+
+/// Loads what a provider has read. Objects in error are left out or keep their last good version, as [`lenient`] says.
+pub fn load_leniently(
+    inputs: Vec<Input>,
+    last: &LastGood,
+    environment: &dyn Environment,
+    resolver: &mut dyn Resolve,
+) -> Loaded {
+    load_from(inputs, Some(last), environment, resolver)
+}
+
+fn load_from(
+    inputs: Vec<Input>,
+    last: Option<&LastGood>,
+    environment: &dyn Environment,
+    resolver: &mut dyn Resolve,
+) -> Loaded {
     let environment = Recording::new(environment);
+    let remembering = Remembering::new(&environment);
     let mut sources = Sources::default();
     let mut diagnostics = Vec::new();
     let mut resources = Resources::default();
+    let mut files = Vec::new();
+    let mut unreadable = false;
     for input in inputs {
         let text = match input.text {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("cannot read {}: {error}", input.name);
                 diagnostics.push(Diagnostic { severity: Severity::Error, span: None, message, help: None });
+                unreadable = true;
                 continue;
             }
         };
-        let directory = Path::new(&input.name).parent().unwrap_or_else(|| Path::new("")).to_owned();
         let file = sources.add(input.name, text);
-        let documents = yaml::parse(file, sources.text(file), &mut diagnostics);
-        let cx = Cx::new(&environment, directory);
-        for document in &documents {
-            resources.read(document, &cx);
-        }
-        diagnostics.extend(cx.finish());
+        files.push(lenient::read(file, &sources, &remembering, &mut resources, &mut diagnostics));
     }
+    let good = diagnostics.iter().all(|each| each.severity != Severity::Error);
+    let (mut in_error, mut last_good, mut spans) = (Vec::new(), LastGood::default(), Vec::new());
+    let usable = match last {
+        Some(_) if good => {
+            last_good = lenient::remember(&files, &sources, remembering);
+            true
+        }
+        None => good,
+        Some(_) if unreadable => false,
+        Some(last) => match lenient::recover(&files, &mut sources, remembering, last, &mut diagnostics) {
+            Some(found) => {
+                (resources, in_error, last_good, spans) =
+                    (found.resources, found.in_error, found.last_good, found.spans);
+                true
+            }
+            None => false,
+        },
+    };
     let mut resolver = Counting { inner: resolver, asked: false };
     let mut accepted = None;
-    if diagnostics.iter().all(|each| each.severity != Severity::Error) {
+    if usable {
         let graph = Graph::build(&resources, &environment, &mut resolver);
-        accepted = Some(Accepted { model: translate::translate(&graph), status: status::status(&graph) });
-        diagnostics.extend(graph.diagnostics);
+        let mut status = status::status(&graph);
+        lenient::mark(&mut status, &in_error);
+        accepted = Some(Accepted { model: translate::translate(&graph), status });
+        // What an object in error leads to is no news.
+        let told = |each: &Diagnostic| each.span.is_none_or(|span| !spans.iter().any(|object| object.contains(span)));
+        diagnostics.extend(graph.diagnostics.into_iter().filter(told));
     }
     diagnostics.sort_by_key(|each| each.span);
-    if strict {
-        for each in diagnostics.iter_mut().filter(|each| each.severity == Severity::Warning) {
-            each.severity = Severity::Error;
-        }
-        accepted = accepted.filter(|_| diagnostics.iter().all(|each| each.severity != Severity::Error));
-    }
-    Loaded { sources, diagnostics, accepted, resolves: resolver.asked, files: environment.files() }
+    Loaded { sources, diagnostics, accepted, resolves: resolver.asked, files: environment.files(), in_error, last_good }
 }

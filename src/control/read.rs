@@ -9,7 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
-use super::source::{Diagnostic, Span, Spanned};
+use super::source::{Diagnostic, Severity, Span, Spanned};
 use super::yaml::{Node, Value};
 
 /// What `${...}` in scalars is replaced from.
@@ -146,6 +146,19 @@ impl<'a> Cx<'a> {
     /// Reports.
     pub fn report(&self, diagnostic: Diagnostic) {
         self.diagnostics.borrow_mut().push(diagnostic);
+    }
+
+    /// How many errors have been reported.
+    pub fn errors(&self) -> usize {
+        self.diagnostics.borrow().iter().filter(|each| each.severity == Severity::Error).count()
+    }
+
+    /// Reads something without a report.
+    pub fn silent<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
+        let before = self.diagnostics.borrow().len();
+        let found = read(self);
+        self.diagnostics.borrow_mut().truncate(before);
+        found
     }
 
     /// Everything reported.

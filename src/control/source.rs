@@ -25,6 +25,16 @@ impl Span {
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
+
+    /// Whether the other is within it.
+    pub fn contains(self, other: Self) -> bool {
+        self.file == other.file && self.start <= other.start && other.end <= self.end.max(self.start)
+    }
+
+    /// Its beginning.
+    pub fn begin(self) -> Self {
+        Self { end: self.start, ..self }
+    }
 }
 
 /// A value and where it stands.

@@ -69,22 +69,32 @@ impl Node {
     }
 }
 
-/// All documents of a text that are not empty. Syntax errors and duplicate keys go to `errors`; documents behind a
-/// syntax error are still read.
-pub fn parse(file: FileId, text: &str, errors: &mut Vec<Diagnostic>) -> Vec<Node> {
+/// The documents of a text that are not empty.
+#[derive(Debug)]
+pub struct Documents {
+    /// Their roots.
+    pub nodes: Vec<Node>,
+    /// Every document could be read; what is wrong with one, it is wrong with some value of it.
+    pub complete: bool,
+}
+
+/// Reads a text. Syntax errors and duplicate keys go to `errors`; documents behind a syntax error are still read.
+pub fn parse(file: FileId, text: &str, errors: &mut Vec<Diagnostic>) -> Documents {
     let mut reader =
         Reader { parser: Parser::new_from_str(text), file, text, nodes: 0, copies: 0, anchors: HashMap::new(), errors };
-    let mut documents = Vec::new();
+    let mut found = Documents { nodes: Vec::new(), complete: true };
     loop {
         match reader.document() {
             Ok(Some(node)) if node.is_null() => {}
-            Ok(Some(node)) => documents.push(node),
-            Ok(None) => return documents,
-            Err(Stop::Syntax) => match reader.parser.proceed_next_document() {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return documents,
-            },
-            Err(Stop::Limit) => return documents,
+            Ok(Some(node)) => found.nodes.push(node),
+            Ok(None) => return found,
+            Err(stop) => {
+                found.complete = false;
+                let more = matches!(stop, Stop::Syntax) && matches!(reader.parser.proceed_next_document(), Ok(true));
+                if !more {
+                    return found;
+                }
+            }
         }
     }
 }

@@ -88,7 +88,7 @@ pub fn ingress_nginx(inputs: Vec<Input>, options: &Options) -> Imported {
             }
         };
         let file = sources.add(input.name, text);
-        let documents = tree::parse(file, sources.text(file), &mut diagnostics);
+        let documents = tree::parse(file, sources.text(file), &mut diagnostics).nodes;
         let cx = Cx::new(&Nothing, std::path::PathBuf::new());
         documents.iter().for_each(|document| given.read(document, &cx));
         diagnostics.extend(cx.finish());

@@ -20,6 +20,10 @@ pub struct Info<'a> {
     pub generation: u64,
     /// Loads that were refused since the last good one.
     pub config_errors: u64,
+    /// Objects in error whose last good version is served.
+    pub stale: u64,
+    /// Objects in error that are left out.
+    pub left_out: u64,
     /// By `RouteId` of the generation being served.
     pub routes: &'a [String],
     /// Certificates being served and when they cease to be valid.
@@ -83,6 +87,13 @@ pub fn render(registry: &Registry, latencies: &HashMap<RouteId, Histogram<u64>>,
         "Errors in the newest configuration; 0 when it is the one being served.",
     );
     page.sample("ringway_config_errors", &[], info.config_errors);
+    page.family(
+        "ringway_config_objects_in_error",
+        "gauge",
+        "Objects of the newest configuration that are in error, by what is served in their place.",
+    );
+    page.sample("ringway_config_objects_in_error", &[("served", "last_good")], info.stale);
+    page.sample("ringway_config_objects_in_error", &[("served", "nothing")], info.left_out);
     cores(&mut page, registry);
     listeners(&mut page, registry);
     handshakes(&mut page, registry);

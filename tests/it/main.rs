@@ -35,6 +35,7 @@ mod http2_input;
 mod http2_sim;
 mod http2_storm;
 mod http2_upstream;
+mod lenient;
 mod lifecycle;
 mod limits;
 mod pairings;

@@ -207,6 +207,9 @@ fn allows(listener: &ListenerState<'_>, meta: &Meta, resources: &Resources) -> b
 
 /// Whether a selector takes a namespace; none takes nothing.
 pub(super) fn selected_namespace(selector: Option<&LabelSelector>, namespace: &str, resources: &Resources) -> bool {
+    if resources.is_closed("Namespace", namespace) {
+        return false;
+    }
     let object = resources.namespaces.iter().find(|each| each.meta.name == namespace);
     let mut labels = object.map_or_else(Table::default, |object| object.meta.labels.clone());
     // Every namespace has this label in a cluster.

@@ -75,7 +75,9 @@ pub(super) fn apply<'r>(
         states.push(BackendTlsState { object: policy.object, gateways: Vec::new(), refused, unresolved });
     }
     for (index, backend) in backends.iter_mut().enumerate() {
-        if let Some(policy) = policies.first(&backend.policy_targets) {
+        if policies.is_closed(&backend.policy_targets) {
+            backend.tls = BackendTls::Invalid;
+        } else if let Some(policy) = policies.first(&backend.policy_targets) {
             backend.tls = verified.get(&policy.meta.full_name()).cloned().unwrap_or(BackendTls::Invalid);
         } else if let Some((object, validation)) = inline(resources, backend) {
             let (tls, _) = verify("Backend", &object.meta.namespace, validation, secrets, report);

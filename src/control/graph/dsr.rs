@@ -56,6 +56,11 @@ pub(super) fn services(
             let mut targets = Vec::new();
             targets.extend(route.iter().flat_map(|route| [PolicyTarget::Rule(*route, 0), PolicyTarget::Route(*route)]));
             targets.extend([PolicyTarget::Listener(gateway, listener), PolicyTarget::Gateway(gateway)]);
+            if policies.is_closed(&targets) {
+                let message = "its L4ForwardingPolicy could not be read";
+                context.gateways[gateway].listeners[listener].problem = Some(Problem::new("Invalid", message));
+                continue;
+            }
             let Some(policy) = policies.first(&targets) else { continue };
             if policy.spec.forwarding.mode.value == ForwardingMode::Proxy {
                 continue;

@@ -8,8 +8,10 @@ use ringway_core::model::{CertificateChain, ClientAuth, HostPattern};
 use crate::control::resources::gateway::{GatewaySpec, Listener, ListenerSetSpec, TlsMode};
 use crate::control::resources::meta::Meta;
 use crate::control::resources::refs::GATEWAY_GROUP;
+use crate::control::resources::ringway::ClientPolicySpec;
 use crate::control::resources::{Resource, Resources};
 
+use super::policy::{Policies, Target};
 use super::secret::Secrets;
 use super::{Problem, Report, Resolve, by_age};
 use super::{gateway_tls, listener_set};
@@ -197,6 +199,12 @@ fn is_ours(object: &Resource<GatewaySpec>, resources: &Resources, report: &mut R
                 class.value,
                 known.spec.controller_name
             );
+            report.warning(class.span, message);
+            false
+        }
+        None if resources.is_closed("GatewayClass", &class.value.0) => {
+            let message =
+                format!("Gateway {} is not served: its GatewayClass could not be read", object.meta.full_name());
             report.warning(class.span, message);
             false
         }
@@ -400,6 +408,31 @@ fn certify_the_same(these: &[Arc<CertificateChain>], those: &[Arc<CertificateCha
     };
     let those = names(those);
     names(these).iter().any(|name| those.iter().any(|other| covers(name, other) || covers(other, name)))
+}
+
+/// Listeners whose ClientPolicy could not be read are not served: it says whom to believe, and what TLS to ask for. Those
+/// that share their port share the policy.
+pub(super) fn close(gateways: &mut [GatewayState<'_>], policies: &Policies<'_, ClientPolicySpec>) {
+    let mut ports = Vec::new();
+    for (number, gateway) in gateways.iter().enumerate() {
+        for (index, listener) in gateway.listeners.iter().enumerate() {
+            if policies.is_closed(&[Target::Listener(number, index), Target::Gateway(number)]) {
+                ports.extend(gateway.binds(index).map(|bind| (bind, listener.serves == Some(Serves::Udp))));
+            }
+        }
+    }
+    if ports.is_empty() {
+        return;
+    }
+    for gateway in gateways {
+        for index in 0..gateway.listeners.len() {
+            let is_udp = gateway.listeners[index].serves == Some(Serves::Udp);
+            if gateway.binds(index).any(|bind| ports.contains(&(bind, is_udp))) {
+                let message = "the ClientPolicy of its port could not be read";
+                gateway.listeners[index].problem.get_or_insert_with(|| Problem::new("Invalid", message));
+            }
+        }
+    }
 }
 
 /// Several Gateways share an address where their HTTP listeners differ by hostname; otherwise the oldest has it.

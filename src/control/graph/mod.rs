@@ -395,6 +395,7 @@ impl<'r> Graph<'r> {
         }
         let backend_policies = targets.attach(&resources.backend_policies, &mut report);
         let backend_tls_policies = targets.attach(&resources.backend_tls_policies, &mut report);
+        let mut l4_policies = targets.attach(&resources.l4_policies, &mut report);
         let mut backends = backends.finish();
         let backend_tls = backend_tls::apply(
             resources,
@@ -417,7 +418,7 @@ impl<'r> Graph<'r> {
                 report.warning_with_help(rewrite.span, message, Some(help.to_owned()));
             }
         }
-        let mut l4_policies = targets.attach(&resources.l4_policies, &mut report);
+        gateway::close(&mut gateways, &client_policies);
         let mut context = dsr::Context {
             gateways: &mut gateways,
             routes: &routes,

@@ -7,7 +7,7 @@
 //! A kind takes part by implementing [`Policy`], and by having its list in [`Resources`], its field in
 //! [`Graph`](super::Graph) and its line in `control::status`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::control::read::suggestion;
 use crate::control::resources::policy::{BACKEND, GATEWAY, Policy, SERVICE};
@@ -71,12 +71,23 @@ pub struct Policies<'r, S> {
     /// Oldest first.
     pub all: Vec<PolicyState<'r, S>>,
     by_target: HashMap<Target, usize>,
+    /// Targets of policies that could not be read.
+    closed: HashSet<Target>,
 }
 
 impl<'r, S> Policies<'r, S> {
     /// The policy of the first of `targets` that has one: they are given from the most specific on.
     pub fn first<'t>(&self, targets: impl IntoIterator<Item = &'t Target>) -> Option<&'r Resource<S>> {
         targets.into_iter().find_map(|target| self.by_target.get(target)).map(|index| self.all[*index].object)
+    }
+
+    /// Whether the first of `targets` that has a policy has one that could not be read.
+    pub fn is_closed<'t>(&self, targets: impl IntoIterator<Item = &'t Target>) -> bool {
+        if self.closed.is_empty() {
+            return false;
+        }
+        let has_one = |target: &&Target| self.closed.contains(*target) || self.by_target.contains_key(*target);
+        targets.into_iter().find(has_one).is_some_and(|target| self.closed.contains(target))
     }
 
     /// The policy of a listener: its own, or its Gateway's.
@@ -91,7 +102,7 @@ impl<'r, S> Policies<'r, S> {
 
     /// Whether there is none that is attached to anything.
     pub fn is_empty(&self) -> bool {
-        self.by_target.is_empty()
+        self.by_target.is_empty() && self.closed.is_empty()
     }
 }
 
@@ -111,7 +122,13 @@ enum Missing {
 impl<'r> Targets<'_, 'r> {
     /// Attaches all policies of a kind.
     pub(super) fn attach<S: Policy>(&self, objects: &'r [Resource<S>], report: &mut Report) -> Policies<'r, S> {
-        let mut found = Policies { all: Vec::new(), by_target: HashMap::new() };
+        let mut found = Policies { all: Vec::new(), by_target: HashMap::new(), closed: HashSet::new() };
+        for closed in self.resources.closed.iter().filter(|closed| closed.kind == S::KIND) {
+            // What is not there needs no protection.
+            found
+                .closed
+                .extend(closed.targets.iter().filter_map(|wanted| self.find::<S>(&closed.namespace, wanted).ok()));
+        }
         for index in by_age(objects) {
             let object = &objects[index];
             let name = format!("{} {}", S::KIND, object.meta.full_name());

@@ -63,7 +63,22 @@ pub struct Resources {
     pub access_policies: Vec<Resource<traffic::AccessPolicySpec>>,
     pub rate_limit_policies: Vec<Resource<traffic::RateLimitPolicySpec>>,
     pub response_policies: Vec<Resource<traffic::ResponsePolicySpec>>,
+    /// Objects that could not be read and must not leave anything open.
+    pub closed: Vec<Closed>,
     seen: HashMap<(String, String, String), Span>,
+}
+
+/// An object that could not be read, and what is not served because of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closed {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Of a policy, what it is attached to.
+    pub targets: Vec<refs::PolicyTargetRef>,
 }
 
 /// Kinds of the groups that are known and come with later work.
@@ -95,6 +110,11 @@ pub(super) const KINDS: &[(&str, &str, &[&str])] = &[
 ];
 
 impl Resources {
+    /// Whether an object of that kind and name could not be read.
+    pub fn is_closed(&self, kind: &str, name: &str) -> bool {
+        self.closed.iter().any(|each| each.kind == kind && each.name == name)
+    }
+
     /// Reads one document: an object, or a List of objects.
     pub fn read(&mut self, document: &Node, cx: &Cx<'_>) {
         if !matches!(document.value, Value::Map(_)) {

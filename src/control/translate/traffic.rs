@@ -10,7 +10,8 @@ use std::time::Duration;
 use ringway_core::access::PrefixMap;
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
-    Access, BasicAuth, Compression, DirectResponse, HeaderModifier, HttpRule, Login, RateKey, RateLimit, ResponseRules,
+    Access, Action, BasicAuth, Compression, DirectResponse, HeaderModifier, HttpRule, Login, RateKey, RateLimit,
+    ResponseRules,
 };
 
 use super::backends::Place;
@@ -41,6 +42,11 @@ impl Traffic {
 
     /// Gives a rule what the policies on the way to it say.
     pub(super) fn apply(&mut self, graph: &Graph<'_>, place: Place, rule: &mut HttpRule) {
+        if is_closed(&graph.access_policies, place) || is_closed(&graph.rate_limit_policies, place) {
+            rule.action = Action::Fail(500);
+            rule.extras = None;
+            return;
+        }
         let access = of(&graph.access_policies, place);
         let rates = of(&graph.rate_limit_policies, place);
         let responses = of(&graph.response_policies, place);
@@ -80,12 +86,21 @@ fn of<'r, S: Policy>(policies: &Policies<'r, S>, place: Place) -> Option<&'r Res
     if policies.is_empty() {
         return None;
     }
-    policies.first(&[
+    policies.first(&way(place))
+}
+
+/// Whether a policy that could not be read would have been the one in force.
+fn is_closed<S: Policy>(policies: &Policies<'_, S>, place: Place) -> bool {
+    policies.is_closed(&way(place))
+}
+
+fn way(place: Place) -> [Target; 4] {
+    [
         Target::Rule(place.route, place.rule),
         Target::Route(place.route),
         Target::Listener(place.gateway, place.listener),
         Target::Gateway(place.gateway),
-    ])
+    ]
 }
 
 fn ranges<'c>(list: &'c [Cidr], answer: bool) -> impl Iterator<Item = (ipnet::IpNet, bool)> + 'c {

@@ -1,0 +1,225 @@
+//! Errors in one object: the others are served, what was good stays, and nothing is served without its protection.
+
+use crate::support::eventually;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Directory, Options, Proxy, backend, config, gateway, spawn};
+
+fn route(name: &str, path: &str, rule: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules:\n  - name: all\n    matches: [{{path: {{value: {path}}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: echo}}]\n{rule}"
+    )
+}
+
+/// A policy for a route.
+fn ours(kind: &str, route: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: ringway.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {route}}}\nspec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {route}}}]\n{spec}"
+    )
+}
+
+fn base() -> String {
+    gateway("  - {name: web, port: 8080, protocol: HTTP}\n") + &backend("echo", &["echo"])
+}
+
+const UNKNOWN_FIELD: &str = "    timeout: {request: 5s}\n";
+
+fn status(proxy: &Proxy, path: &str) -> u16 {
+    proxy.client().get(path).status
+}
+
+fn in_error(proxy: &Proxy, served: &str) -> f64 {
+    proxy.metric("ringway_config_objects_in_error", &[&format!("served=\"{served}\"")])
+}
+
+/// The conditions of an object, as `TYPE=STATUS REASON`.
+fn conditions(proxy: &Proxy, kind: &str, name: &str) -> Vec<String> {
+    let all: serde_json::Value = serde_json::from_str(&proxy.admin("GET", "/status").1).unwrap();
+    let items = all["items"].as_array().unwrap();
+    let found = items.iter().find(|item| item["kind"] == kind && item["metadata"]["name"] == name);
+    let status = &found.unwrap_or_else(|| panic!("{kind} {name} in {all:#}"))["status"];
+    let own = [&status["conditions"], &status["parents"][0]["conditions"], &status["ancestors"][0]["conditions"]];
+    let list = own.into_iter().find_map(|list| list.as_array()).unwrap();
+    let text = |each: &serde_json::Value, name: &str| each[name].as_str().unwrap().to_owned();
+    list.iter()
+        .map(|each| format!("{}={} {}", text(each, "type"), text(each, "status"), text(each, "reason")))
+        .collect()
+}
+
+#[test]
+fn an_object_in_error_leaves_the_others_served() {
+    let yaml = base()
+        + &route("good", "/good", "")
+        + &route("bad", "/bad", UNKNOWN_FIELD)
+        + &route("under", "/", "")
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {name: far}\nspec: {ports: [{port: 70000}]}\n"
+        + &route("far", "/far", "").replace("group: ringway.dev, kind: Backend, name: echo", "name: far, port: 80");
+    let proxy = Proxy::start(&yaml);
+    assert_eq!((status(&proxy, "/good"), status(&proxy, "/else")), (200, 200));
+    assert_eq!(status(&proxy, "/bad"), 500, "its requests do not fall to the route of everything");
+    assert_eq!(status(&proxy, "/far"), 500, "a backend that is left out is none");
+    assert_eq!(conditions(&proxy, "HTTPRoute", "bad")[0], "Accepted=False Invalid");
+    assert_eq!(conditions(&proxy, "HTTPRoute", "good")[0], "Accepted=True Accepted");
+    assert_eq!(conditions(&proxy, "Service", "far")[0], "Accepted=False Invalid");
+    assert_eq!(conditions(&proxy, "HTTPRoute", "far")[1], "ResolvedRefs=False BackendNotFound");
+    assert_eq!((in_error(&proxy, "nothing"), in_error(&proxy, "last_good")), (2.0, 0.0));
+    assert_eq!(proxy.metric("ringway_config_errors", &[]), 2.0);
+    let log = proxy.log();
+    for wanted in ["config.yaml:", "unknown field `timeout`", "70000 is out of range", "THE CONFIGURATION HAS ERRORS"] {
+        assert!(log.contains(wanted), "{wanted}: {log}");
+    }
+}
+
+#[test]
+fn the_last_good_version_of_an_object_is_kept() {
+    let proxy = Proxy::start(&(base() + &route("a", "/a", "") + &route("b", "/b", "")));
+    let yaml = base() + &route("a", "/a", "") + &route("b", "/moved", UNKNOWN_FIELD) + &route("c", "/c", "");
+    proxy.write_config(&yaml);
+    let (code, said) = proxy.admin("POST", "/reload");
+    assert_eq!(code, 409, "{said}");
+    assert!(said.contains("unknown field `timeout`") && said.contains("generation 2 is served without"), "{said}");
+    assert_eq!(["/a", "/b", "/c", "/moved"].map(|path| status(&proxy, path)), [200, 200, 200, 404]);
+    assert!(conditions(&proxy, "HTTPRoute", "b").contains(&"ringway.dev/Stale=True Invalid".to_owned()));
+    assert_eq!((in_error(&proxy, "nothing"), in_error(&proxy, "last_good")), (0.0, 1.0));
+    // What is removed on purpose goes, whatever else is in error, and what was kept stays kept.
+    proxy.write_config(&(base() + &route("b", "/moved", UNKNOWN_FIELD) + &route("c", "/c", "")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(["/a", "/b", "/c", "/moved"].map(|path| status(&proxy, path)), [404, 200, 200, 404]);
+    proxy.reload(&(base() + &route("b", "/moved", "") + &route("c", "/c", "")));
+    assert_eq!(["/a", "/b", "/c", "/moved"].map(|path| status(&proxy, path)), [404, 404, 200, 200]);
+    assert_eq!(proxy.metric("ringway_config_errors", &[]) + in_error(&proxy, "last_good"), 0.0);
+    // An object that is there twice is in error as a whole: which is meant cannot be told.
+    proxy.write_config(&(base() + &route("b", "/x", "") + &route("b", "/y", "") + &route("c", "/c", "")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(["/moved", "/c", "/x", "/y"].map(|path| status(&proxy, path)), [200, 200, 404, 404]);
+}
+
+#[test]
+fn policies_in_error_leave_nothing_open() {
+    let deny = |field: &str| format!("  authorization: {{{field}: Deny}}\n");
+    let limit = |unit: &str| format!("  rules: [{{limit: {{requests: 1000, unit: {unit}}}}}]\n");
+    let routes = base() + &route("shut", "/shut", "") + &route("slow", "/slow", "") + &route("free", "/free", "");
+    let good =
+        ours("AccessPolicy", "shut", &deny("defaultAction")) + &ours("RateLimitPolicy", "slow", &limit("Second"));
+    let bad =
+        ours("AccessPolicy", "shut", &deny("defaultActoin")) + &ours("RateLimitPolicy", "slow", &limit("Fortnight"));
+    let asked = |proxy: &Proxy| ["/shut", "/slow", "/free"].map(|path| status(proxy, path));
+    let proxy = Proxy::start(&(routes.clone() + &bad));
+    assert_eq!(asked(&proxy), [500, 500, 200]);
+    assert_eq!(conditions(&proxy, "AccessPolicy", "shut")[0], "Accepted=False Invalid");
+    proxy.reload(&(routes.clone() + &good));
+    assert_eq!(asked(&proxy), [403, 200, 200]);
+    proxy.write_config(&(routes.clone() + &bad));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(&proxy), [403, 200, 200], "the last good versions");
+    assert_eq!(in_error(&proxy, "last_good"), 2.0);
+    // A new policy with an error has no last good version; the route's own policy comes before the Gateway's.
+    let all =
+        ours("AccessPolicy", "all", &deny("defaultActoin")).replace("HTTPRoute, name: all", "Gateway, name: edge");
+    proxy.write_config(&(routes.clone() + &good + &all));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(&proxy), [403, 500, 500]);
+    // The last good version does not apply to a route that came with the error.
+    let wider = bad.replace(
+        "HTTPRoute, name: shut}]",
+        "HTTPRoute, name: shut}, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: new}]",
+    );
+    proxy.reload(&(routes.clone() + &good));
+    proxy.write_config(&(routes.clone() + &route("new", "/new", "") + &wider));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!((asked(&proxy), status(&proxy, "/new")), ([403, 200, 200], 500));
+    // What it applies to cannot be told: the last good generation is left as it is, and there is no start.
+    proxy.reload(&(routes.clone() + &good));
+    let unknown = ours("AccessPolicy", "more", &deny("defaultAction")).replace("name: more}]", "nam: more}]");
+    let newer = routes + &route("new", "/new", "") + &good + &unknown;
+    proxy.write_config(&newer);
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!((asked(&proxy), status(&proxy, "/new")), ([403, 200, 200], 404));
+    let directory = Directory::new();
+    directory.write("config.yaml", &newer.replace("{ip}", proxy.ip()));
+    assert_eq!(spawn(&directory, &Options::default()).wait().unwrap().code(), Some(64));
+}
+
+#[test]
+fn a_backend_whose_tls_is_in_error_gets_nothing() {
+    let origin = Origin::echo();
+    let policy = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: tls}\nspec:\n  targetRefs: [{group: ringway.dev, kind: Backend, name: origin}]\n  validation: {wellKnownCACertificates: System}\n";
+    let proxy = Proxy::start(&(config(&[&origin.address], "") + policy));
+    assert_eq!(status(&proxy, "/secret"), 500);
+    assert_eq!(origin.connections(), 0);
+    assert_eq!(conditions(&proxy, "BackendTLSPolicy", "tls")[0], "Accepted=False Invalid");
+}
+
+#[test]
+fn listeners_whose_policy_is_in_error_are_not_bound() {
+    let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: other, port: 8081, protocol: HTTP}\n";
+    let policy = |field: &str| {
+        format!(
+            "---\napiVersion: ringway.dev/v1alpha1\nkind: ClientPolicy\nmetadata: {{name: clients}}\nspec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: edge, sectionName: other}}]\n  {field}: {{xForwardedFor: {{trustedCIDRs: [10.0.0.0/8]}}}}\n"
+        )
+    };
+    let rest = backend("echo", &["echo"]) + &route("all", "/", "");
+    let proxy = Proxy::start(&(gateway(listeners) + &rest + &policy("clientIpDetection")));
+    assert_eq!(status(&proxy, "/"), 200);
+    assert!(std::net::TcpStream::connect(proxy.port(8081)).is_err());
+    proxy.reload(&(gateway(listeners) + &rest + &policy("clientIPDetection")));
+    assert!(std::net::TcpStream::connect(proxy.port(8081)).is_ok());
+    proxy.write_config(&(gateway(listeners) + &rest + &policy("clientIpDetection")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert!(std::net::TcpStream::connect(proxy.port(8081)).is_ok());
+}
+
+#[test]
+fn a_file_that_is_not_yaml_keeps_its_objects() {
+    let more = Directory::new();
+    more.write("b.yaml", &route("b", "/b", ""));
+    let arguments = vec!["--config".to_owned(), more.0.display().to_string()];
+    let options = Options { arguments, ..Options::default() };
+    let proxy = Proxy::with(&(base() + &route("a", "/a", "")), &options);
+    let asked = || ["/a", "/b", "/c", "/x"].map(|path| status(&proxy, path));
+    assert_eq!(asked(), [200, 200, 404, 404]);
+    more.write("b.yaml", &(route("b", "/x", "") + "---\nspec: [\n"));
+    more.write("c.yaml", &route("c", "/c", ""));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 200, 200, 404], "the others are served, and the file's own as they were");
+    assert!(proxy.admin("GET", "/status").1.contains("LastGood"));
+    // Moved to a file that cannot be read.
+    std::fs::remove_file(more.0.join("b.yaml")).unwrap();
+    more.write("d.yaml", &(route("b", "/b", "") + "---\nspec: [\n"));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 200, 200, 404]);
+    // A policy may be in it: nothing new is served.
+    more.write("d.yaml", &(route("b", "/b", "") + "---\nkind: AccessPolicy\nspec: [\n"));
+    more.write("e.yaml", &route("x", "/x", ""));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 200, 200, 404]);
+    more.write("d.yaml", &route("b", "/b", ""));
+    assert_eq!(proxy.admin("POST", "/reload").0, 200);
+    assert_eq!(asked(), [200, 200, 200, 200]);
+}
+
+#[test]
+fn what_a_good_version_was_replaced_by_is_kept_with_it() {
+    let secret = Directory::new();
+    let file = secret.write("path", "/a\n");
+    let yaml = base() + &route("a", &format!("\"${{file:{}}}\"", file.display()), "") + &route("b", "/b", "");
+    let proxy = Proxy::start(&yaml);
+    std::fs::remove_file(&file).unwrap();
+    eventually("the file is missed", || proxy.metric("ringway_config_errors", &[]) > 0.0);
+    assert_eq!(["/a", "/b"].map(|path| status(&proxy, path)), [200, 200]);
+    proxy.write_config(&(yaml + &route("c", "/c", "")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(["/a", "/b", "/c"].map(|path| status(&proxy, path)), [200, 200, 200]);
+}
+
+#[test]
+fn strict_refuses_the_whole_generation() {
+    let options = Options { arguments: vec!["--strict".to_owned()], ..Options::default() };
+    let proxy = Proxy::with(&(base() + &route("a", "/a", "")), &options);
+    proxy.write_config(&(base() + &route("a", "/a", "") + &route("b", "/b", UNKNOWN_FIELD) + &route("c", "/c", "")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(["/a", "/b", "/c"].map(|path| status(&proxy, path)), [200, 404, 404]);
+    assert_eq!(proxy.metric("ringway_config_generation", &[]), 1.0);
+    let directory = Directory::new();
+    directory.write("config.yaml", &(base() + &route("b", "/b", UNKNOWN_FIELD)).replace("{ip}", proxy.ip()));
+    assert_eq!(spawn(&directory, &options).wait().unwrap().code(), Some(64));
+}
