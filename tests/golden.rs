@@ -248,6 +248,16 @@ fn broken_ingresses_are_errors_or_translations() {
     }
 }
 
+/// Found by random edits: a caret under a character of several bytes, and patterns of gRPC that differed from themselves, so
+/// that every reload was a new generation.
+#[test]
+fn what_random_edits_have_found() {
+    harness::configuration("kind: \u{2028}[".as_bytes());
+    harness::configuration("a: \u{2028}\u{1}\u{2028}".as_bytes());
+    let pattern = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec: {gatewayClassName: ringway, listeners: [{name: web, port: 8080, protocol: HTTP}]}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\nspec:\n  parentRefs: [{name: edge}]\n  rules: [{matches: [{method: {type: RegularExpression, method: 'Get.*'}}]}]\n";
+    harness::configuration(pattern.as_bytes());
+}
+
 /// A few lines cannot become a billion nodes.
 #[test]
 fn alias_bombs_are_refused() {

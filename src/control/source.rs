@@ -184,10 +184,11 @@ impl Sources {
         // A caret under one line says more than a bracket around a block.
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let text = &text[..line_end];
+        let one = text[start..].chars().next().map_or(0, char::len_utf8);
         let end = floor(&file.text, span.end as usize)
             .saturating_sub(file.lines[line])
             .clamp(start, line_end)
-            .max((start + 1).min(line_end));
+            .max(start + one);
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,

@@ -208,7 +208,7 @@ impl PartialEq for PathMatch {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Regex(a), Self::Regex(b)) | (Self::Method(a), Self::Method(b)) => a.as_str() == b.as_str(),
             _ => false,
         }
     }
