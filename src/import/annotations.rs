@@ -22,8 +22,8 @@ const SIGN_IN: &str = "the client gets the server's own answer: let that redirec
 const AUTH_DETAIL: &str = "the filter ExternalAuth has no field for it";
 const AFFINITY: &str = "cookie affinity is not served yet; a cookie that the application sets keeps clients at one endpoint by BackendPolicy loadBalancer type ConsistentHash";
 const AFFINITY_DETAIL: &str = "a detail of affinity, which is not served yet";
-const RATE: &str = "rate limits are not served yet; limits towards a backend are BackendPolicy circuitBreaker";
-const RATE_DETAIL: &str = "a detail of rate limits, which are not served yet";
+const RATE: &str = "RateLimitPolicy with the key ClientIP, burst as in ingress-nginx; 429, not 503";
+const RANGES: &str = "AccessPolicy authorization; its rules are closed if something else than addresses is in the list";
 const STREAMED: &str = "bodies are streamed in both directions with at most 64 KiB of each in memory, never to disk";
 const SNIPPET: &str =
     "there is no way to put lines into a configuration: what they do has to become fields, a filter or a policy";
@@ -39,10 +39,10 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("affinity", Refused(AFFINITY)),
     ("affinity-mode", Refused(AFFINITY_DETAIL)),
     ("affinity-canary-behavior", Refused(AFFINITY_DETAIL)),
-    ("auth-realm", NoEffect("a detail of auth-type, which closes the rules")),
-    ("auth-secret", NoEffect("a detail of auth-type, which closes the rules")),
-    ("auth-secret-type", NoEffect("a detail of auth-type, which closes the rules")),
-    ("auth-type", Closed("basic and digest authentication are not served yet")),
+    ("auth-realm", Translated("AccessPolicy basicAuth.realm")),
+    ("auth-secret", Translated("AccessPolicy basicAuth.users, in the same namespace; else its rules are closed")),
+    ("auth-secret-type", Translated("AccessPolicy basicAuth for auth-file; auth-map closes the rules")),
+    ("auth-type", Translated("AccessPolicy basicAuth for basic; digest closes the rules")),
     (
         "auth-tls-secret",
         Translated("Gateway tls.frontend, if every Ingress with TLS has the same; else its rules are closed"),
@@ -106,9 +106,12 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("canary-weight-total", Translated(CANARY)),
     ("client-body-buffer-size", NoEffect(STREAMED)),
     ("configuration-snippet", Refused(SNIPPET)),
-    ("custom-http-errors", Refused("error pages are not served yet")),
+    ("custom-http-errors", Translated("ResponsePolicy responseOverride, with a placeholder for the page")),
     ("custom-headers", Translated("filter ResponseHeaderModifier, if the ConfigMap is among the files")),
-    ("default-backend", Refused("error pages are not served yet; a backend without endpoints answers 503")),
+    (
+        "default-backend",
+        Refused("a page is not fetched from a backend: ResponsePolicy has it; a backend without endpoints answers 503"),
+    ),
     ("enable-cors", Translated(CORS)),
     ("cors-allow-origin", Translated(CORS)),
     ("cors-allow-methods", Translated(CORS)),
@@ -122,13 +125,18 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ),
     ("from-to-www-redirect", Translated("an HTTPRoute of the other name with RequestRedirect, 308")),
     ("http2-push-preload", NoEffect("browsers have given up server push")),
-    ("limit-connections", Refused(RATE)),
-    ("limit-rps", Refused(RATE)),
-    ("limit-rpm", Refused(RATE)),
-    ("limit-burst-multiplier", Refused(RATE_DETAIL)),
+    (
+        "limit-connections",
+        Refused(
+            "what one address has at a time is not limited; RateLimitPolicy limits its requests, BackendPolicy circuitBreaker those of all",
+        ),
+    ),
+    ("limit-rps", Translated(RATE)),
+    ("limit-rpm", Translated(RATE)),
+    ("limit-burst-multiplier", Translated("RateLimitPolicy burst: the limit times this, 5 unless given")),
     ("limit-rate", Refused("bandwidth is not limited")),
     ("limit-rate-after", Refused("bandwidth is not limited")),
-    ("limit-whitelist", Refused(RATE_DETAIL)),
+    ("limit-whitelist", Translated("RateLimitPolicy exemptCIDRs")),
     ("permanent-redirect", Translated("filter RequestRedirect")),
     ("permanent-redirect-code", Translated("RequestRedirect statusCode: 301, 302, 303, 307 or 308")),
     ("temporal-redirect", Translated("filter RequestRedirect")),
@@ -179,7 +187,7 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("proxy-ssl-server-name", NoEffect("the server name is always sent")),
     ("enable-rewrite-log", NoEffect("`ringway explain` shows what a rewrite does")),
     ("rewrite-target", Translated("URLRewrite, or with captures an HTTPRouteFilter")),
-    ("satisfy", Closed("authorization by one of several ways is not served yet")),
+    ("satisfy", Translated("AccessPolicy satisfy, between addresses and passwords")),
     ("server-alias", Translated("further hostnames of the HTTPRoute")),
     ("server-snippet", Refused(SNIPPET)),
     (
@@ -207,8 +215,8 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("x-forwarded-prefix", Translated("filter RequestHeaderModifier, where there is a rewrite, as in ingress-nginx")),
     ("load-balance", Translated("BackendPolicy loadBalancer: RoundRobin, PeakEwma for ewma")),
     ("upstream-vhost", Translated("URLRewrite hostname")),
-    ("denylist-source-range", Closed("address ranges are not refused yet")),
-    ("whitelist-source-range", Closed("address ranges are not asked for yet")),
+    ("denylist-source-range", Translated(RANGES)),
+    ("whitelist-source-range", Translated(RANGES)),
     ("proxy-buffering", NoEffect(STREAMED)),
     ("proxy-buffers-number", NoEffect(STREAMED)),
     ("proxy-buffer-size", NoEffect("response heads of up to 64 KiB are taken")),
@@ -232,5 +240,7 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
 
 /// What becomes of an annotation; `None`: it is not documented.
 pub fn fate(name: &str) -> Option<Fate> {
+    // A second name that the controller takes.
+    let name = if name == "allowlist-source-range" { "whitelist-source-range" } else { name };
     ANNOTATIONS.iter().find(|(known, _)| *known == name).map(|(_, fate)| *fate)
 }

@@ -36,6 +36,9 @@ pub(super) fn rule(given: &Given, ingress: &Ingress, path: &Path, name: &str) ->
     let target = ingress.annotation("rewrite-target");
     if let Some(prefix) = ingress.annotation("x-forwarded-prefix") {
         match target {
+            Some(_) if !is_value(prefix) => {
+                rule.problems.push(format!("x-forwarded-prefix: {prefix:?} is not a value"))
+            }
             Some(_) => {
                 let set = Yaml::List(vec![header("X-Forwarded-Prefix", prefix)]);
                 let set = Yaml::Map(vec![("set", set)]);
@@ -78,9 +81,26 @@ fn header(name: &str, value: &str) -> Yaml {
     Yaml::Map(vec![("name", name.into()), ("value", value.into())])
 }
 
+/// What can be the name of a field.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= 256 && ringway_core::http::is_token(text.as_bytes())
+}
+
+/// What can be a field's value.
+pub(super) fn is_value(text: &str) -> bool {
+    (1..=4096).contains(&text.chars().count()) && !text.chars().any(|c| c != '\t' && c.is_control())
+}
+
+/// What can be a path in a filter.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= 1024
+        && text.bytes().all(|b| (0x21..0x7f).contains(&b) && !b"$?#".contains(&b))
+}
+
 /// A hostname as the API takes it, without a wildcard.
 pub(super) fn is_hostname(text: &str) -> bool {
-    !text.contains('*') && ringway_core::model::HostPattern::parse(text).is_ok()
+    !text.contains('*') && text.len() <= 253 && ringway_core::model::HostPattern::parse(text).is_ok()
 }
 
 /// A URL's scheme, host, port and the rest.
@@ -120,7 +140,7 @@ fn redirect(ingress: &Ingress, rule: &mut Rule) -> bool {
             parts.extend(port.map(|port| ("port", i64::from(port).into())));
             match rest {
                 "$request_uri" => {}
-                path if !path.contains(['$', '?', '#']) => {
+                path if path.is_empty() || is_path(path) => {
                     let path = if path.is_empty() { "/" } else { path };
                     parts.push(("path", full_path(path)));
                     let note = "ingress-nginx drops the request's query, a RequestRedirect keeps it";
@@ -153,8 +173,7 @@ pub(super) fn full_path(path: &str) -> Yaml {
 
 /// rewrite-target: the whole path becomes the target, in which `$1` and the like are the groups of the path's pattern.
 fn replaced(target: &str, path: &Path, name: &str, rule: &mut Rule, rewrite: &mut Vec<(&'static str, Yaml)>) {
-    let visible = |text: &str| text.bytes().all(|b| (0x21..0x7f).contains(&b) && !b"#?".contains(&b));
-    if !visible(target) || !target.starts_with('/') {
+    if !is_path(&target.replace('$', "")) {
         rule.problems
             .push(format!("rewrite-target: \"{target}\" is not a path: queries and other hosts cannot be written"));
         return;
@@ -191,6 +210,9 @@ fn custom_headers(given: &Given, ingress: &Ingress, rule: &mut Rule) {
     let (namespace, name) = name.split_once('/').unwrap_or((&ingress.namespace, name));
     let found = given.config_maps.iter().find(|(in_namespace, known, _)| in_namespace == namespace && known == name);
     match found {
+        Some((_, _, data)) if data.iter().any(|(name, value)| !is_name(name) || !is_value(value)) => {
+            rule.problems.push(format!("custom-headers: ConfigMap {namespace}/{name} has what is no header field"));
+        }
         Some((_, _, data)) if !data.is_empty() && data.len() <= 16 => {
             let set = data.iter().map(|(name, value)| header(name, value)).collect();
             let set = Yaml::Map(vec![("set", Yaml::List(set))]);
@@ -209,7 +231,7 @@ fn cors(ingress: &Ingress, problems: &mut Vec<String>) -> Yaml {
         let value = ingress.annotation(name).unwrap_or(default);
         value.split(',').map(|each| each.trim().to_owned()).filter(|each| !each.is_empty()).collect()
     };
-    let texts = |list: Vec<String>| Yaml::List(list.into_iter().map(Yaml::from).collect());
+    let texts = |list: Vec<String>| Yaml::List(list.into_iter().take(64).map(Yaml::from).collect());
     let known = |origin: &String| ringway_core::model::OriginPattern::parse(origin).is_some();
     let (origins, strange): (Vec<_>, Vec<_>) = list("cors-allow-origin", "*").into_iter().partition(known);
     for origin in strange {
@@ -230,6 +252,13 @@ fn cors(ingress: &Ingress, problems: &mut Vec<String>) -> Yaml {
         "cors-allow-headers",
         "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
     );
+    let expose = list("cors-expose-headers", "");
+    let mut named = |annotation: &str, list: Vec<String>| {
+        let (names, strange): (Vec<_>, Vec<_>) = list.into_iter().partition(|name| is_name(name));
+        problems.extend(strange.iter().map(|name| format!("{annotation}: {name:?} is not the name of a field")));
+        names
+    };
+    let (headers, expose) = (named("cors-allow-headers", headers), named("cors-expose-headers", expose));
     let alone = |list: Vec<String>| if list.iter().any(|each| each == "*") { vec!["*".to_owned()] } else { list };
     let age = ingress.annotation("cors-max-age").and_then(|age| age.parse().ok()).filter(|age| *age > 0);
     let credentials = ingress.annotation("cors-allow-credentials") != Some("false");
@@ -238,7 +267,6 @@ fn cors(ingress: &Ingress, problems: &mut Vec<String>) -> Yaml {
         ("allowMethods", texts(alone(methods))),
         ("allowHeaders", texts(alone(headers))),
     ];
-    let expose = list("cors-expose-headers", "");
     if !expose.is_empty() {
         parts.push(("exposeHeaders", texts(alone(expose))));
     }

@@ -1,7 +1,10 @@
 //! Ingress objects and what else of a cluster is needed to translate them.
 
+use ringway_core::model::HostPattern;
+
 use crate::control::read::{Cx, FromNode, Object, Table, Verbatim};
 use crate::control::resources::core::place;
+use crate::control::resources::text::{Namespace, SectionName};
 use crate::control::source::Spanned;
 use crate::control::yaml::{Node, Value};
 
@@ -140,14 +143,35 @@ fn optional(object: &mut Object<'_, '_>, name: &'static str) -> Option<String> {
     object.optional::<Verbatim>(name)?.map(|found| found.0)
 }
 
+/// A host of an Ingress; `*.` may stand in front of it.
+#[derive(Debug)]
+struct HostName(String);
+
+impl FromNode for HostName {
+    fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
+        let text = Verbatim::from_node(node, cx)?.0.to_lowercase();
+        if !text.is_empty()
+            && let Err(error) = HostPattern::parse(&text)
+        {
+            cx.error(node.span, format!("\"{text}\" is not a hostname: {error}"));
+            return None;
+        }
+        Some(Self(text))
+    }
+}
+
 fn names(document: &Node, cx: &Cx<'_>) -> Option<(String, String)> {
     let meta = document.get("metadata");
-    let text = |field: &str| meta?.get(field).and_then(|node| Verbatim::from_node(node, cx)).map(|found| found.0);
-    let name = text("name");
-    if name.is_none() {
+    let Some(name) = meta.and_then(|meta| meta.get("name")) else {
         cx.error(place(document), "`metadata.name` is missing");
-    }
-    Some((text("namespace").unwrap_or_else(|| "default".to_owned()), name?))
+        return None;
+    };
+    let name = SectionName::from_node(name, cx);
+    let namespace = match meta.and_then(|meta| meta.get("namespace")).filter(|node| !node.is_null()) {
+        Some(node) => Namespace::from_node(node, cx)?.0,
+        None => "default".to_owned(),
+    };
+    Some((namespace, name?.0))
 }
 
 fn ingress(document: &Node, cx: &Cx<'_>) -> Option<Ingress> {
@@ -190,16 +214,21 @@ fn service(document: &Node, cx: &Cx<'_>) -> Option<Named<u16>> {
 impl FromNode for Tls {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         let mut object = Object::open(node, cx)?;
-        let hosts: Option<Vec<Verbatim>> = object.optional("hosts")?;
-        let secret = optional(&mut object, "secretName").filter(|name| !name.is_empty());
-        Some(Self { hosts: hosts.unwrap_or_default().into_iter().map(|host| host.0.to_lowercase()).collect(), secret })
+        let hosts: Option<Vec<HostName>> = object.optional("hosts")?;
+        let secret: Option<Verbatim> = object.optional("secretName")?;
+        let secret = match secret {
+            Some(name) if !name.0.is_empty() => object.optional::<SectionName>("secretName")?.map(|name| name.0),
+            _ => None,
+        };
+        Some(Self { hosts: hosts.unwrap_or_default().into_iter().map(|host| host.0).collect(), secret })
     }
 }
 
 impl FromNode for Rule {
     fn from_node(node: &Node, cx: &Cx<'_>) -> Option<Self> {
         let mut object = Object::open(node, cx)?;
-        let host = optional(&mut object, "host").filter(|host| !host.is_empty()).map(|host| host.to_lowercase());
+        let host: Option<HostName> = object.optional("host")?;
+        let host = host.map(|host| host.0).filter(|host| !host.is_empty());
         let http: Option<Paths> = object.optional("http")?;
         Some(Self { host, paths: http.map(|http| http.0).unwrap_or_default() })
     }
@@ -239,7 +268,7 @@ impl FromNode for Backend {
             return None;
         };
         let mut object = Object::open(service, cx)?;
-        let name: Verbatim = object.required("name")?;
+        let name: SectionName = object.required("name")?;
         let Some(port) = service.get("port") else {
             cx.error(service.span, "`port` is missing");
             return None;

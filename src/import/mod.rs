@@ -9,6 +9,7 @@ mod filters;
 mod ingress;
 mod paths;
 mod policies;
+mod traffic;
 mod translate;
 mod yaml;
 

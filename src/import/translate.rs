@@ -9,11 +9,11 @@ mod route;
 use std::collections::BTreeSet;
 
 use self::gateway::client_auth;
-use super::Options;
 use super::annotations::{Fate, fate};
 use super::authorize;
 use super::ingress::{Given, Ingress, PREFIX, Path, Rule};
 use super::yaml::{Yaml, wrapped};
+use super::{Options, traffic};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 const RINGWAY_API: &str = "ringway.dev/v1alpha1";
@@ -189,6 +189,7 @@ impl<'g> Work<'g> {
         if let Some(Err(reason)) = authorize::server(ingress) {
             why.push(format!("auth-url: {}: {reason}", ingress.annotation("auth-url").unwrap_or_default().trim()));
         }
+        why.extend(traffic::access(ingress).1);
         if let Some((secret, true)) = client_auth(ingress)
             && self.client_auth.is_none()
         {
@@ -217,7 +218,7 @@ impl<'g> Work<'g> {
                 let name = if single { ingress.name.clone() } else { format!("{}-default", ingress.name) };
                 self.host(ingress, &rule, &name, &closed, &mut out);
             }
-            self.policy(ingress, &mut out);
+            self.policies(ingress, &mut out);
         }
         if !closed.is_empty() {
             let what = if self.options.open {
@@ -229,7 +230,7 @@ impl<'g> Work<'g> {
             notes.extend(closed.iter().map(|why| format!("  {why}")));
             self.attention.extend(closed.iter().map(|why| format!("{}: {what}: {why}", ingress.full_name())));
         }
-        notes.extend(ingress.annotations.iter().map(|(name, value)| self.told(ingress, name, value)));
+        notes.extend(ingress.annotations.iter().map(|(name, value)| self.told(ingress, name, value, &closed)));
         let Output { objects, mut problems, .. } = out;
         problems.sort();
         problems.dedup();
@@ -247,10 +248,12 @@ impl<'g> Work<'g> {
     }
 
     /// What became of an annotation, for people.
-    fn told(&mut self, ingress: &Ingress, name: &str, value: &str) -> String {
+    fn told(&mut self, ingress: &Ingress, name: &str, value: &str, closed: &[String]) -> String {
+        let closes = |why: &String| why.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
         let short: String = value.trim().chars().take(80).collect();
         let told = match fate(name) {
             _ if is_neutral(name, value.trim()) => "asks for nothing".to_owned(),
+            Some(Fate::Translated(_)) if closed.iter().any(closes) => "NOT TRANSLATED, CLOSED".to_owned(),
             Some(Fate::Translated(to)) => format!("translated: {to}"),
             Some(Fate::NoEffect(why)) => format!("nothing to do: {why}"),
             Some(Fate::Closed(why)) => format!("NOT TRANSLATED, CLOSED: {why}"),

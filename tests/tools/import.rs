@@ -91,6 +91,18 @@ fn what_is_wrong_with_an_ingress_is_said_with_its_place() {
     let imported = import("in.yaml", text, &Options::default());
     let lines: Vec<String> = imported.diagnostics.iter().map(|each| imported.sources.line(each)).collect();
     assert!(imported.yaml.is_none() && imported.errors() == lines.len(), "{lines:?}");
+    // What an API server would not have taken is not passed on.
+    let host =
+        text.replace("prefix,", "Prefix,").replace("70000", "80").replace("- http:", "- host: a_b.example\n    http:");
+    for (broken, wanted) in [
+        (host.clone(), "\"a_b.example\" is not a hostname"),
+        (host.replace("{name: a}", "{name: A}"), "\"A\" should match"),
+        (host.replace("{name: a}", "{name: a, namespace: b.c}"), "\"b.c\" should match"),
+    ] {
+        let imported = import("in.yaml", &broken, &Options::default());
+        let lines: Vec<String> = imported.diagnostics.iter().map(|each| imported.sources.line(each)).collect();
+        assert!(imported.yaml.is_none() && lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");
+    }
     assert!(lines[0].starts_with("in.yaml:6:") && lines[0].contains("70000 is out of range"), "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("networking.k8s.io/v1: export it again")), "{lines:?}");
 }

@@ -1,15 +1,32 @@
-//! Policies of an Ingress's backends.
+//! Policies of an Ingress's routes and backends.
 
 use super::{GATEWAY_API, MAX_RULES, Output, RINGWAY_API, Work, object};
 use crate::import::filters::is_hostname;
 use crate::import::ingress::{Backend, Ingress};
 use crate::import::paths::Host;
-use crate::import::policies;
 use crate::import::yaml::Yaml;
+use crate::import::{policies, traffic};
 
 impl Work<'_> {
-    pub(super) fn policy(&self, ingress: &Ingress, out: &mut Output) {
-        let spec = policies::of_backends(ingress, &mut out.problems);
+    /// The policies of an Ingress's routes.
+    pub(super) fn policies(&self, ingress: &Ingress, out: &mut Output) {
+        // What of it cannot be translated closes the rules.
+        let (access, _) = traffic::access(ingress);
+        let rates = traffic::rates(ingress, &mut out.problems);
+        let pages = traffic::pages(ingress, &mut out.problems);
+        let backends = policies::of_backends(ingress, &mut out.problems);
+        let all = [
+            ("AccessPolicy", access),
+            ("RateLimitPolicy", rates),
+            ("ResponsePolicy", pages),
+            ("BackendPolicy", backends),
+        ];
+        for (kind, spec) in all {
+            self.policy(kind, &spec, ingress, out);
+        }
+    }
+
+    fn policy(&self, kind: &str, spec: &[(&'static str, Yaml)], ingress: &Ingress, out: &mut Output) {
         if spec.is_empty() {
             return;
         }
@@ -21,7 +38,7 @@ impl Work<'_> {
             let mut all = vec![("targetRefs", Yaml::List(routes.iter().map(target).collect()))];
             all.extend(spec.iter().cloned());
             let name = if index == 0 { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
-            out.objects.push(object(RINGWAY_API, "BackendPolicy", &ingress.namespace, &name, all));
+            out.objects.push(object(RINGWAY_API, kind, &ingress.namespace, &name, all));
         }
     }
 

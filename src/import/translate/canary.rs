@@ -1,6 +1,7 @@
 //! Canaries: a share of another Ingress's requests, by headers, cookies or weight.
 
 use super::{Work, header_match};
+use crate::import::filters::{is_name, is_value};
 use crate::import::ingress::{Backend, Ingress, Path};
 use crate::import::paths::Host;
 use crate::import::yaml::Yaml;
@@ -30,21 +31,33 @@ impl<'g> Work<'g> {
 }
 
 /// Header conditions of a canary in the order of precedence, and whether they lead to it.
-pub(super) fn canary_headers(canary: &Ingress) -> Vec<(Yaml, bool)> {
+pub(super) fn canary_headers(canary: &Ingress, problems: &mut Vec<String>) -> Vec<(Yaml, bool)> {
     let mut found = Vec::new();
-    if let Some(header) = canary.annotation("canary-by-header") {
+    let header = canary.annotation("canary-by-header");
+    if let Some(name) = header.filter(|name| !is_name(name)) {
+        problems.push(format!("canary-by-header: {name:?} is not the name of a field"));
+    }
+    if let Some(header) = header.filter(|name| is_name(name)) {
         let exact = |value: &str| header_match(header, "Exact", value.into());
         if let Some(value) = canary.annotation("canary-by-header-value") {
-            found.push((exact(value), true));
+            if is_value(value) {
+                found.push((exact(value), true));
+            } else {
+                problems.push(format!("canary-by-header-value: {value:?} is not a value"));
+            }
         } else if let Some(pattern) = canary.annotation("canary-by-header-pattern") {
-            let pattern = Yaml::Verbatim(format!(".*(?:{pattern}).*"));
-            found.push((header_match(header, "RegularExpression", pattern), true));
+            let pattern = format!(".*(?:{pattern}).*");
+            if is_value(&pattern) && regex::bytes::Regex::new(&pattern).is_ok() {
+                found.push((header_match(header, "RegularExpression", Yaml::Verbatim(pattern)), true));
+            } else {
+                problems.push(format!("canary-by-header-pattern: {pattern:?} cannot be matched here (RE2 syntax)"));
+            }
         } else {
             found.push((exact("always"), true));
             found.push((exact("never"), false));
         }
     }
-    if let Some(cookie) = canary.annotation("canary-by-cookie") {
+    if let Some(cookie) = canary.annotation("canary-by-cookie").filter(|name| is_name(name)) {
         let name = regex::escape(cookie);
         for (value, to_canary) in [("always", true), ("never", false)] {
             let pattern = Yaml::Verbatim(format!("(?:.*; ?)?{name}={value}(?:;.*)?"));

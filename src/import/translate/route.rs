@@ -3,7 +3,7 @@
 use super::canary::canary_headers;
 use super::{GATEWAY_API, MAX_RULES, Output, RINGWAY_API, Work, header_match, object};
 use crate::import::authorize;
-use crate::import::filters::{self, filter, full_path, is_hostname};
+use crate::import::filters::{self, filter, full_path, is_hostname, is_path};
 use crate::import::ingress::{Ingress, Path, Rule};
 use crate::import::paths::{Condition, Host};
 use crate::import::yaml::Yaml;
@@ -79,7 +79,7 @@ impl<'g> Work<'g> {
             let redirect = Yaml::Map(vec![("path", full_path(root)), ("statusCode", Yaml::Int(302))]);
             let path = Yaml::Map(vec![("type", "Exact".into()), ("value", "/".into())]);
             let body = vec![("filters", Yaml::List(vec![filter("RequestRedirect", "requestRedirect", redirect)]))];
-            if root.starts_with('/') && !root.contains(['$', '?', '#', ' ']) {
+            if is_path(root) {
                 made.push(Made { notes: vec!["app-root".to_owned()], path, headers: Vec::new(), body });
             } else {
                 out.problems.push(format!("app-root: \"{root}\" is not a path"));
@@ -189,7 +189,7 @@ impl<'g> Work<'g> {
         let here = self.backend(ingress, &path.backend, None, out);
         let there = self.backend(ingress, &other, None, out);
         let note = format!("canary: Ingress {}", canary.full_name());
-        for (wanted, to_canary) in canary_headers(canary) {
+        for (wanted, to_canary) in canary_headers(canary, &mut out.problems) {
             let to = if to_canary { there.clone() } else { here.clone() };
             let mut one = base(vec![wanted], body(vec![to]));
             one.notes.push(note.clone());
