@@ -308,3 +308,71 @@ fn tls_route_invalid_no_matching_listener() {
     assert_eq!(at("sectionName: tls", "b.example").0, "False NoMatchingListenerHostname");
     assert_eq!(at("sectionName: tls", "a.example"), ("True Accepted".to_owned(), "False BackendNotFound".to_owned()));
 }
+
+/// A TLSRoute's conditions with this backendRef, beside a Service `s` of another namespace.
+fn tls_route(backend: &str, more: &str) -> (String, String) {
+    let yaml = gateway("  - {name: tls, port: 8443, protocol: TLS, hostname: a.example, tls: {mode: Passthrough}}\n")
+        + &object(
+            "TLSRoute",
+            "r",
+            &format!(
+                "  parentRefs: [{{name: same-namespace}}]\n  hostnames: [a.example]\n  rules: [{{backendRefs: [{backend}]}}]"
+            ),
+        )
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: elsewhere}\nspec: {ports: [{port: 443}]}\n"
+        + more;
+    let status = check(&yaml);
+    let parent = status.parent("TLSRoute infra/r", 0);
+    (condition(parent, "Accepted"), condition(parent, "ResolvedRefs"))
+}
+
+/// What lets routes of `infra` refer to Services of `elsewhere`.
+fn granted(kind: &str, from: &str, to: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{name: g, namespace: elsewhere}}\nspec:\n  from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: {from}}}]\n  to: [{{group: \"\", kind: Service{to}}}]\n"
+    )
+}
+
+#[test]
+fn tls_route_invalid_backend_ref_unknown_kind() {
+    let (accepted, resolved) = tls_route("{group: unknownkind.example.com, kind: NonExistent, name: s, port: 443}", "");
+    assert_eq!((&*accepted, &*resolved), ("True Accepted", "False InvalidKind"));
+}
+
+#[test]
+fn tls_route_invalid_reference_grant() {
+    let backend = "{name: s, namespace: elsewhere, port: 443}";
+    for (grant, resolved) in [
+        (String::new(), "False RefNotPermitted"),
+        (granted("HTTPRoute", "infra", ""), "False RefNotPermitted"),
+        (granted("TLSRoute", "other", ""), "False RefNotPermitted"),
+        (granted("TLSRoute", "infra", ", name: t"), "False RefNotPermitted"),
+        (granted("TLSRoute", "infra", ", name: s"), "True ResolvedRefs"),
+        (granted("TLSRoute", "infra", ""), "True ResolvedRefs"),
+    ] {
+        assert_eq!(tls_route(backend, &grant), ("True Accepted".to_owned(), resolved.to_owned()), "{grant}");
+    }
+}
+
+#[test]
+fn tcp_and_udp_route_reference_grant() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: elsewhere}\nspec: {ports: [{name: t, port: 80}, {name: u, port: 80, protocol: UDP}]}\n";
+    for (kind, protocol) in [("TCPRoute", "TCP"), ("UDPRoute", "UDP")] {
+        for (grant, resolved) in [(kind, "True ResolvedRefs"), ("TLSRoute", "False RefNotPermitted")] {
+            let more = service.to_owned() + &granted(grant, "infra", ", name: s");
+            let parent = "{name: same-namespace, sectionName: one}";
+            let found = stream(kind, protocol, parent, "{name: s, namespace: elsewhere, port: 80}", &more);
+            assert_eq!((&*found.0, &*found.1), ("True Accepted", resolved), "{kind} by {grant}");
+        }
+    }
+}
+
+#[test]
+fn backend_tls_policy_observed_generation_bump() {
+    let yaml = gateway(WEB)
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: p, namespace: infra, generation: 7}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: s}]\n  validation: {wellKnownCACertificates: System, hostname: a.example}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: infra}\nspec: {ports: [{port: 443}]}\n";
+    let status = check(&yaml);
+    let ancestor = &status.of("BackendTLSPolicy infra/p")["ancestors"][0];
+    assert_eq!(condition(ancestor, "Accepted"), "True Accepted");
+    assert_eq!(ancestor["conditions"][0]["observedGeneration"], 7);
+}
