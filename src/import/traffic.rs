@@ -54,6 +54,11 @@ pub(super) fn access(ingress: &Ingress) -> (Spec, Vec<String>) {
     if spec.len() == 2 && ingress.annotation("satisfy") == Some("any") {
         spec.push(("satisfy", "Any".into()));
     }
+    if ingress.annotation("satisfy") == Some("any") && ingress.annotation("auth-url").is_some() && !spec.is_empty() {
+        why.push(
+            "satisfy: any: with auth-url there is no choice: everything that is asked for has to be met".to_owned(),
+        );
+    }
     (spec, why)
 }
 
