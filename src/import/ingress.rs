@@ -88,6 +88,20 @@ pub(super) struct Backend {
     pub(super) port: Result<u16, String>,
 }
 
+/// The Secret that an annotation names: namespace, `own` unless it says another, and name. `None`: it is no name.
+pub(super) fn secret<'t>(text: &'t str, own: &'t str) -> Option<(&'t str, &'t str)> {
+    let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(|b| inner(*b))
+            && bytes.last().is_some_and(|b| inner(*b))
+            && bytes.iter().all(|b| inner(*b) || *b == b'-')
+    };
+    let good = namespace.len() <= 63 && is_label(namespace) && name.len() <= 253 && name.split('.').all(is_label);
+    good.then_some((namespace, name))
+}
+
 /// An object's namespace, name, and what it holds by keys.
 pub(super) type Named<T> = (String, String, Vec<(String, T)>);
 

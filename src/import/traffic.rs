@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::ingress::Ingress;
+use super::ingress::{Ingress, secret};
 use super::yaml::Yaml;
 
 /// The fields of a policy's spec without its targets.
@@ -108,17 +108,14 @@ fn basic_auth(ingress: &Ingress) -> Result<Option<Yaml>, String> {
             return Err(format!("auth-secret-type: {other}: the users have to be lines of a file, under the key auth"));
         }
     }
-    let Some(secret) = ingress.annotation("auth-secret") else {
+    let Some(given) = ingress.annotation("auth-secret") else {
         return Err("auth-secret: it is missing, so nobody is known".to_owned());
     };
-    let (namespace, name) = secret.split_once('/').unwrap_or((&ingress.namespace, secret));
+    let Some((namespace, name)) = secret(given, &ingress.namespace) else {
+        return Err(format!("auth-secret: {given}: this is not the name of a Secret"));
+    };
     if namespace != ingress.namespace {
-        return Err(format!(
-            "auth-secret: {secret}: users have to be in the namespace of their route: copy the Secret"
-        ));
-    }
-    if name.is_empty() || name.len() > 253 {
-        return Err(format!("auth-secret: {secret}: this is not the name of a Secret"));
+        return Err(format!("auth-secret: {given}: users have to be in the namespace of their route: copy the Secret"));
     }
     let mut parts = vec![("users", Yaml::Map(vec![("name", name.into())]))];
     if let Some(realm) = ingress.annotation("auth-realm") {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use self::gateway::client_auth;
 use super::annotations::{Fate, fate};
 use super::authorize;
-use super::ingress::{Given, Ingress, PREFIX, Path, Rule};
+use super::ingress::{Given, Ingress, PREFIX, Path, Rule, secret};
 use super::yaml::{Yaml, wrapped};
 use super::{Options, traffic};
 
@@ -151,7 +151,8 @@ impl<'g> Work<'g> {
             work.ingresses.iter().filter(|ingress| !ingress.tls.is_empty() && !ingress.is("ssl-passthrough"));
         let asked: BTreeSet<Option<ClientAuth>> = with_tls.map(|ingress| client_auth(ingress)).collect();
         if asked.len() == 1 {
-            work.client_auth = asked.into_iter().next().flatten();
+            let asked = asked.into_iter().next().flatten();
+            work.client_auth = asked.filter(|(name, _)| secret(name, &work.namespace).is_some());
         }
         work
     }
@@ -193,7 +194,7 @@ impl<'g> Work<'g> {
         if let Some((secret, true)) = client_auth(ingress)
             && self.client_auth.is_none()
         {
-            why.push(format!("auth-tls-secret: {secret}: client certificates are asked of a whole port, and not every Ingress asks for the same"));
+            why.push(format!("auth-tls-secret: {secret}: client certificates are asked of a whole port, and not every Ingress asks for the same, or it is no name"));
         }
         why
     }

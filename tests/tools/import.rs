@@ -86,6 +86,27 @@ fn closed_rules_are_opened_on_demand_only() {
 }
 
 #[test]
+fn secrets_without_a_name_close_or_are_left_to_a_person() {
+    for annotations in [
+        "auth-type: basic, nginx.ingress.kubernetes.io/auth-secret: 'default/'",
+        "auth-tls-secret: 'a b/ca'",
+        "backend-protocol: HTTPS, nginx.ingress.kubernetes.io/proxy-ssl-secret: \"$'x/ca\"",
+    ] {
+        let text = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: a, annotations: {{nginx.ingress.kubernetes.io/{annotations}}}}}\nspec:\n  tls: [{{hosts: [a.example], secretName: s}}]\n  rules:\n  - host: a.example\n    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: a, port: {{number: 80}}}}}}}}]}}\n"
+        );
+        let imported = import("in.yaml", &text, &Options::default());
+        let yaml = imported.yaml.unwrap();
+        let loaded = load_text("out.yaml", &yaml, false);
+        assert!(loaded.accepted.is_some(), "{}\n{yaml}", said(&loaded));
+        assert!(
+            !imported.attention.is_empty() && (yaml.contains("CLOSED") || yaml.contains("NOT TRANSLATED")),
+            "{yaml}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_with_an_ingress_is_said_with_its_place() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec:\n  rules:\n  - http: {paths: [{path: /, pathType: prefix, backend: {service: {name: a, port: {number: 70000}}}}]}\n---\napiVersion: extensions/v1beta1\nkind: Ingress\n";
     let imported = import("in.yaml", text, &Options::default());

@@ -2,7 +2,7 @@
 
 use super::{GATEWAY_API, MAX_RULES, Output, RINGWAY_API, Work, object};
 use crate::import::filters::is_hostname;
-use crate::import::ingress::{Backend, Ingress};
+use crate::import::ingress::{Backend, Ingress, secret};
 use crate::import::paths::Host;
 use crate::import::yaml::Yaml;
 use crate::import::{policies, traffic};
@@ -70,10 +70,12 @@ impl Work<'_> {
             }
         )];
         let mut validation = Vec::new();
-        let secret = ingress
-            .annotation("proxy-ssl-secret")
-            .map(|secret| secret.split_once('/').unwrap_or((&ingress.namespace, secret)));
-        match secret {
+        let named = ingress.annotation("proxy-ssl-secret");
+        let found = named.and_then(|named| secret(named, &ingress.namespace));
+        if let Some(named) = named.filter(|_| found.is_none()) {
+            out.problems.push(format!("proxy-ssl-secret: {named} is not the name of a Secret"));
+        }
+        match found {
             Some((namespace, name)) if namespace == ingress.namespace => {
                 let reference = vec![("group", "".into()), ("kind", "Secret".into()), ("name", name.into())];
                 validation.push(("caCertificateRefs", Yaml::List(vec![Yaml::Map(reference)])));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ClientAuth, GATEWAY_API, MAX_RULES, RINGWAY_API, Work, object};
-use crate::import::ingress::Ingress;
+use crate::import::ingress::{Ingress, secret};
 use crate::import::policies;
 use crate::import::yaml::Yaml;
 
@@ -66,7 +66,8 @@ impl<'g> Work<'g> {
             .iter()
             .filter(|ingress| matches!(ingress.annotation("backend-protocol"), Some("HTTPS" | "GRPCS")));
         let all: BTreeSet<&str> = asked.filter_map(|ingress| ingress.annotation("proxy-ssl-secret")).collect();
-        if all.len() == 1 { all.first()?.split_once('/') } else { None }
+        let only = all.first().copied().filter(|only| all.len() == 1 && only.contains('/'))?;
+        secret(only, "")
     }
 
     /// ReferenceGrants for the Secrets of other namespaces that the Gateway names.
