@@ -130,6 +130,11 @@ pub struct RunArgs {
     /// resume each other's sessions. Default: random keys, rotated every 8 hours.
     #[arg(long, value_name = "FILE")]
     pub tls_ticket_keys: Option<PathBuf>,
+    /// Keys of session tokens (sessionPersistence), one per line, 32 bytes or more in base64; the first makes tokens, all
+    /// are taken. Machines that share the file keep each other's sessions. Default: a key derived from /etc/machine-id,
+    /// which holds across restarts.
+    #[arg(long, value_name = "FILE")]
+    pub session_keys: Option<PathBuf>,
     /// Write the secrets of every TLS connection to this file (NSS key log format). FOR DEBUGGING ONLY: whoever reads
     /// it can decrypt all traffic.
     #[arg(long, value_name = "FILE")]
@@ -216,6 +221,9 @@ pub struct ExplainArgs {
     /// The client.
     #[arg(long, value_name = "IP[:PORT]")]
     pub from: Option<Peer>,
+    /// Keys of session tokens, as `ringway run` has them. Default: the key of this machine.
+    #[arg(long, value_name = "FILE")]
+    pub session_keys: Option<PathBuf>,
     /// What it connects to. Default: the URL's host, if it is an address, and its port.
     #[arg(long, value_name = "IP[:PORT]")]
     pub to: Option<Peer>,
@@ -236,6 +244,7 @@ impl ExplainArgs {
             server_name: self.sni,
             from: self.from,
             to: self.to,
+            session_keys: self.session_keys,
         }
     }
 }

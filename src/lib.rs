@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod relay;
 pub mod rt;
 pub mod server;
+pub mod session;
 pub mod snapshot;
 #[allow(unsafe_code, reason = "descriptors behind numbers; the invariants are in the module")]
 pub mod sys;

@@ -56,6 +56,7 @@ fn run(args: RunArgs) -> ExitCode {
         bpf_directory: args.bpf_dir,
         dsr_detach_on_stop: args.dsr_detach_on_stop,
         tls_ticket_keys: args.tls_ticket_keys,
+        session_keys: args.session_keys,
         tls_key_log: args.tls_key_log,
     };
     match server::run(options) {

@@ -5,6 +5,7 @@
 
 mod dsr;
 mod generation;
+mod sessions;
 mod tickets;
 mod watch;
 mod workers;
@@ -34,6 +35,7 @@ use crate::sys;
 
 use dsr::Forwarding;
 use generation::{ApplyError, Generations};
+use sessions::Sessions;
 use tickets::Tickets;
 use workers::Workers;
 
@@ -65,6 +67,8 @@ pub struct Options {
     pub dsr_detach_on_stop: bool,
     /// Keys of session tickets; none: random ones.
     pub tls_ticket_keys: Option<PathBuf>,
+    /// Keys of session tokens; none: the machine's.
+    pub session_keys: Option<PathBuf>,
     /// Where secrets of TLS connections are written; none: nowhere.
     pub tls_key_log: Option<PathBuf>,
 }
@@ -115,6 +119,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         );
     }
     let tickets = Tickets::new(options.tls_ticket_keys).map_err(RunError::Failed)?;
+    let sessions = Sessions::new(options.session_keys).map_err(RunError::Failed)?;
     let provider = provider(&options.config);
     let mut resolver = SystemResolver::default();
     let inputs = provider.read();
@@ -147,13 +152,14 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let prepared = generations.prepare(accepted).map_err(|error| RunError::Failed(error.to_string()))?;
     let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
     workers.ticket_keys(&tickets.ring());
+    workers.session_keys(sessions.keys());
     let mut forwarding = Forwarding::new(options.bpf_directory);
     forwarding.apply(prepared.model()).map_err(|error| RunError::Failed(format!("direct server return: {error}")))?;
     generations.apply(prepared, &workers).map_err(|error| RunError::Failed(error.to_string()))?;
     let admin = start_admin(&options.admin, &events)?;
     let mut watcher = watch::files(provider.paths(), events);
     if let Some(watcher) = &mut watcher {
-        watcher.follow(files.iter().map(|file| &file.path).chain(tickets.file()));
+        watcher.follow(files.iter().map(|file| &file.path).chain(tickets.file()).chain(sessions.file()));
     }
     let mut server = Server {
         provider,
@@ -163,6 +169,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         digest,
         files,
         tickets,
+        sessions,
         driver,
         generations,
         forwarding,
@@ -177,6 +184,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         watcher,
     };
     server.announce();
+    server.announce_sessions();
     server.serve()?;
     if options.dsr_detach_on_stop {
         server.forwarding.end().map_err(|error| RunError::Failed(format!("direct server return: {error}")))?;
@@ -192,6 +200,7 @@ struct Server {
     digest: u64,
     files: Vec<FileSeen>,
     tickets: Tickets,
+    sessions: Sessions,
     driver: Driver,
     generations: Generations,
     forwarding: Forwarding,
@@ -220,6 +229,13 @@ enum Why {
 }
 
 impl Server {
+    /// Says how long sessions hold, where there are some.
+    fn announce_sessions(&mut self) {
+        if self.generations.current().has_sessions() {
+            self.sessions.warn();
+        }
+    }
+
     fn announce(&self) {
         for socket in &self.generations.current().sockets {
             let protocol = socket.kind.protocol();
@@ -247,6 +263,9 @@ impl Server {
                 Ok(Event::Signal(signal)) => self.drain(&format!("signal {signal}")),
                 Ok(Event::FilesChanged) => {
                     self.refresh_tickets();
+                    if let Some(keys) = self.sessions.refresh() {
+                        self.workers.session_keys(keys);
+                    }
                     let _logged = self.reload(Why::Changed);
                 }
                 Ok(Event::Ask(ask, reply)) => {
@@ -370,6 +389,7 @@ impl Server {
                     return Err(format!("{lines}\ngeneration {generation} is served without what is in error"));
                 }
                 tracing::info!(generation, "configuration applied");
+                self.announce_sessions();
                 Ok(format!("generation {generation} is served"))
             }
             Err(error) => {

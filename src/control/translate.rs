@@ -145,6 +145,7 @@ fn attached_hostnames(route: &RouteState, gateway: usize, listener: usize) -> Ve
 /// the policies of the way to them.
 fn at_place(rule: &HttpRule, port: u16, place: Place, backends: &mut Backends<'_, '_>) -> HttpRule {
     let mut rule = rule.clone();
+    backends.sessions(place, &mut rule);
     match &mut rule.action {
         Action::Redirect(redirect) => {
             if let RedirectPort::Listener(listener) = &mut redirect.port {

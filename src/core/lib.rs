@@ -28,4 +28,5 @@ pub mod proxy_protocol;
 pub mod rate;
 pub mod retry;
 pub mod route;
+pub mod session;
 pub mod tls;

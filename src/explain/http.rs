@@ -239,7 +239,7 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             let steps = Steps { world, head, chosen, context: &context };
             // Every field is named here, so that none can be forgotten.
             let none = RuleExtras::default();
-            let RuleExtras { shares, mirrors, cors, auth: _, retry, access: _, rate_limits, responses } =
+            let RuleExtras { shares, mirrors, cors, auth: _, retry, session, access: _, rate_limits, responses } =
                 extras.unwrap_or(&none);
             if !rate_limits.is_empty() {
                 let names = rate_limits.iter().map(|index| json!(world.snapshot.rates[*index].limit.name));
@@ -254,6 +254,9 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             }
             out["filters"] = steps.all(&rule.filters, cors.as_ref(), mirrors);
             out["backends"] = forwarded(world, head, split);
+            if let Some(session) = session {
+                out["session"] = super::session::explain(world, session, split, head);
+            }
             for (index, own) in shares.iter().enumerate() {
                 if let Some(own) = own {
                     let context = RequestContext { host: host(world, &split[index]), ..context };

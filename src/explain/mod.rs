@@ -7,6 +7,7 @@
 mod dsr;
 mod http;
 mod question;
+mod session;
 mod stream;
 mod text;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What is asked about.
@@ -19,6 +20,8 @@ pub struct Question {
     pub from: Option<Peer>,
     /// What is connected to; none: the URL's host, if it is an address, and its port.
     pub to: Option<Peer>,
+    /// Keys of session tokens; none: the machine's.
+    pub session_keys: Option<PathBuf>,
 }
 
 impl Question {

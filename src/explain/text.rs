@@ -46,6 +46,10 @@ pub fn render(found: &Value) -> String {
     }
     out.section(found, "filters", "Filters", |out, step| filter(out, 1, step));
     out.section(found, "backends", "Backends", backend);
+    if let Some(session) = found.get("session") {
+        out.title(&format!("Session by {}", text(&session["by"])));
+        out.line(1, &text(&session["result"]));
+    }
     if let Some(limits) = found.get("timeouts") {
         for name in ["request", "backendRequest"] {
             if let Some(limit) = limits[name].as_str() {

@@ -22,7 +22,7 @@ use crate::tls::Version;
 
 pub use dsr::{DsrSamples, DsrServiceSample, render_dsr};
 pub use latency::{Latencies, LatencySnapshot, merge};
-pub use names::{AcceptError, Authorization, DownstreamError, UpstreamError};
+pub use names::{AcceptError, Authorization, DownstreamError, SessionResult, UpstreamError};
 pub use prometheus::{Info, render};
 pub use registry::{CoreCounters, Registry, WorkerMetrics};
 
@@ -132,6 +132,8 @@ pub struct RouteMetrics {
     pub grpc: [Counter; ringway_core::grpc::STATUSES],
     /// Questions to servers of ExternalAuth filters, by what came of them.
     pub authorizations: [Counter; Authorization::ALL.len()],
+    /// Requests to rules with sessions, by what became of that.
+    pub sessions: [Counter; SessionResult::ALL.len()],
 }
 
 /// What a core counts for a backend.

@@ -168,6 +168,22 @@ reasons! {
 }
 
 reasons! {
+    /// What became of a session with the request that asked for it.
+    SessionResult {
+        /// It began: the request brought no token.
+        Begun = "begun",
+        /// It went on at its endpoint.
+        Kept = "kept",
+        /// Its endpoint had gone, or could not be connected to: it went on at another one.
+        Moved = "moved",
+        /// It had ended, and another began.
+        Expired = "expired",
+        /// The token was none of ours or of another rule, and a session began.
+        Rejected = "rejected",
+    }
+}
+
+reasons! {
     /// Why a connection was not accepted.
     AcceptError {
         /// The limit on open connections is reached: accepting pauses.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use ringway_core::model::RouteId;
 
-use super::{AcceptError, Authorization, CoreMetrics, DownstreamError, Registry, UpstreamError};
+use super::{AcceptError, Authorization, CoreMetrics, DownstreamError, Registry, SessionResult, UpstreamError};
 use crate::tls::Version;
 
 /// What is exposed besides the counters.
@@ -215,6 +215,16 @@ fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, His
     for (route, cores) in registry.routes.sorted() {
         for (index, result) in Authorization::ALL.iter().enumerate() {
             let count: u64 = cores.iter().map(|core| core.authorizations[index].get()).sum();
+            if count > 0 {
+                page.sample(name, &[("route", route), ("result", result.as_str())], count);
+            }
+        }
+    }
+    let name = "ringway_sessions_total";
+    page.family(name, "counter", "Requests to rules with sessions, by route and what became of the session.");
+    for (route, cores) in registry.routes.sorted() {
+        for (index, result) in SessionResult::ALL.iter().enumerate() {
+            let count: u64 = cores.iter().map(|core| core.sessions[index].get()).sum();
             if count > 0 {
                 page.sample(name, &[("route", route), ("result", result.as_str())], count);
             }

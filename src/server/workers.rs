@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::metrics::LatencySnapshot;
 use crate::rt::{self, Driver};
+use crate::session::SessionKeys;
 use crate::tls::TicketRing;
 use crate::worker::{self, Message, Settings};
 
@@ -94,6 +95,12 @@ impl Workers {
     pub(super) fn ticket_keys(&self, ring: &Arc<TicketRing>) {
         for sender in &self.senders {
             sender.send(Message::TicketKeys(Arc::clone(ring)));
+        }
+    }
+
+    pub(super) fn session_keys(&self, keys: &Arc<SessionKeys>) {
+        for sender in &self.senders {
+            sender.send(Message::SessionKeys(Arc::clone(keys)));
         }
     }
 

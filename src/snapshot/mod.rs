@@ -169,6 +169,12 @@ impl Snapshot {
         self.backends[id.0 as usize].settings.connection.transparent
     }
 
+    /// Whether some rule keeps its clients at their endpoints.
+    pub fn has_sessions(&self) -> bool {
+        let mut rules = self.sockets.iter().filter_map(|socket| socket.kind.table()).flat_map(RouteTable::rules);
+        rules.any(|rule| rule.extras.as_ref().is_some_and(|extras| extras.session.is_some()))
+    }
+
     /// Compiles a model.
     pub fn compile(generation: u64, mut model: Model, ids: &mut SocketIds) -> Self {
         let tls = model.backends.iter_mut().map(client_tls).collect();

@@ -179,6 +179,17 @@ impl Balanced {
         Some(Lease::new(&self.endpoints[index], matches!(self.policy, Policy::PeakEwma(_))))
     }
 
+    /// Gives it to this endpoint, unless that has been tried.
+    pub fn give(&self, index: usize, tried: &Tried) -> Option<Lease> {
+        let endpoint = self.endpoints.get(index).filter(|endpoint| !tried.has(endpoint))?;
+        Some(Lease::new(endpoint, matches!(self.policy, Policy::PeakEwma(_))))
+    }
+
+    /// The endpoint that session tokens call by this.
+    pub fn named(&self, identity: u64) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| endpoint.identity == identity)
+    }
+
     fn turn(&self, turn: &RefCell<WeightedRoundRobin>, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let mut turn = turn.borrow_mut();
         self.among(usable, || turn.next())

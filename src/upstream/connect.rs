@@ -95,6 +95,8 @@ pub struct Dial<'b> {
     pub table: Option<&'b Maglev>,
     /// The hash of what that goes by.
     pub key: Option<u64>,
+    /// The endpoint that is wanted before any other.
+    pub wanted: Option<u32>,
     /// What makes it its client's; a kept connection has to have the same.
     pub marks: Marks<'b>,
     /// Endpoints that may be tried.
@@ -135,7 +137,8 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
         },
     };
     while attempts < dial.attempts {
-        let Some(mut lease) = dial.backend.pick(dial.key, dial.table, &tried) else { break };
+        let wanted = dial.wanted.and_then(|index| dial.backend.give(index as usize, &tried));
+        let Some(mut lease) = wanted.or_else(|| dial.backend.pick(dial.key, dial.table, &tried)) else { break };
         attempts += 1;
         dial.metrics.requests.inc();
         match to_endpoint(&mut lease, &dial).await {

@@ -17,6 +17,8 @@ use crate::tls::ClientTls;
 pub struct Endpoint {
     /// Where it is.
     pub address: EndpointAddress,
+    /// What it is called in session tokens.
+    pub identity: u64,
     /// How it is connected to.
     pub settings: ConnectionSettings,
     /// What all cores have in flight there.
@@ -84,6 +86,7 @@ impl Endpoint {
     /// Without connections.
     pub fn new(
         address: EndpointAddress,
+        identity: u64,
         settings: ConnectionSettings,
         counters: CoreCounters<EndpointMetrics>,
         arrived: Option<Tick>,
@@ -91,7 +94,8 @@ impl Endpoint {
     ) -> Self {
         let latency = Cell::new(PeakEwma::default());
         let multiplexed = Multiplexed::default();
-        Self { address, settings, counters, arrived, latency, tls, multiplexed, idle: RefCell::new(Vec::new()) }
+        let idle = RefCell::default();
+        Self { address, identity, settings, counters, arrived, latency, tls, multiplexed, idle }
     }
 
     /// Requests and connections in flight, of all cores.

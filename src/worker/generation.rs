@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use ringway_core::balance::WeightedRoundRobin;
 use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, Target, WeightedTarget};
 use ringway_core::route::{CompiledRule, RouteTable};
+use ringway_core::session;
 
 use super::Core;
 use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
@@ -166,6 +167,7 @@ impl Generation {
             metrics: &self.metrics.backends[index],
             table: self.shared.tables[index].as_ref(),
             key,
+            wanted: None,
             marks,
             attempts: self.shared.backends[index].settings.connect_attempts,
             reuse,
@@ -219,7 +221,8 @@ impl<'o> Kept<'o> {
             };
             let tls = tls.as_ref().map(ClientTls::for_core);
             let (address, connection) = (endpoint.address.clone(), settings.connection.clone());
-            Rc::new(Endpoint::new(address, connection, counters.clone(), arrived, tls))
+            let identity = session::identity(&backend.name, &address.to_string());
+            Rc::new(Endpoint::new(address, identity, connection, counters.clone(), arrived, tls))
         };
         let endpoints = backend.endpoints.iter().zip(counters).map(endpoint).collect();
         let weights = backend.endpoints.iter().map(|endpoint| endpoint.weight).collect();

@@ -13,7 +13,9 @@ pub(super) async fn run(core: Rc<Core>) {
     let mut wanted = 0;
     loop {
         rt::sleep(Duration::from_secs(1)).await;
-        core.date.set(date());
+        let now = now();
+        core.date.set(Date::at(now));
+        core.seconds.set(now);
         let generation = core.generation();
         let mut pooled = 0;
         for backend in generation.backends() {
@@ -38,7 +40,7 @@ pub(super) async fn run(core: Rc<Core>) {
     }
 }
 
-/// The time of day. A clock before 1970 is one that has not been set.
-pub(super) fn date() -> Date {
-    Date::at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+/// The time of day, in seconds since 1970. A clock before that is one that has not been set.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -24,6 +24,7 @@ use crate::compress::Encoders;
 use crate::downstream;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
+use crate::session::SessionKeys;
 use crate::snapshot::{Snapshot, SocketId, SocketKind};
 use crate::tls::TicketRing;
 
@@ -46,6 +47,8 @@ pub enum Message {
     },
     /// Tickets are made and taken by these keys from now on.
     TicketKeys(Arc<TicketRing>),
+    /// Session tokens are made and taken by these keys from now on.
+    SessionKeys(Arc<SessionKeys>),
     /// Copies of the latency histograms, please.
     Latencies(mpsc::Sender<LatencySnapshot>),
     /// Stop accepting, let exchanges in flight finish for at most this long, then stop.
@@ -91,9 +94,12 @@ pub struct Core {
     pub encoders: Encoders,
     /// Copies of requests that are on their way to mirrors.
     pub copies: Cell<usize>,
+    /// Keys of session tokens.
+    pub session_keys: RefCell<Arc<SessionKeys>>,
     generation: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
     date: Cell<Date>,
+    seconds: Cell<u64>,
     random: Cell<u64>,
 }
 
@@ -111,6 +117,11 @@ impl Core {
     /// The Date of answers, renewed once a second.
     pub fn date(&self) -> Date {
         self.date.get()
+    }
+
+    /// The time of day, in seconds since 1970, renewed once a second.
+    pub fn seconds(&self) -> u64 {
+        self.seconds.get()
     }
 
     /// A random number: request ids, starting points. Not for secrets.
@@ -133,6 +144,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         tracing::warn!(worker = settings.id, core = core.id, "cannot pin worker to core");
     }
     let driver = settings.driver;
+    let now = housekeeping::now();
     let core = Rc::new(Core {
         metrics: Arc::clone(&metrics.core),
         latencies: RefCell::new(Latencies::default()),
@@ -141,9 +153,11 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         passwords: Checker::default(),
         encoders: Encoders::default(),
         copies: Cell::new(0),
+        session_keys: RefCell::default(),
         generation: RefCell::new(Rc::new(Generation::empty(metrics))),
         draining: Cell::new(false),
-        date: Cell::new(housekeeping::date()),
+        date: Cell::new(Date::at(now)),
+        seconds: Cell::new(now),
         random: Cell::new(seed),
         settings,
     });
@@ -189,6 +203,7 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
                 let _told = done.send(());
             }
             Message::TicketKeys(ring) => ring.install(),
+            Message::SessionKeys(keys) => *core.session_keys.borrow_mut() = keys,
             Message::Latencies(reply) => {
                 let _told = reply.send(core.latencies.borrow().snapshot());
             }

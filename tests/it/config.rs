@@ -35,6 +35,7 @@ fn examples_are_accepted_without_a_warning() {
         include_str!("../../examples/external-auth.yaml"),
         include_str!("../../examples/filters.yaml"),
         include_str!("../../examples/policies.yaml"),
+        include_str!("../../examples/sessions.yaml"),
     ] {
         let directory = Directory::new();
         directory.write("a.yaml", example);

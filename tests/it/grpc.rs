@@ -7,13 +7,13 @@ use crate::support::h2::{DATA, END_HEADERS, END_STREAM, Ended, GOAWAY, H2, HEADE
 use crate::support::proxy::{Proxy, backend, gateway};
 
 /// A server; ended when dropped.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Server {
-    fn start(python: &str, name: &str) -> Self {
+    pub fn start(python: &str, name: &str) -> Self {
         let ip = crate::support::address();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/grpc_server.py");
         let mut child = Command::new(python).args([script, &ip, name]).stdout(Stdio::piped()).spawn().unwrap();

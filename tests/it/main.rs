@@ -47,6 +47,7 @@ mod replay;
 mod retries;
 mod route;
 mod security;
+mod session;
 mod tcp;
 mod tls;
 mod tls_client;

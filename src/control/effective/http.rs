@@ -3,7 +3,8 @@
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
     Action, Cors, ExternalAuth, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern,
-    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Substitution, Target, ValueMatch,
+    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Session, SessionCarrier, Substitution, Target,
+    ValueMatch,
 };
 use serde_json::{Map, Value, json};
 
@@ -86,6 +87,30 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
         let retry = json!({ "codes": found.codes, "attempts": found.attempts, "backoff": duration(found.backoff) });
         out.insert("retry".into(), retry);
     }
+    if let Some(found) = &found.session {
+        out.insert("session".into(), session(found));
+    }
+}
+
+fn session(found: &Session) -> Value {
+    let mut out = match &found.carrier {
+        SessionCarrier::Header(name) => json!({ "header": name }),
+        SessionCarrier::Cookie(cookie) => json!({ "cookie": {
+            "name": cookie.name,
+            "path": cookie.path,
+            "domain": cookie.domain,
+            "lifetime": if cookie.permanent { "permanent" } else { "session" },
+            "secure": cookie.secure,
+            "sameSite": cookie.same_site.as_str(),
+        }}),
+    };
+    for (name, limit) in [("absoluteTimeout", found.absolute), ("idleTimeout", found.idle)] {
+        if let Some(limit) = limit {
+            out[name] = duration(limit);
+        }
+    }
+    out["scope"] = json!(format!("{:032x}", u128::from_be_bytes(found.scope)));
+    out
 }
 
 fn auth(model: &Model, found: Option<&ExternalAuth>, out: &mut Map<String, Value>) {

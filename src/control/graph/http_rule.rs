@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ringway_core::model::{
     Action, Cors, DirectResponse, ExternalAuth, Filters, HeaderMatch, HeaderModifier, HttpMatch, HttpRule, Mirror,
-    PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, Retry, RouteTimeouts, RuleExtras, ShareFilters,
-    Target, UrlRewrite, ValueMatch, WeightedTarget,
+    PathMatch, PathModifier, QueryMatch, Redirect, RedirectPort, Retry, RouteTimeouts, RuleExtras, Session,
+    SessionCarrier, ShareFilters, Target, UrlRewrite, ValueMatch, WeightedTarget,
 };
 
 use crate::control::resources::filter::{
@@ -21,7 +21,7 @@ use crate::control::resources::tls::LocalObjectRef;
 use crate::control::resources::{Resource, Resources};
 
 use super::backend_ref::{Backends, Referrer, Wanted};
-use super::{Problem, Report};
+use super::{Problem, Report, session};
 
 /// The rules of a route.
 pub(super) struct Built {
@@ -53,7 +53,8 @@ pub(super) fn rules(
         return Built { rules, unresolved: None, partly_invalid: None, refused: None };
     };
     let referrer = Referrer { kind, namespace: &object.meta.namespace };
-    let mut builder = Builder { name, referrer, backends, report, unresolved: None, invalid: None };
+    let route = format!("{kind}/{}", object.meta.full_name());
+    let mut builder = Builder { name, route, referrer, backends, report, unresolved: None, invalid: None };
     let mut broken = 0;
     let built: Vec<HttpRule> = rules
         .iter()
@@ -63,6 +64,7 @@ pub(super) fn rules(
             rule
         })
         .collect();
+    same_cookies(rules, &built, builder.report);
     let (refused, partly_invalid) =
         if broken == built.len() { (builder.invalid.take(), None) } else { (None, builder.invalid.take()) };
     Built { rules: built, unresolved: builder.unresolved, partly_invalid, refused }
@@ -72,6 +74,8 @@ pub(super) fn rules(
 struct Builder<'b, 'r> {
     /// `HTTPRoute namespace/name`
     name: String,
+    /// `HTTPRoute/namespace/name`
+    route: String,
     referrer: Referrer<'b>,
     backends: &'b mut Backends<'r>,
     report: &'b mut Report,
@@ -95,9 +99,6 @@ struct Filtered {
 impl Builder<'_, '_> {
     /// A rule, and whether it can be honoured.
     fn rule(&mut self, rule: &route::HttpRule) -> (HttpRule, bool) {
-        if let Some(found) = &rule.session_persistence {
-            self.report.warning(found.span, format!("{}: sessionPersistence is not served yet", self.name));
-        }
         let filtered = self.filters(&rule.filters);
         let (split, shares) = self.split(rule, &filtered.filters);
         let action = if filtered.broken {
@@ -112,20 +113,22 @@ impl Builder<'_, '_> {
         } else {
             Action::Forward(split)
         };
+        let matches: Vec<HttpMatch> = if rule.matches.is_empty() {
+            vec![HttpMatch::default()]
+        } else {
+            rule.matches.iter().map(to_match).collect()
+        };
         let extras = RuleExtras {
             shares,
             mirrors: filtered.mirrors,
             cors: filtered.cors,
             auth: filtered.auth,
             retry: rule.retry.as_ref().map(to_retry),
+            session: self.session(rule, &matches).filter(|_| matches!(action, Action::Forward(_))),
             ..RuleExtras::default()
         };
         let built = HttpRule {
-            matches: if rule.matches.is_empty() {
-                vec![HttpMatch::default()]
-            } else {
-                rule.matches.iter().map(to_match).collect()
-            },
+            matches,
             filters: filtered.filters,
             action,
             timeouts: rule.timeouts.as_ref().map_or_else(RouteTimeouts::default, |timeouts| RouteTimeouts {
@@ -135,6 +138,21 @@ impl Builder<'_, '_> {
             extras: extras.boxed(),
         };
         (built, !filtered.broken)
+    }
+
+    /// What its clients are kept at their endpoints by. A rule whose sessions cannot be had is served without.
+    fn session(&mut self, rule: &route::HttpRule, matches: &[HttpMatch]) -> Option<Box<Session>> {
+        let spec = rule.session_persistence.as_ref()?;
+        let name = rule.name.as_ref().map(|name| name.0.as_str());
+        match session::session(spec, session::scope(&self.route, name, matches), false) {
+            Ok(found) => Some(Box::new(found)),
+            Err(why) => {
+                let message = format!("{}: {why}: the rule keeps no sessions", self.name);
+                self.report.warning(spec.span, message.clone());
+                self.invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
+                None
+            }
+        }
     }
 
     /// The split, and what its shares have of their own.
@@ -269,6 +287,26 @@ impl Builder<'_, '_> {
         self.report.warning(filter.kind.span, message.clone());
         self.invalid.get_or_insert_with(|| Problem::new("UnsupportedValue", message));
         all.broken = true;
+    }
+}
+
+/// Rules do not share sessions, so a client cannot have one with each if both say so by the same cookie.
+fn same_cookies(rules: &[route::HttpRule], built: &[HttpRule], report: &mut Report) {
+    let cookie = |rule: &HttpRule| match &rule.extras.as_ref()?.session.as_ref()?.carrier {
+        SessionCarrier::Cookie(cookie) => Some((cookie.name.clone(), cookie.path.clone())),
+        SessionCarrier::Header(_) => None,
+    };
+    let cookies: Vec<_> = built.iter().map(cookie).collect();
+    for (index, (spec, found)) in rules.iter().zip(&cookies).enumerate() {
+        if let (Some(spec), Some(found)) = (&spec.session_persistence, found)
+            && cookies[..index].contains(&Some(found.clone()))
+        {
+            let (name, path) = found;
+            let message = format!(
+                "another rule has the cookie {name} with the path {path}: a client has a session with one of them at a time"
+            );
+            report.warning_with_help(spec.span, message, Some("give each rule a name of its own, or none".to_owned()));
+        }
     }
 }
 

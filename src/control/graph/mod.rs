@@ -15,6 +15,7 @@ pub(super) mod http_rule;
 mod listener_set;
 pub mod policy;
 mod secret;
+pub(super) mod session;
 pub mod users;
 
 use std::collections::HashMap;
@@ -393,7 +394,8 @@ impl<'r> Graph<'r> {
                 }
             }
         }
-        let backend_policies = targets.attach(&resources.backend_policies, &mut report);
+        let mut backend_policies = targets.attach(&resources.backend_policies, &mut report);
+        session::check_policies(&mut backend_policies, &mut report);
         let backend_tls_policies = targets.attach(&resources.backend_tls_policies, &mut report);
         let mut l4_policies = targets.attach(&resources.l4_policies, &mut report);
         let mut backends = backends.finish();

@@ -9,6 +9,7 @@ use crate::control::source::Spanned;
 use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
 use super::ringway::{Positive, TcpKeepalive};
+use super::session::{SessionCookieAttributes, SessionPersistence};
 use super::text::{HeaderName, PreciseHostname};
 
 object! {
@@ -38,6 +39,10 @@ object! {
         retry_constraint / "retryConstraint": RetryConstraint = optional,
         /// Who the client is, told to the endpoint.
         proxy_protocol / "proxyProtocol": BackendProxyProtocol = optional,
+        /// Clients go where they went. A rule's own takes the place of it.
+        session_persistence / "sessionPersistence": SessionPersistence = optional,
+        /// Attributes of session cookies, also of those that rules ask for.
+        session_cookie / "sessionCookie": SessionCookieAttributes = optional,
     }
 }
 

@@ -10,9 +10,10 @@ use crate::control::yaml::Node;
 
 use super::filter::{FilterType, HttpFilter, check_filters};
 use super::http_route::{
-    HttpMatch, HttpMethod, HttpRouteSpec, HttpRule, PathMatch, PathMatchType, Pattern, SessionPersistence, ValueMatch,
+    HttpMatch, HttpMethod, HttpRouteSpec, HttpRule, PathMatch, PathMatchType, Pattern, ValueMatch,
 };
 use super::refs::{HttpBackendRef, ParentRef, check_parents};
+use super::session::SessionPersistence;
 use super::text::{Hostname, SectionName};
 
 object! {

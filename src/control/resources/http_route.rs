@@ -10,6 +10,7 @@ use crate::control::yaml::{Node, Value};
 
 use super::filter::{FilterType, HttpFilter, PathModifierType, check_filters};
 use super::refs::{HttpBackendRef, ParentRef, check_parents};
+use super::session::SessionPersistence;
 use super::text::{Duration, HeaderName, Hostname, SectionName};
 
 object! {
@@ -352,87 +353,6 @@ object! {
         attempts / "attempts": Int<1, 1000> = optional,
         /// The least time before each.
         backoff / "backoff": Duration = optional,
-    }
-}
-
-choice! {
-    /// By what a client's endpoint is known again.
-    SessionPersistenceType {
-        /// A cookie.
-        Cookie = "Cookie",
-        /// A header field.
-        Header = "Header",
-    }
-}
-
-choice! {
-    /// How long a cookie is kept.
-    CookieLifetime {
-        /// Until the client's session ends.
-        Session = "Session",
-        /// For `absoluteTimeout`.
-        Permanent = "Permanent",
-    }
-}
-
-object! {
-    /// Clients go where they went.
-    SessionPersistence = "sessionPersistence" {
-        /// The end of a session, however busy it is.
-        absolute_timeout / "absoluteTimeout": Duration = optional,
-        /// By what a client's endpoint is known again.
-        kind / "type": SessionPersistenceType = or(SessionPersistenceType::Cookie),
-        /// For `Cookie`.
-        cookie / "cookie": SessionCookie = optional,
-        /// For `Header`.
-        header / "header": SessionHeader = optional,
-    }
-    rules |this, cx| {
-        let is_cookie = this.kind == SessionPersistenceType::Cookie;
-        if this.cookie.as_ref().is_some_and(|cookie| cookie.lifetime == CookieLifetime::Permanent)
-            && this.absolute_timeout.is_none()
-        {
-            cx.error(this.span, "AbsoluteTimeout must be specified when cookie lifetimeType is Permanent");
-        }
-        if !is_cookie && this.cookie.is_some() {
-            cx.error(this.span, "cookie must be nil if type is not Cookie");
-        }
-        if is_cookie && this.cookie.is_none() {
-            cx.error(this.span, "cookie must be specified for Cookie type");
-        }
-        if is_cookie && this.header.is_some() {
-            cx.error(this.span, "header must be nil if type is not Header");
-        }
-        if !is_cookie && this.header.is_none() {
-            cx.error(this.span, "header must be specified for Header type");
-        }
-    }
-}
-
-object! {
-    /// A cookie.
-    SessionCookie = "cookie" {
-        /// Its name; none: one of the rule's own.
-        name / "name": HeaderName = optional,
-        /// Where it is sent.
-        path / "path": Spanned<String> = optional,
-        /// How long it is kept.
-        lifetime / "lifetimeType": CookieLifetime = or(CookieLifetime::Session),
-    }
-    rules |this, cx| {
-        if let Some(path) = &this.path
-            && (path.value.len() > 1024 || path.value.bytes().any(|b| !(b' '..0x7f).contains(&b) || b == b';'))
-        {
-            cx.error(path.span, "path must have at most 1024 characters, and no control characters or ';'");
-        }
-    }
-}
-
-object! {
-    /// A header field.
-    SessionHeader = "header" {
-        /// Its name.
-        name / "name": HeaderName = required,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod refs;
 pub mod ringway;
 pub mod route_filter;
+pub mod session;
 pub mod text;
 pub mod tls;
 pub mod traffic;

@@ -8,19 +8,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringway_core::model::{
-    Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader, ProxyTlvs,
-    RateLimit, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
+    Action, Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader,
+    ProxyTlvs, RateLimit, SameSite, SessionCarrier, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
 };
 
 use super::traffic::Traffic;
-use crate::control::graph::Graph;
 use crate::control::graph::backend_tls::BackendTls;
 use crate::control::graph::policy::Target as PolicyTarget;
+use crate::control::graph::{Graph, Serves, session};
 use crate::control::resources::Resource;
 use crate::control::resources::backend_policy::{
     BackendPolicySpec, BackendProtocol, BackendProxyProtocol, ConsistentHash, HashType, HostRewriteType,
     LoadBalancerType, ProxyTlv, ProxyVersion,
 };
+use crate::control::resources::session::SameSite as SameSiteSpec;
 
 /// A place from which traffic goes to backends, in indices of the graph.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,58 @@ impl<'g, 'r> Backends<'g, 'r> {
 
     pub(super) fn finish(self) -> Vec<Backend> {
         self.all
+    }
+
+    /// Gives a rule the sessions that policies of its backends ask for, unless it has its own, and session cookies what
+    /// depends on the listener. Sessions are the rule's: one policy's count for all backends of a split.
+    pub(super) fn sessions(&self, place: Place, rule: &mut HttpRule) {
+        let graph = self.graph;
+        let own = rule.extras.as_ref().is_some_and(|extras| extras.session.is_some());
+        let Action::Forward(split) = &rule.action else { return };
+        if !own && graph.backend_policies.is_empty() {
+            return;
+        }
+        let policies: Vec<&Resource<BackendPolicySpec>> = split
+            .iter()
+            .filter_map(|share| match share.target {
+                Target::Backend(id) => self.policy(place, &graph.backends[id.0 as usize].policy_targets),
+                Target::Invalid => None,
+            })
+            .collect();
+        if !own {
+            let spec = policies.iter().find_map(|policy| policy.spec.session_persistence.as_ref());
+            let Some(spec) = spec else { return };
+            let route = &graph.routes[place.route];
+            let names = route.rule_names(graph.resources);
+            let name = names.get(place.rule).copied().filter(|name| !name.is_empty());
+            let scope = session::scope(&graph.route_name(route), name, &rule.matches);
+            // One that cannot be had has been reported.
+            let Ok(made) = session::session(spec, scope, true) else { return };
+            rule.extras.get_or_insert_default().session = Some(Box::new(made));
+        }
+        let made = rule.extras.as_mut().and_then(|extras| extras.session.as_deref_mut());
+        let Some(SessionCarrier::Cookie(cookie)) = made.map(|made| &mut made.carrier) else { return };
+        cookie.secure = graph.gateways[place.gateway].listeners[place.listener].serves != Some(Serves::Http);
+        if let Some(wanted) = policies.iter().find_map(|policy| policy.spec.session_cookie.as_ref()) {
+            cookie.secure |= wanted.secure;
+            cookie.domain = wanted.domain.as_ref().map(|domain| domain.0.clone());
+            cookie.same_site = match wanted.same_site {
+                SameSiteSpec::Strict => SameSite::Strict,
+                SameSiteSpec::Lax => SameSite::Lax,
+                SameSiteSpec::None => SameSite::None,
+            };
+        }
+    }
+
+    /// The policy of a way to a backend with these targets.
+    fn policy(&self, place: Place, targets: &[PolicyTarget]) -> Option<&'g Resource<BackendPolicySpec>> {
+        let way = [
+            PolicyTarget::Rule(place.route, place.rule),
+            PolicyTarget::Route(place.route),
+            PolicyTarget::Listener(place.gateway, place.listener),
+            PolicyTarget::Gateway(place.gateway),
+        ];
+        self.graph.backend_policies.first(targets.iter().chain(&way))
     }
 
     /// A split of the graph's backends as one of the model's.
@@ -102,13 +155,7 @@ impl<'g, 'r> Backends<'g, 'r> {
                 (Some(Arc::new(tls)), Some(place.gateway))
             }
         };
-        let way = [
-            PolicyTarget::Rule(place.route, place.rule),
-            PolicyTarget::Route(place.route),
-            PolicyTarget::Listener(place.gateway, place.listener),
-            PolicyTarget::Gateway(place.gateway),
-        ];
-        let policy = self.graph.backend_policies.first(found.policy_targets.iter().chain(&way));
+        let policy = self.policy(place, &found.policy_targets);
         let name = policy.map(|policy| policy.meta.full_name());
         let wanted = policy.and_then(|policy| policy.spec.protocol);
         let http = match (&tls, wanted) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::hash;
+use crate::http::cookie::cookies;
 use crate::model::HashKey;
 use crate::route::{FieldLookup, first_query_param};
 
@@ -56,7 +57,7 @@ pub fn of_request(key: &HashKey, request: &KeyedRequest<'_>, flow: impl FnOnce()
         HashKey::Cookie(name) => {
             let mut found = None;
             request.fields.values("cookie", &mut |line| {
-                found = found.or_else(|| cookie(line, name.as_bytes()).map(hash::bytes));
+                found = found.or_else(|| cookies(line, name.as_bytes()).next().map(hash::bytes));
             });
             found
         }
@@ -79,14 +80,6 @@ fn several(names: &[String], values: impl Fn(&str, &mut dyn FnMut(&[u8]))) -> Op
         });
     }
     all.map(hash::finish)
-}
-
-/// A cookie's value in a Cookie field (RFC 6265 section 4.2.1).
-fn cookie<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
-    line.split(|&byte| byte == b';').find_map(|pair| {
-        let pair = pair.trim_ascii();
-        pair.strip_prefix(name)?.strip_prefix(b"=")
-    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod basic;
 pub mod coding;
+pub mod cookie;
 pub mod cors;
 mod date;
 mod field;

@@ -339,6 +339,7 @@ pub fn response(
             if let Some(protocol) = head.upgrade {
                 out.field(b"upgrade", protocol);
             }
+            out.put(added.lines);
         }
         out.put(b"\r\n");
         return;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, Target, WeightedTarget};
+use super::{Access, BackendId, HostPattern, ResponseRules, RouteId, Session, Target, WeightedTarget};
 
 /// An HTTPRoute as attached to one listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,8 @@ pub struct RuleExtras {
     pub auth: Option<Arc<ExternalAuth>>,
     /// Sending again what failed.
     pub retry: Option<Retry>,
+    /// Clients go where they went.
+    pub session: Option<Box<Session>>,
     /// Who may ask.
     pub access: Option<Arc<Access>>,
     /// Limits, by their index in [`super::Model::rate_limits`].

@@ -12,6 +12,7 @@ mod hostname;
 mod http;
 mod listener;
 mod policy;
+mod session;
 mod tls;
 
 pub use backend::{
@@ -31,6 +32,7 @@ pub use http::{
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
 pub use policy::{Access, BasicAuth, Compression, Login, NotAdmitted, RateKey, RateLimit, ResponseRules};
+pub use session::{SameSite, Session, SessionCarrier, SessionCookie};
 pub use tls::{
     CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
     TlsSettings, TlsVersion, TrustRoots, UpstreamTls,

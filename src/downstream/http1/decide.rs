@@ -24,6 +24,7 @@ use ringway_core::route::Matched;
 use super::authorize::{self, Ask, Findings};
 use super::extra::{self, Extra};
 use super::piece::{self, TooLarge};
+use super::sessions;
 use super::{Cx, echo, local, websocket};
 use crate::auth::{Claim, Judgement, Verdict};
 use crate::buffer::{Buf, Class};
@@ -356,8 +357,11 @@ fn weigh(
         }
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
     };
+    let session = extras.and_then(|extras| extras.session.as_deref());
+    let asked = session.map(|session| sessions::ask(core, generation, session, split, head));
+    let kept = asked.as_ref().and_then(|(_, share)| *share);
     let settled = findings.share().filter(|share| *share < split.len());
-    let share = settled.or_else(|| generation.pick_share(socket.index, rule.index(), split));
+    let share = settled.or(kept).or_else(|| generation.pick_share(socket.index, rule.index(), split));
     let (share, id) = match share.map(|share| (share, split[share].target)) {
         Some((share, Target::Backend(id))) => (share, id),
         Some((_, Target::Invalid)) | None => return local.error(500, Some(DownstreamError::InvalidBackend)),
@@ -427,7 +431,9 @@ fn weigh(
     let mut exchange = Exchange::new(head, close);
     let extra = extras.map(|extras| {
         exchange.allow_retries(extras.retry.as_ref().map_or(0, |retry| retry.attempts));
-        Box::new(Extra::new(core, extras, share, head, std::mem::take(&mut local.added)))
+        let mut extra = Extra::new(core, extras, share, head, std::mem::take(&mut local.added));
+        extra.session = asked.map(|(asked, kept)| asked.at(kept == Some(share)).behind(extra.added.len()));
+        Box::new(extra)
     });
     let plan = Plan {
         socket: socket.index,

@@ -13,6 +13,7 @@ use ringway_core::model::{BackendId, Compression, Filters, Mirror, RateKey, Retr
 
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
+use super::sessions::Asked;
 use crate::metrics::UpstreamError;
 use crate::worker::{Core, Generation};
 
@@ -27,6 +28,8 @@ pub(super) struct Extra {
     pub(super) added: Vec<u8>,
     /// Its answer shares what the endpoint says about that by what the filter says.
     shared: bool,
+    /// What it has brought of its session, at rules that have some.
+    pub(super) session: Option<Asked>,
     /// How often it has been sent again.
     pub(super) retried: u32,
     /// The content coding that its client likes best of those that its rule has, and at which level.
@@ -47,6 +50,7 @@ impl Extra {
             copying: (!backends.is_empty()).then(|| Box::new(Copying { backends, ..Copying::default() })),
             added,
             shared: cors.is_some(),
+            session: None,
             retried: 0,
             coding: extras.responses.as_ref().and_then(|rules| coding(rules.compression.as_ref()?, head)),
         }

@@ -21,7 +21,7 @@ use super::extra::{self, Copying};
 use super::io::Watch;
 use super::origin::{Begin, Http2Origin, Origin};
 use super::request_body::{ClientFault, RequestBody, Sent};
-use super::{Cx, local};
+use super::{Cx, local, sessions};
 use crate::buffer::Buf;
 use crate::metrics::{DownstreamError, UpstreamError, WorkerMetrics};
 use crate::rt::{self, Signal, Stream, Tick};
@@ -99,10 +99,12 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
         };
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
         let who = marks(cx, &generation, plan.backend, header.as_deref());
-        let dial = generation.dial(plan.backend, plan.key, who, plan.reuse, plan.upgrade, by);
+        let mut dial = generation.dial(plan.backend, plan.key, who, plan.reuse, plan.upgrade, by);
+        dial.wanted = plan.extra.as_ref().and_then(|extra| extra.session.as_ref()?.endpoint);
         let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
             Err(failure) => {
+                sessions::unanswered(plan);
                 let tried = failure.error != ConnectError::NoEndpoint;
                 let mut status = unconnected(failure, &mut plan.exchange);
                 if tried {
@@ -120,6 +122,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 return (Outcome::Upstream { status }, buf);
             }
         };
+        sessions::connected(cx, plan, &lease);
         let stall = cx.timeouts.get().body_idle;
         let (mut stream, mut multiplexed) = (None, None);
         let (answered, sent, back) = match link {
@@ -204,6 +207,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                     return (Outcome::Body { status, error }, buf);
                 }
                 metrics.error(upstream_error(fault));
+                sessions::unanswered(plan);
                 // A connection that ends as it should costs nothing: the next one is as good as the first.
                 let moved = fault == UpstreamFault::GoneAway && moves < MOVES && rt::now() < plan.by;
                 match plan.exchange.upstream_failed(fault, reused, more || moved) {

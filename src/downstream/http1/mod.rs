@@ -21,6 +21,7 @@ mod local;
 mod origin;
 mod piece;
 mod request_body;
+mod sessions;
 mod tunnel;
 mod websocket;
 
