@@ -20,8 +20,6 @@ use Fate::{Closed, NoEffect, Refused, Translated};
 
 const SIGN_IN: &str = "the client gets the server's own answer: let that redirect to the sign-in page in place of 401";
 const AUTH_DETAIL: &str = "the filter ExternalAuth has no field for it";
-const AFFINITY: &str = "cookie affinity is not served yet; a cookie that the application sets keeps clients at one endpoint by BackendPolicy loadBalancer type ConsistentHash";
-const AFFINITY_DETAIL: &str = "a detail of affinity, which is not served yet";
 const RATE: &str = "RateLimitPolicy with the key ClientIP, burst as in ingress-nginx; 429, not 503";
 const RANGES: &str = "AccessPolicy authorization; its rules are closed if something else than addresses is in the list";
 const STREAMED: &str = "bodies are streamed in both directions with at most 64 KiB of each in memory, never to disk";
@@ -36,9 +34,9 @@ const BACKEND_TLS: &str = "BackendTLSPolicy";
 /// Name without `nginx.ingress.kubernetes.io/`, and what becomes of it, in the order of the documentation.
 pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("app-root", Translated("a rule for exactly `/` with RequestRedirect, 302")),
-    ("affinity", Refused(AFFINITY)),
-    ("affinity-mode", Refused(AFFINITY_DETAIL)),
-    ("affinity-canary-behavior", Refused(AFFINITY_DETAIL)),
+    ("affinity", Translated("sessionPersistence of the rules")),
+    ("affinity-mode", NoEffect("a session stays with its endpoint in either mode, as with persistent")),
+    ("affinity-canary-behavior", NoEffect("sessions win over weights, as with sticky")),
     ("auth-realm", Translated("AccessPolicy basicAuth.realm")),
     ("auth-secret", Translated("AccessPolicy basicAuth.users, in the same namespace; else its rules are closed")),
     ("auth-secret-type", Translated("AccessPolicy basicAuth for auth-file; auth-map closes the rules")),
@@ -194,15 +192,30 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
         "service-upstream",
         NoEffect("EndpointSlices are used; what has to go to a Service's own address is a Backend with that address"),
     ),
-    ("session-cookie-change-on-failure", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-conditional-samesite-none", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-domain", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-expires", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-max-age", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-name", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-path", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-samesite", Refused(AFFINITY_DETAIL)),
-    ("session-cookie-secure", Refused(AFFINITY_DETAIL)),
+    (
+        "session-cookie-change-on-failure",
+        NoEffect(
+            "a session that moves gets another cookie; it moves when its endpoint is gone or cannot be connected to",
+        ),
+    ),
+    ("session-cookie-conditional-samesite-none", Refused("browsers that do not know SameSite=None are not told apart")),
+    ("session-cookie-domain", Translated("BackendPolicy sessionCookie.domain")),
+    (
+        "session-cookie-expires",
+        Translated(
+            "sessionPersistence absoluteTimeout and cookie.lifetimeType: Permanent, unless there is session-cookie-max-age",
+        ),
+    ),
+    ("session-cookie-max-age", Translated("sessionPersistence absoluteTimeout and cookie.lifetimeType: Permanent")),
+    ("session-cookie-name", Translated("sessionPersistence cookie.name; INGRESSCOOKIE unless given")),
+    (
+        "session-cookie-path",
+        Translated(
+            "sessionPersistence cookie.path; the path of the Ingress unless given, `/` where it is a regular expression",
+        ),
+    ),
+    ("session-cookie-samesite", Translated("BackendPolicy sessionCookie.sameSite; Lax unless given")),
+    ("session-cookie-secure", Translated("BackendPolicy sessionCookie.secure; on HTTPS listeners in any case")),
     (
         "ssl-redirect",
         Translated("an HTTPRoute at the plain listener with RequestRedirect, 308; it is the default with TLS"),

@@ -3,6 +3,7 @@
 //! What is written can be loaded. What keeps somebody out and cannot be honoured closes its rules (they answer 403 and
 //! say why) rather than leaving them open, and every other choice is a comment where it was made.
 
+mod affinity;
 mod annotations;
 mod authorize;
 mod filters;

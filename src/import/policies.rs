@@ -1,5 +1,6 @@
 //! Annotations that become policies: of the Gateway as a whole, of a route, of a Service.
 
+use super::affinity;
 use super::ingress::Ingress;
 use super::yaml::Yaml;
 
@@ -26,7 +27,7 @@ fn seconds(ingress: &Ingress, name: &str) -> Option<i64> {
 }
 
 /// A duration of the Gateway API, which has at most five digits per unit.
-fn duration(seconds: i64) -> Yaml {
+pub(super) fn duration(seconds: i64) -> Yaml {
     let (hours, rest) = (seconds / 3600, seconds % 3600);
     let text = if seconds <= 99_999 { format!("{seconds}s") } else { format!("{}h{rest}s", hours.min(99_999)) };
     text.into()
@@ -115,6 +116,7 @@ pub(super) fn of_backends(ingress: &Ingress, problems: &mut Vec<String>) -> Vec<
     if let Some(retries) = retries {
         spec.push(("retry", Yaml::Map(vec![("numRetries", Yaml::Int(retries))])));
     }
+    spec.extend(affinity::attributes(ingress, problems).map(|found| ("sessionCookie", found)));
     spec
 }
 

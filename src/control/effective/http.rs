@@ -3,8 +3,8 @@
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
     Action, Cors, ExternalAuth, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern,
-    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Session, SessionCarrier, Substitution, Target,
-    ValueMatch,
+    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Session, SessionCarrier, Substitution,
+    Target, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 

@@ -2,11 +2,11 @@
 
 use super::canary::canary_headers;
 use super::{GATEWAY_API, MAX_RULES, Output, RINGWAY_API, Work, header_match, object};
-use crate::import::authorize;
 use crate::import::filters::{self, filter, full_path, is_hostname, is_path};
 use crate::import::ingress::{Ingress, Path, Rule};
 use crate::import::paths::{Condition, Host};
 use crate::import::yaml::Yaml;
+use crate::import::{affinity, authorize};
 
 /// A rule of an HTTPRoute that is being made.
 #[derive(Debug, Clone)]
@@ -169,7 +169,8 @@ impl<'g> Work<'g> {
             let spec = vec![("endpoints", Yaml::List(vec![Yaml::Map(endpoint)]))];
             out.objects.push(object(RINGWAY_API, "Backend", &ingress.namespace, &format!("{name}-mirror"), spec));
         }
-        let body = |backends: Vec<Yaml>| {
+        let session = affinity::session(ingress, path, &mut out.problems);
+        let body = |backends: Vec<Yaml>, session: Option<&Yaml>| {
             let mut body = Vec::new();
             if !found.filters.is_empty() {
                 body.push(("filters", Yaml::List(found.filters.clone())));
@@ -177,13 +178,15 @@ impl<'g> Work<'g> {
             if !found.redirect {
                 body.push(("backendRefs", Yaml::List(backends)));
                 body.extend(found.retry.clone().map(|retry| ("retry", retry)));
+                body.extend(session.cloned().map(|session| ("sessionPersistence", session)));
             }
             body
         };
         self.backend_tls(ingress, host, &path.backend, out);
         let canary = self.canary(ingress, host, path).filter(|_| !found.redirect);
         let Some((canary, other)) = canary else {
-            made.push(base(Vec::new(), body(vec![self.backend(ingress, &path.backend, None, out)])));
+            let backend = self.backend(ingress, &path.backend, None, out);
+            made.push(base(Vec::new(), body(vec![backend], session.as_ref())));
             return;
         };
         let here = self.backend(ingress, &path.backend, None, out);
@@ -191,7 +194,8 @@ impl<'g> Work<'g> {
         let note = format!("canary: Ingress {}", canary.full_name());
         for (wanted, to_canary) in canary_headers(canary, &mut out.problems) {
             let to = if to_canary { there.clone() } else { here.clone() };
-            let mut one = base(vec![wanted], body(vec![to]));
+            // Rules do not share sessions: whom a field leads elsewhere has none there.
+            let mut one = base(vec![wanted], body(vec![to], None));
             one.notes.push(note.clone());
             made.push(one);
         }
@@ -206,7 +210,7 @@ impl<'g> Work<'g> {
         } else {
             vec![here]
         };
-        let mut one = base(Vec::new(), body(backends));
+        let mut one = base(Vec::new(), body(backends, session.as_ref()));
         one.notes.push(format!("{note}, weight {weight} of {total}"));
         made.push(one);
     }
