@@ -2,7 +2,8 @@
 //!
 //! A directory holds `contender.toml` and templates of configuration files (minijinja). Templates see:
 //! `name`, `dir` (where rendered files are), `mode` (`http`, `tcp` or `udp`), `listen_ip`, `listen_port`, `origin_ip`,
-//! `origin_port`, `workers`, `connections`, `speaks` (the load's protocol), `h2c_upstream`,
+//! `origin_port`, `workers`, `connections`, `spare_descriptors` (allowed beyond two for each of these, at most 4,000),
+//! `speaks` (the load's protocol), `h2c_upstream`,
 //! `proxy` (the scenario's table of that name), and with TLS `tls.certificate`,
 //! `tls.key`, `tls.bundle` (PEM files; the bundle is both in one).
 
@@ -87,11 +88,19 @@ pub(crate) struct Setting {
     pub(crate) workers: usize,
     /// Requests (connections, of TCP) at a time.
     pub(crate) connections: usize,
+    /// Descriptors that may be opened beyond two for each of these, but for what every program needs.
+    pub(crate) spare_descriptors: u64,
     pub(crate) speaks: Protocol,
     /// Whether the origin is to be spoken to in HTTP/2, by prior knowledge.
     pub(crate) h2c_upstream: bool,
     pub(crate) proxy: toml::Table,
     pub(crate) tls: Option<Certificate>,
+}
+
+/// How many descriptors a limit leaves beside two for each connection and those that every program needs; more than
+/// 4,000 help nobody, and each costs some a table's entry.
+pub(crate) fn spare_descriptors(limit: u64, connections: usize) -> u64 {
+    limit.saturating_sub(500 + 2 * connections as u64).min(4_000)
 }
 
 /// How a contender is started.
@@ -320,6 +329,7 @@ mod tests {
             origin_port: 18456,
             workers: 1,
             connections: 64,
+            spare_descriptors: 4_000,
             speaks: Protocol::Http1,
             h2c_upstream: false,
             proxy: toml::Table::new(),
@@ -343,6 +353,14 @@ mod tests {
         let (name, missing) = Contender::find("nginx", &shipped(), &programs).unwrap().unwrap_err();
         assert_eq!(name, "nginx");
         assert!(missing.0.starts_with("/nowhere/nginx is missing"), "{missing:?}");
+    }
+
+    #[test]
+    fn spare_descriptors_are_what_the_limit_leaves() {
+        assert_eq!(spare_descriptors(1_000_000, 64), 4_000);
+        assert_eq!(spare_descriptors(20_000, 8_000), 3_500);
+        assert_eq!(spare_descriptors(17_100, 8_000), 600);
+        assert_eq!(spare_descriptors(1_024, 8_000), 0);
     }
 
     /// Every shipped template renders for everything that its contender says it serves.

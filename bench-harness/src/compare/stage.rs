@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Action, Case, Failure, Outcome, Place, Plan, Process, Result, process};
-use crate::contender::{Certificate, Contender, Setting, Start};
+use crate::contender::{Certificate, Contender, Setting, Start, spare_descriptors};
 use crate::failure::Context as _;
 use crate::load::{self, Protocol};
+use crate::machine;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -83,6 +84,7 @@ impl<'a> Stage<'a> {
     fn start(&self, contender: &Contender, port: u16, origin_port: u16) -> Result<Entry> {
         let dir = self.directory.join(&contender.name);
         std::fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
+        let connections = self.case.load.connections * self.case.load.streams;
         let setting = Setting {
             name: contender.name.clone(),
             dir: dir.clone(),
@@ -92,7 +94,8 @@ impl<'a> Stage<'a> {
             origin_ip: HERE,
             origin_port,
             workers: self.place.proxy_cores.len(),
-            connections: self.case.load.connections * self.case.load.streams,
+            connections,
+            spare_descriptors: spare_descriptors(machine::raise_descriptors(), connections),
             speaks: self.case.protocol,
             h2c_upstream: self.case.protocol == Protocol::Grpc
                 || self.case.requires.iter().any(|feature| feature == "h2c-upstream"),

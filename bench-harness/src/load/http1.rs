@@ -441,6 +441,15 @@ pub(super) async fn turn(worker: &Worker, index: usize) -> bool {
     true
 }
 
+/// Waits until the run ends, and then until it is an idle connection's turn to ask once more: thousands at the same
+/// moment would measure how the origin is overrun.
+pub(super) async fn last_turn(worker: &Worker, index: usize) {
+    while !worker.stopping() {
+        monoio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    monoio::time::sleep(worker.plan.last_turn(index)).await;
+}
+
 /// Opens, asks once, stays idle until the run ends, and asks once more to prove that the connection is still there.
 async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
     if !turn(worker, index).await {
@@ -459,9 +468,7 @@ async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
         Ok(open) => open,
         Err((fault, what)) => return worker.fault(fault, || what),
     };
-    while !worker.stopping() {
-        monoio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    last_turn(worker, index).await;
     open.buffer = rt::room(worker.plan.body + 1024);
     batch.clear();
     batch.add(worker.id(), worker.shared.now());

@@ -301,9 +301,7 @@ async fn idle(worker: &Worker, index: usize, line: &Line) {
     if let Err((fault, what)) = first {
         return worker.fault(fault, || what);
     }
-    while !worker.stopping() {
-        monoio::time::sleep(Duration::from_millis(50)).await;
-    }
+    super::http1::last_turn(worker, index).await;
     if line.exchange(worker, worker.shared.now()).await.is_err() {
         worker.fault(Fault::Broken, || "an idle connection did not live until the end".to_owned());
     }

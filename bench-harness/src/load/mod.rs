@@ -141,7 +141,8 @@ fn conduct(plan: &Plan, shared: &Shared, reports: &Receiver<Record>, watch: &[(S
     }
     shared.stop();
     let grace = Duration::from_secs_f64(plan.timeout) + Duration::from_secs(3);
-    wait(reports, grace + if plan.idle { patience } else { Duration::ZERO }, &mut records, all);
+    let proof = if plan.idle { patience + plan.last_turn(plan.connections) } else { Duration::ZERO };
+    wait(reports, grace + proof, &mut records, all);
     if records.len() < all {
         return Err(Failure::new("a load thread did not end"));
     }

@@ -369,7 +369,11 @@ async fn work(
                 }
             }
             // Idle connections still have to prove that they are open.
-            let patience = if worker.plan.idle { timeout + Duration::from_secs(8) } else { timeout };
+            let patience = if worker.plan.idle {
+                timeout + Duration::from_secs(8) + worker.plan.last_turn(worker.plan.connections)
+            } else {
+                timeout
+            };
             if began.elapsed() > patience {
                 break;
             }
