@@ -34,7 +34,8 @@ pub(crate) struct Common {
     /// Cores of the contender. Default: the first.
     #[arg(long, value_delimiter = ',', value_name = "CORE,...")]
     proxy_cores: Vec<usize>,
-    /// Cores of load generator and origin. Default: all others.
+    /// Cores of load generator and origin. Default: all others. The same as the contender's, where those are named too:
+    /// all share them then, as on a machine that is too small for everybody, and throughput is of everything together.
     #[arg(long, value_delimiter = ',', value_name = "CORE,...")]
     load_cores: Vec<usize>,
     /// The first of the ports on 127.0.0.1 that are used. Default: some that are free.
@@ -119,8 +120,13 @@ impl Common {
                 return Err(Failure::new(format!("core {core} is not one that this process may use: {all:?}")));
             }
         }
-        if let Some(core) = proxy.iter().find(|core| load.contains(core)) {
-            return Err(Failure::new(format!("core {core} cannot be both the proxy's and the load's")));
+        let same = proxy.len() == load.len() && proxy.iter().all(|core| load.contains(core));
+        if let Some(core) = proxy.iter().find(|core| load.contains(core))
+            && !same
+        {
+            return Err(Failure::new(format!(
+                "core {core} cannot be both the proxy's and the load's, unless they share all of theirs"
+            )));
         }
         Ok(Place { proxy_cores: proxy, load_cores: load, port: self.port, scratch: Scratch::new()? })
     }
@@ -267,7 +273,7 @@ fn commit() -> String {
 fn unit(case: &Case) -> Unit {
     use crate::load::Protocol::{Grpc, Http1, Http2, TcpBulk, TcpEcho, TlsHello, UdpEcho};
     match case.protocol {
-        Http1 | Http2 | Grpc if case.load.idle => Unit::Idle,
+        _ if case.load.idle => Unit::Idle,
         Http1 | Http2 | Grpc => Unit::Request,
         TcpEcho | TlsHello if case.load.connection_per_request => Unit::Connection,
         TcpEcho | TlsHello => Unit::Message,
@@ -395,12 +401,12 @@ fn summarize(outcome: &Outcome, at: Duration, events: u64, place: &Place, all_at
     let quantiles = outcome.latencies().quantiles();
     let growth = i64::try_from(proxy.after.anonymous).unwrap_or(0) - i64::try_from(proxy.before.anonymous).unwrap_or(0);
     // What cores did beyond the processes that were measured.
-    let cores = place.proxy_cores.len() + place.load_cores.len();
-    let busy_seconds = (busy(&place.proxy_cores) * place.proxy_cores.len() as f64
-        + busy(&place.load_cores) * place.load_cores.len() as f64)
-        * outcome.seconds;
+    let mut all = [&place.proxy_cores[..], &place.load_cores].concat();
+    all.sort_unstable();
+    all.dedup();
+    let busy_seconds = busy(&all) * all.len() as f64 * outcome.seconds;
     let own = proxy.cpu.total + origin.cpu.total + outcome.load.total;
-    let foreign = (busy_seconds - own).max(0.0) / (cores as f64 * outcome.seconds.max(1e-3));
+    let foreign = (busy_seconds - own).max(0.0) / (all.len() as f64 * outcome.seconds.max(1e-3));
     Round {
         at: at.as_secs_f64(),
         seconds: outcome.seconds,

@@ -179,8 +179,9 @@ impl Plan {
         if self.rate.is_some() && (self.protocol == Protocol::TcpBulk || self.idle) {
             return refuse("--rate has no meaning for bulk and idle connections");
         }
-        if self.idle && (!http || self.connection_per_request || self.count.is_some()) {
-            return refuse("--idle goes with http1, http2 and grpc over kept connections");
+        let idles = http || self.protocol == Protocol::TcpEcho;
+        if self.idle && (!idles || self.connection_per_request || self.count.is_some()) {
+            return refuse("--idle goes with http1, http2, grpc and tcp-echo over kept connections");
         }
         if self.tls != Tls::Off && !http {
             return refuse("--tls goes with http1, http2 and grpc only");
@@ -305,6 +306,8 @@ mod tests {
             &["--seconds", "0"],
             &["--pipeline", "4", "--rate", "5"],
             &["--idle", "--rate", "5"],
+            &["--idle", "--protocol", "tcp-bulk"],
+            &["--idle", "--protocol", "udp-echo"],
             &["--protocol", "udp-echo", "--body", "8"],
             &["--protocol", "tcp-bulk", "--count", "5"],
             &["--tls", "full"],
@@ -316,5 +319,6 @@ mod tests {
             assert!(plan(arguments).check().is_err(), "{arguments:?}");
         }
         plan(&[]).check().unwrap();
+        plan(&["--idle", "--protocol", "tcp-echo"]).check().unwrap();
     }
 }

@@ -7,11 +7,11 @@ use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf, Splitable as _};
 use monoio::net::TcpStream;
 
-use super::http1::{ID, id_text};
+use super::http1::{self, ID, id_text};
 use super::worker::Worker;
 use super::{Direction, Fault, Protocol, connect_error, tls};
 use crate::origin::{MODE_ECHO, MODE_SINK, MODE_SOURCE};
-use crate::rt;
+use crate::rt::{self, Room};
 
 type Outcome<T> = Result<T, (Fault, String)>;
 
@@ -27,18 +27,79 @@ fn broken(error: &std::io::Error) -> (Fault, String) {
 /// Where a ClientHello holds its random: behind the record's header, the message's, and the version.
 const RANDOM: usize = 5 + 4 + 2;
 
-/// Messages that must come back as they were sent, one at a time: bytes, or a ClientHello with an id in its random.
+/// What is sent and must come back: bytes, or a ClientHello with an id in its random.
+#[derive(Debug)]
+struct Message {
+    hello: Option<Vec<u8>>,
+    size: usize,
+    out: Vec<u8>,
+    back: Room,
+}
+
+impl Message {
+    fn new(worker: &Worker) -> Result<Self, String> {
+        let hello = match worker.plan.protocol {
+            Protocol::TlsHello => Some(tls::hello(&worker.plan.host).map_err(|error| error.to_string())?),
+            _ => None,
+        };
+        let size = hello.as_ref().map_or(worker.plan.body, Vec::len);
+        Ok(Self { hello, size, out: Vec::new(), back: Room::default() })
+    }
+
+    /// Sends it and compares what comes back. On a new connection the origin is told first what to do.
+    async fn exchange(&mut self, worker: &Worker, stream: &mut TcpStream, fresh: bool, intended: u64) -> Outcome<()> {
+        let size = self.size;
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        if fresh && self.hello.is_none() {
+            out.push(MODE_ECHO);
+        }
+        let payload = out.len();
+        match &self.hello {
+            None => {
+                out.extend(id_text(worker.id()));
+                out.resize(payload + size, b'x');
+            }
+            Some(hello) => {
+                out.extend(hello);
+                out[RANDOM..RANDOM + ID].copy_from_slice(&id_text(worker.id()));
+            }
+        }
+        let len = out.len();
+        let (written, out) = rt::write_all(stream, out, len).await;
+        written.map_err(|error| broken(&error))?;
+        if self.back.len() != size {
+            self.back = rt::room(size);
+        }
+        let mut at = 0;
+        while at < size {
+            let (read, back) = rt::read(stream, std::mem::take(&mut self.back), at).await;
+            self.back = back;
+            match read {
+                Ok(0) => return Err((Fault::Broken, "closed before the echo was complete".to_owned())),
+                Ok(n) => at += n,
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        if self.back[..] != out[payload..] {
+            return Err((Fault::Mismatch, "other bytes came back than were sent".to_owned()));
+        }
+        self.out = out;
+        worker.answered(intended, 2 * size);
+        Ok(())
+    }
+}
+
+/// Messages that must come back as they were sent, one at a time.
 pub(super) async fn echo(worker: &Worker, index: usize) {
-    let hello = match worker.plan.protocol {
-        Protocol::TlsHello => match tls::hello(&worker.plan.host) {
-            Ok(hello) => Some(hello),
-            Err(error) => return worker.fault(Fault::Broken, || error.to_string()),
-        },
-        _ => None,
+    let mut message = match Message::new(worker) {
+        Ok(message) => message,
+        Err(why) => return worker.fault(Fault::Broken, || why),
     };
-    let size = hello.as_ref().map_or(worker.plan.body, Vec::len);
+    if worker.plan.idle {
+        return idle(worker, index, &mut message).await;
+    }
     let mut kept: Option<TcpStream> = None;
-    let (mut out, mut back) = (vec![b'x'; size + 1], rt::room(size));
     while let Some(intended) = worker.next(index).await {
         let exchange = async {
             let fresh = kept.is_none();
@@ -46,39 +107,7 @@ pub(super) async fn echo(worker: &Worker, index: usize) {
                 Some(stream) => stream,
                 None => open(worker, index).await?,
             };
-            out.clear();
-            if fresh && hello.is_none() {
-                out.push(MODE_ECHO);
-            }
-            let payload = out.len();
-            match &hello {
-                None => {
-                    out.extend(id_text(worker.id()));
-                    out.resize(payload + size, b'x');
-                }
-                Some(hello) => {
-                    out.extend(hello);
-                    out[RANDOM..RANDOM + ID].copy_from_slice(&id_text(worker.id()));
-                }
-            }
-            let len = out.len();
-            let (written, buffer) = rt::write_all(&mut stream, std::mem::take(&mut out), len).await;
-            out = buffer;
-            written.map_err(|error| broken(&error))?;
-            let mut at = 0;
-            while at < size {
-                let (read, buffer) = rt::read(&mut stream, std::mem::take(&mut back), at).await;
-                back = buffer;
-                match read {
-                    Ok(0) => return Err((Fault::Broken, "closed before the echo was complete".to_owned())),
-                    Ok(n) => at += n,
-                    Err(error) => return Err(broken(&error)),
-                }
-            }
-            if back[..] != out[payload..] {
-                return Err((Fault::Mismatch, "other bytes came back than were sent".to_owned()));
-            }
-            worker.answered(intended, 2 * size);
+            message.exchange(worker, &mut stream, fresh, intended).await?;
             if worker.plan.connection_per_request {
                 finish(stream).await;
                 return Ok(None);
@@ -90,10 +119,31 @@ pub(super) async fn echo(worker: &Worker, index: usize) {
             Ok(stream) => kept = stream,
             Err((fault, what)) => {
                 worker.fault(fault, || what);
-                (out, back) = (Vec::new(), rt::room(size));
                 monoio::time::sleep(Duration::from_millis(10)).await;
             }
         }
+    }
+}
+
+/// As of HTTP/1.1: opens, sends a message, stays idle until the run ends, and sends one more on the same connection.
+async fn idle(worker: &Worker, index: usize, message: &mut Message) {
+    if !http1::turn(worker, index).await {
+        return;
+    }
+    let first = async {
+        let mut stream = open(worker, index).await?;
+        message.exchange(worker, &mut stream, true, worker.shared.now()).await?;
+        Ok(stream)
+    };
+    let first = first.await;
+    worker.opened();
+    let mut stream = match first {
+        Ok(stream) => stream,
+        Err((fault, what)) => return worker.fault(fault, || what),
+    };
+    http1::last_turn(worker, index).await;
+    if message.exchange(worker, &mut stream, false, worker.shared.now()).await.is_err() {
+        worker.fault(Fault::Broken, || "an idle connection did not live until the end".to_owned());
     }
 }
 
