@@ -117,7 +117,8 @@ pub(super) async fn splice(rd: &mut Reader, wr: &mut Writer, terms: &mut Terms<'
             return Ok(Spliced::Chatty);
         }
         if terms.left > 0 {
-            rt::pace(GATHER).await;
+            // Without a timer it goes on with what there is.
+            let _paused = rt::pace(GATHER).await;
         }
     }
     Ok(Spliced::Whole)

@@ -64,11 +64,11 @@ async fn run(timer: Source) {
     }
 }
 
-/// Returns after about `pause`, or sooner where another task of this core has paused already. May be dropped.
-pub async fn pace(pause: Duration) {
+/// Returns after about `pause`, or sooner where another task of this core has paused already; `false` at once where no
+/// timer can be had, for want of descriptors. May be dropped.
+pub async fn pace(pause: Duration) -> bool {
     if PACER.with(|pacer| pacer.arm(pause)).is_err() {
-        // Without descriptors there is no timer. The caller goes on with what there is.
-        return;
+        return false;
     }
     let beat = PACER.with(|pacer| pacer.beat.get());
     let mut waits = false;
@@ -84,4 +84,5 @@ pub async fn pace(pause: Duration) {
         })
     })
     .await;
+    true
 }

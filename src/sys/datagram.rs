@@ -1,7 +1,7 @@
 //! Datagrams in batches: `recvmmsg` and `sendmmsg`, which rustix does not have with control messages.
 
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -67,10 +67,23 @@ struct Slot {
     len: usize,
 }
 
+/// From one datagram's place to the next. Were it a power of two, all would begin in the same few sets of the caches, and
+/// displace each other.
+const STRIDE: usize = DATAGRAM + 192;
+
+/// Headers of a batch, written for each call as far as it needs them. The pointers in them are of one call only.
+struct Headers {
+    messages: [libc::mmsghdr; BATCH],
+    names: [libc::sockaddr_storage; BATCH],
+    vectors: [libc::iovec; BATCH],
+    controls: [Control; BATCH],
+}
+
 /// Room for a batch of datagrams of any length; pages that no datagram reaches are never touched.
 pub struct Datagrams {
     bytes: Box<[u8]>,
     slots: Vec<Slot>,
+    headers: Box<Headers>,
 }
 
 impl std::fmt::Debug for Datagrams {
@@ -81,8 +94,10 @@ impl std::fmt::Debug for Datagrams {
 
 impl Default for Datagrams {
     fn default() -> Self {
+        // SAFETY: all of these are plain data for which zeroes are a value.
+        let headers = unsafe { Box::<Headers>::new_zeroed().assume_init() };
         // Zeroes of this size come from the kernel untouched.
-        Self { bytes: vec![0; BATCH * DATAGRAM].into_boxed_slice(), slots: Vec::with_capacity(BATCH) }
+        Self { bytes: vec![0; BATCH * STRIDE].into_boxed_slice(), slots: Vec::with_capacity(BATCH), headers }
     }
 }
 
@@ -110,7 +125,7 @@ impl Datagrams {
     /// One of them.
     pub fn get(&self, index: usize) -> (Path, &[u8]) {
         let slot = self.slots[index];
-        (slot.path, &self.bytes[index * DATAGRAM..][..slot.len])
+        (slot.path, &self.bytes[index * STRIDE..][..slot.len])
     }
 
     /// Receives as many as there are and fit; 0 when there are none. `of` is the path of datagrams on a connected
@@ -118,20 +133,10 @@ impl Datagrams {
     pub fn receive(&mut self, socket: RawFd, of: Option<Path>) -> io::Result<usize> {
         let first = self.slots.len();
         let count = BATCH - first;
-        // SAFETY: all of these are plain data for which zeroes are a value.
-        let (mut headers, mut names, mut vectors) = unsafe {
-            (
-                MaybeUninit::<[libc::mmsghdr; BATCH]>::zeroed().assume_init(),
-                MaybeUninit::<[libc::sockaddr_storage; BATCH]>::zeroed().assume_init(),
-                MaybeUninit::<[libc::iovec; BATCH]>::zeroed().assume_init(),
-            )
-        };
-        let mut controls = [Control([0; CONTROL]); BATCH];
-        for (index, room) in self.bytes[first * DATAGRAM..].chunks_exact_mut(DATAGRAM).enumerate() {
+        let Headers { messages, names, vectors, controls } = &mut *self.headers;
+        for (index, room) in self.bytes[first * STRIDE..].chunks_exact_mut(STRIDE).enumerate() {
             vectors[index] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: DATAGRAM };
-            let header = &mut headers[index].msg_hdr;
-            header.msg_iov = &raw mut vectors[index];
-            header.msg_iovlen = 1;
+            let header = message(&mut messages[index], &mut vectors[index]);
             if of.is_none() {
                 header.msg_name = (&raw mut names[index]).cast();
                 header.msg_namelen = size_of_u32::<libc::sockaddr_storage>();
@@ -143,12 +148,12 @@ impl Datagrams {
         // SAFETY: each of the first `count` headers points to a name, a vector, a control buffer and `DATAGRAM` bytes
         // of its own, all of which outlive the call; the bytes belong to slots that are not in use.
         let received =
-            unsafe { libc::recvmmsg(socket, headers.as_mut_ptr(), vlen, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
+            unsafe { libc::recvmmsg(socket, messages.as_mut_ptr(), vlen, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
         let Ok(received) = usize::try_from(received) else {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
-        for (index, header) in headers[..received].iter().enumerate() {
+        for (index, header) in messages[..received].iter().enumerate() {
             let path = of.or_else(|| path_of(&names[index], header));
             let len = header.msg_len as usize;
             match path {
@@ -163,7 +168,7 @@ impl Datagrams {
     /// Receives one from a connected socket; `false` when there is none. It is one call without the
     /// headers of [`Datagrams::receive`], for flows that have one each.
     pub fn receive_one(&mut self, socket: RawFd, of: Path) -> io::Result<bool> {
-        let start = self.slots.len() * DATAGRAM;
+        let start = self.slots.len() * STRIDE;
         let room = &mut self.bytes[start..start + DATAGRAM];
         match net::recv(super::borrow(socket), room, net::RecvFlags::DONTWAIT) {
             Ok((len, _)) => {
@@ -175,26 +180,22 @@ impl Datagrams {
         }
     }
 
-    /// Sends the datagrams of `range`: each to its peer or, on a connected socket, all to that. How many have left;
-    /// an error is about the first that has not.
-    pub fn send(&self, socket: RawFd, range: std::ops::Range<usize>, connected: bool) -> io::Result<usize> {
+    /// Sends the datagrams of `range`, which is not empty: each to its peer or, on a connected socket, all to that. How
+    /// many have left; an error is about the first that has not.
+    pub fn send(&mut self, socket: RawFd, range: std::ops::Range<usize>, connected: bool) -> io::Result<usize> {
+        if connected && range.len() == 1 {
+            // One call without headers: most flows have one datagram at a time.
+            let (_, data) = self.get(range.start);
+            let flags = net::SendFlags::DONTWAIT;
+            return Ok(net::send(super::borrow(socket), data, flags).map(|_whole| 1)?);
+        }
         let slots = &self.slots[range.clone()];
-        // SAFETY: all of these are plain data for which zeroes are a value.
-        let (mut headers, mut names, mut vectors) = unsafe {
-            (
-                MaybeUninit::<[libc::mmsghdr; BATCH]>::zeroed().assume_init(),
-                MaybeUninit::<[libc::sockaddr_storage; BATCH]>::zeroed().assume_init(),
-                MaybeUninit::<[libc::iovec; BATCH]>::zeroed().assume_init(),
-            )
-        };
-        let mut controls = [Control([0; CONTROL]); BATCH];
+        let Headers { messages, names, vectors, controls } = &mut *self.headers;
         for (index, slot) in slots.iter().enumerate() {
-            let start = (range.start + index) * DATAGRAM;
+            let start = (range.start + index) * STRIDE;
             let bytes = &self.bytes[start..start + slot.len];
             vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: slot.len };
-            let header = &mut headers[index].msg_hdr;
-            header.msg_iov = &raw mut vectors[index];
-            header.msg_iovlen = 1;
+            let header = message(&mut messages[index], &mut vectors[index]);
             if !connected {
                 header.msg_namelen = put_address(slot.path.peer, &mut names[index]);
                 header.msg_name = (&raw mut names[index]).cast();
@@ -208,9 +209,22 @@ impl Datagrams {
         let vlen = u32::try_from(slots.len()).expect("at most BATCH");
         // SAFETY: each of the first `vlen` headers points to a name, a vector, a control buffer and bytes of its own,
         // which outlive the call; the kernel only reads them.
-        let sent = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), vlen, libc::MSG_DONTWAIT) };
+        let sent = unsafe { libc::sendmmsg(socket, messages.as_mut_ptr(), vlen, libc::MSG_DONTWAIT) };
         usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
     }
+}
+
+/// A message's header with one vector and neither name nor control buffer.
+fn message<'m>(message: &'m mut libc::mmsghdr, vector: &mut libc::iovec) -> &'m mut libc::msghdr {
+    let header = &mut message.msg_hdr;
+    header.msg_name = std::ptr::null_mut();
+    header.msg_namelen = 0;
+    header.msg_iov = &raw mut *vector;
+    header.msg_iovlen = 1;
+    header.msg_control = std::ptr::null_mut();
+    header.msg_controllen = 0;
+    header.msg_flags = 0;
+    header
 }
 
 /// A control buffer, aligned as `cmsghdr` wants it.
@@ -290,6 +304,7 @@ fn put_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> u32 {
             let name = unsafe { &mut *name.cast::<libc::sockaddr_in6>() };
             name.sin6_family = u16::try_from(libc::AF_INET6).expect("a small constant");
             name.sin6_port = address.port().to_be();
+            name.sin6_flowinfo = 0;
             name.sin6_addr.s6_addr = address.ip().octets();
             name.sin6_scope_id = address.scope_id();
             size_of_u32::<libc::sockaddr_in6>()
@@ -297,7 +312,7 @@ fn put_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> u32 {
     }
 }
 
-/// Has a datagram leave from `local`. The header's control buffer has `CONTROL` zeroed bytes.
+/// Has a datagram leave from `local`. The header's control buffer has `CONTROL` bytes.
 fn put_source(header: &mut libc::msghdr, local: IpAddr) {
     // SAFETY: the control buffer is aligned and large enough for a header and either structure (`CONTROL`), so the
     // first header exists and its data fits; it is written unaligned.
