@@ -1,6 +1,7 @@
 //! TCP routes: a connection is given to an endpoint and relayed.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,32 +18,40 @@ use crate::snapshot::SocketKind;
 use crate::upstream::{self, Connected, Dial, Lease, Link, Marks, Reuse};
 use crate::worker::{Core, Generation};
 
-/// Serves one connection.
-pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) {
-    let generation = core.generation();
-    let Some(found) = generation.socket(conn.socket) else { return down.reset() };
-    let open = generation.metrics.listeners[found.index][0].opened();
-    let idle = found.shared.client.timeouts.stream_idle;
-    down.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
-    let split = match &found.shared.kind {
-        SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
-            Some(Split { socket: found.index, number: 0, targets: split })
-        }
-        _ => None,
-    };
-    let first = match conn.first.take() {
-        Some(first) => Ok(Some(first)),
-        None => ahead(&mut down),
-    };
-    // A client that has broken off already needs no endpoint.
-    let Ok(first) = first.map(RefCell::new) else { return down.reset() };
-    let up = connect(&core, &generation, split, &conn, &first).await;
-    drop(generation);
-    pass(&core, &mut down, up, first.take(), idle).await;
-    drop(open);
-    // The registry forgets the descriptor before the stream closes it.
-    drop(conn);
-    drop(down);
+/// Serves one connection. Its future is what an idle one costs, so what it needs at its beginning only is boxed; and it
+/// is a block, since a function would keep its arguments twice.
+#[allow(clippy::manual_async_fn, reason = "the arguments are held once this way")]
+pub(super) fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) -> impl Future<Output = ()> {
+    async move {
+        let generation = core.generation();
+        let Some(found) = generation.socket(conn.socket) else { return down.reset() };
+        let open = generation.metrics.listeners[found.index][0].opened();
+        let idle = found.shared.client.timeouts.stream_idle;
+        down.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
+        let split = match &found.shared.kind {
+            SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
+                Some(Split { socket: found.index, number: 0, targets: split })
+            }
+            _ => None,
+        };
+        let first = match conn.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => ahead(&mut down),
+        };
+        // A client that has broken off already needs no endpoint.
+        let Ok(first) = first else { return down.reset() };
+        let (up, first) = {
+            let first = RefCell::new(first);
+            let up = Box::pin(connect(&core, &generation, split, &conn, &first)).await;
+            (up, first.into_inner())
+        };
+        drop(generation);
+        pass(&core, &mut down, up, first, idle).await;
+        drop(open);
+        // The registry forgets the descriptor before the stream closes it.
+        drop(conn);
+        drop(down);
+    }
 }
 
 /// What a client has sent by the time it was accepted: it leaves with the connection to the endpoint, which then needs no
@@ -116,4 +125,17 @@ pub(super) async fn connect(
     let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };
     lease.answered();
     Some(Upstream::Connected(lease, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relayed_connection_is_a_small_task() {
+        fn size<F: Future>(_of: fn(Rc<Core>, Conn, Stream) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(serve) <= 2304, "{} bytes", size(serve));
+    }
 }

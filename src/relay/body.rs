@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::splice::{Failed, Spliced, Terms, readable, splice};
 use crate::rt::{self, Reader, Signal, Tick, Writer};
 
-/// The rest of a body from which on it is worth a pipe. Measured against copying, CPU per answer: bodies of 256 and
-/// 512 KiB 1.2, of 1 MiB 0.86; the first 64 KiB come with the head.
-pub const BODY_FROM: u64 = 768 << 10;
+/// The rest of a body from which on it is worth a pipe; the first 64 KiB come with the head. Measured against copying,
+/// CPU per answer: bodies of 128 KiB 1.2, of 256 KiB 0.92, of 512 KiB 0.75 (`perf/README.md`, L4).
+pub const BODY_FROM: u64 = 128 << 10;
 
 /// What became of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::deadline::{Deadline, Tick, tick_after};
+use super::task::race_pinned;
 use crate::buffer::{Buf, Class, Drain, Fill};
 use crate::metrics::ListenerMetrics;
 use crate::sys::{self, PeerState};
@@ -277,6 +279,11 @@ impl Reader {
         &mut self.deadline
     }
 
+    /// Gives back what waits for the next read: the stream will be quiet for a while.
+    pub fn rest(&mut self) {
+        self.deadline = Deadline::new(self.fd);
+    }
+
     /// The descriptor whose bytes are the stream's, so that they may be spliced; none when they are encrypted.
     pub fn splice_fd(&self) -> Option<RawFd> {
         self.tls.is_none().then_some(self.fd)
@@ -453,7 +460,11 @@ impl Reader {
         }
         self.flying.set(true);
         let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
-        match super::race(stream.readable(false), self.deadline.passed(at)).await {
+        let ended = {
+            let (ready, late) = (pin!(stream.readable(false)), pin!(self.deadline.passed(at)));
+            race_pinned(ready, late).await
+        };
+        match ended {
             Ok(ready) => {
                 self.flying.set(false);
                 self.deadline.disarm();
@@ -622,7 +633,11 @@ impl Writer {
     pub async fn writable_until(&mut self, at: Tick) -> io::Result<bool> {
         self.flying.set(true);
         let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
-        match super::race(stream.writable(false), self.deadline.passed(at)).await {
+        let ended = {
+            let (ready, late) = (pin!(stream.writable(false)), pin!(self.deadline.passed(at)));
+            race_pinned(ready, late).await
+        };
+        match ended {
             Ok(ready) => {
                 self.flying.set(false);
                 self.deadline.disarm();

@@ -60,14 +60,21 @@ pub async fn join<A: Future, B: Future>(mut a: Pin<&mut A>, mut b: Pin<&mut B>) 
 
 /// Runs both until one is done and drops the other: for waits that hold no buffer only.
 pub async fn race<A: Future, B: Future>(a: A, b: B) -> Result<A::Output, B::Output> {
-    let (mut a, mut b) = (pin!(a), pin!(b));
+    race_pinned(pin!(a), pin!(b)).await
+}
+
+/// The same of futures that the caller has pinned, and drops: they are held once, and waits of idle connections are
+/// small.
+pub(super) fn race_pinned<A: Future, B: Future>(
+    mut a: Pin<&mut A>,
+    mut b: Pin<&mut B>,
+) -> impl Future<Output = Result<A::Output, B::Output>> {
     poll_fn(move |cx| {
         if let Poll::Ready(output) = a.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
         b.as_mut().poll(cx).map(Err)
     })
-    .await
 }
 
 /// A flag that one task of this thread waits for.
