@@ -119,6 +119,10 @@ pub struct RunArgs {
     /// Do not pin workers to cores.
     #[arg(long)]
     pub no_pin: bool,
+    /// Have what arrives on a core served by that core's worker (SO_INCOMING_CPU). For machines whose network cards spread
+    /// their interrupts over the workers' cores: where they do not, a few workers get everything.
+    #[arg(long)]
+    pub steer: bool,
     /// What workers wait on.
     #[arg(long, value_enum, default_value_t = DriverChoice::Auto)]
     pub driver: DriverChoice,

@@ -51,6 +51,7 @@ fn run(args: RunArgs) -> ExitCode {
         strict: args.strict,
         workers: args.workers.map(usize::from),
         pin: !args.no_pin,
+        steer: args.steer,
         driver: args.driver,
         admin: args.admin,
         bpf_directory: args.bpf_dir,

@@ -57,6 +57,8 @@ pub struct Options {
     pub workers: Option<usize>,
     /// Pin workers to cores.
     pub pin: bool,
+    /// Have what arrives on a core served by its worker.
+    pub steer: bool,
     /// What workers wait on.
     pub driver: DriverChoice,
     /// Admin addresses; none: the default.
@@ -148,7 +150,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let descriptors = sys::raise_descriptor_limit().map_err(failed("cannot read the descriptor limit"))?;
     let driver = choose_driver(options.driver)?;
     let workers = Workers::plan(options.workers, options.pin, driver, descriptors);
-    let mut generations = Generations::new(workers.count());
+    let mut generations = Generations::new(workers.cores().map(|core| core.filter(|_| options.steer)).collect());
     let prepared = generations.prepare(accepted).map_err(|error| RunError::Failed(error.to_string()))?;
     let workers = workers.start(&generations, &events).map_err(failed("cannot start workers"))?;
     workers.ticket_keys(&tickets.ring());

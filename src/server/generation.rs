@@ -58,7 +58,8 @@ impl Prepared {
 
 /// The generation being served and what outlives it.
 pub(super) struct Generations {
-    workers: usize,
+    /// By worker: the core whose connections are its own.
+    cores: Vec<Option<usize>>,
     ids: SocketIds,
     registry: Registry,
     current: Arc<Snapshot>,
@@ -68,13 +69,14 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    pub(super) fn new(workers: usize) -> Self {
+    /// Of as many workers as there are `cores`: those whose connections the kernel is to give to them.
+    pub(super) fn new(cores: Vec<Option<usize>>) -> Self {
         let mut ids = SocketIds::default();
         let current = Arc::new(Snapshot::compile(0, Model::default(), &mut ids));
         Self {
-            workers,
+            registry: Registry::new(cores.len()),
+            cores,
             ids,
-            registry: Registry::new(workers),
             current,
             model: Model::default(),
             status: Value::Null,
@@ -118,14 +120,19 @@ impl Generations {
     pub(super) fn prepare(&mut self, accepted: Accepted) -> Result<Prepared, ApplyError> {
         let Accepted { model, status } = accepted;
         let snapshot = Arc::new(Snapshot::compile(self.number + 1, model.clone(), &mut self.ids));
-        let mut listeners: Vec<Vec<(SocketId, OwnedFd)>> = (0..self.workers).map(|_| Vec::new()).collect();
+        let mut listeners: Vec<Vec<(SocketId, OwnedFd)>> = self.cores.iter().map(|_| Vec::new()).collect();
         for socket in &snapshot.sockets {
             if self.current.sockets.iter().any(|known| known.id == socket.id) {
                 continue;
             }
             self.probe(socket)?;
-            for worker in &mut listeners {
-                let bound = bind(socket, Listening::Shared).map_err(|error| explain(socket.bind, error))?;
+            for (worker, core) in listeners.iter_mut().zip(&self.cores) {
+                let bound = bind(socket, Listening::Shared);
+                let steered = bound.and_then(|bound| match core {
+                    Some(core) => sys::steer(&bound, *core).map(|()| bound),
+                    None => Ok(bound),
+                });
+                let bound = steered.map_err(|error| explain(socket.bind, error))?;
                 worker.push((socket.id, bound));
             }
         }

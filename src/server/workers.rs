@@ -20,6 +20,8 @@ const LATENCIES_TIMEOUT: Duration = Duration::from_secs(1);
 /// What will be started.
 pub(super) struct Plan {
     settings: Vec<Settings>,
+    /// By worker; none where the machine does not say which it has.
+    cores: Vec<Option<core_affinity::CoreId>>,
 }
 
 /// What runs.
@@ -28,8 +30,9 @@ pub(super) struct Workers {
 }
 
 impl Plan {
-    pub(super) fn count(&self) -> usize {
-        self.settings.len()
+    /// The workers' cores, whether or not they are pinned to them.
+    pub(super) fn cores(&self) -> impl Iterator<Item = Option<usize>> {
+        self.cores.iter().map(|core| core.map(|core| core.id))
     }
 
     /// Starts the threads.
@@ -73,15 +76,13 @@ impl Workers {
         let count = count.unwrap_or(cores.len()).max(1);
         // The rest is for files, pipes and the admin server.
         let streams = usize::try_from(descriptors / 10 * 9).unwrap_or(usize::MAX) / count;
-        let settings = (0..count)
-            .map(|id| Settings {
-                id,
-                driver,
-                pin: pin.then(|| cores.get(id % cores.len().max(1)).copied()).flatten(),
-                max_streams: streams.max(8),
-            })
+        let cores: Vec<_> = (0..count).map(|id| cores.get(id % cores.len().max(1)).copied()).collect();
+        let settings = cores
+            .iter()
+            .enumerate()
+            .map(|(id, core)| Settings { id, driver, pin: core.filter(|_| pin), max_streams: streams.max(8) })
             .collect();
-        Plan { settings }
+        Plan { settings, cores }
     }
 
     pub(super) fn count(&self) -> usize {

@@ -15,7 +15,7 @@ pub use datagram::{BATCH, DATAGRAM, Datagrams, Path, bind_udp, connect_udp, is_u
 pub use pipe::{Pipe, PipeError, splice_refused};
 pub use socket::{
     Listening, PeerState, accept, bind_probe, connect_tcp, connect_unix, cut, listen, local_address, peer_state,
-    receive_now, reset, send_now, take_error,
+    receive_now, reset, send_now, steer, take_error,
 };
 
 use std::cell::UnsafeCell;

@@ -95,6 +95,11 @@ pub(super) fn prepare_bind(
     Ok(())
 }
 
+/// Has the kernel prefer a socket, of several with SO_REUSEPORT, for what arrives on `core`.
+pub fn steer(fd: &OwnedFd, core: usize) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_INCOMING_CPU, i32::try_from(core).unwrap_or(i32::MAX))
+}
+
 /// The next waiting connection, non-blocking and closed on exec, or `None` when there is none.
 ///
 /// The runtime's own accept loses a descriptor when its future is dropped after completion, and sets no CLOEXEC.
