@@ -63,6 +63,25 @@ fn least_request_takes_turns_while_idle_and_random_does_not() {
     assert!(rounds("  loadBalancer: {type: Random}\n") < 10);
 }
 
+#[test]
+fn peak_ewma_keeps_away_from_an_endpoint_that_turned_slow() {
+    let slow = Origin::replying(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow".to_vec()
+    });
+    let origins = [slow, named("fast")];
+    let slow_answers = |spec: &str| {
+        let proxy = proxy(&origins, spec, 1);
+        let mut client = proxy.client();
+        (0..20).filter(|_| client.get("/").text() == "slow").count()
+    };
+    // One request at a time: load alone sees no difference and takes turns.
+    assert_eq!(slow_answers("  loadBalancer: {type: LeastRequest}\n"), 10);
+    // Its first answer tells; it is forgotten within tens of seconds.
+    let tried = slow_answers("  loadBalancer: {type: PeakEwma}\n");
+    assert!((1..=3).contains(&tried), "{tried}");
+}
+
 /// Holds answers back until it is told to go on.
 fn held(gate: &Arc<(Mutex<bool>, Condvar)>) -> Origin {
     let gate = Arc::clone(gate);

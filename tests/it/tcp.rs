@@ -3,15 +3,18 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use crate::support::client::Client;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Proxy, backend, gateway};
+use crate::support::proxy::{Options, Proxy, backend, gateway};
+
+fn route(name: &str, parent: &str, split: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge{parent}}}]\n  rules: [{{backendRefs: [{split}]}}]\n"
+    )
+}
 
 pub fn config(split: &str, backends: &str) -> String {
-    gateway("  - {name: raw, port: 8080, protocol: TCP}\n")
-        + &format!(
-            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: raw}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules: [{{backendRefs: [{split}]}}]\n"
-        )
-        + backends
+    gateway("  - {name: raw, port: 8080, protocol: TCP}\n") + &route("raw", "", split) + backends
 }
 
 pub const ONE: &str = "{group: ringway.dev, kind: Backend, name: origin}";
@@ -90,7 +93,7 @@ fn what_has_no_endpoint_is_reset() {
     {
         let proxy = Proxy::start(&config(split, &backends));
         // The reset may come so early that connecting itself reports it.
-        if let Ok(mut client) = crate::support::client::Client::try_connect(&proxy.address) {
+        if let Ok(mut client) = Client::try_connect(&proxy.address) {
             client.try_send("x");
             assert!(matches!(client.rest(), Err(crate::support::client::Ended::Reset(_))), "{split} {backends}");
         }
@@ -140,6 +143,29 @@ fn weights_are_kept() {
     let proxy = Proxy::start(&config(split, &(backend("one", &[&one.address]) + &backend("two", &[&two.address]))));
     let ones = (0..40).filter(|_| proxy.client().rest().unwrap() == b"1").count();
     assert!((27..=33).contains(&ones), "{ones}");
+}
+
+#[test]
+fn the_oldest_route_of_a_listener_serves_it_and_parents_choose_by_name_and_port() {
+    let says = |word: &'static [u8]| Origin::script(move |mut conn, _| drop(conn.stream.write_all(word)));
+    let (one, two, three) = (says(b"1"), says(b"2"), says(b"3"));
+    let reference = |name: &str| format!("{{group: ringway.dev, kind: Backend, name: {name}}}");
+    let backends =
+        backend("one", &[&one.address]) + &backend("two", &[&two.address]) + &backend("three", &[&three.address]);
+    let yaml = gateway("  - {name: a, port: 8080, protocol: TCP}\n  - {name: b, port: 8081, protocol: TCP}\n")
+        + &route("first", ", sectionName: a", &reference("one"))
+        + &route("second", ", sectionName: a", &reference("two"))
+        + &route("third", ", port: 8081", &reference("three"))
+        + &backends;
+    let proxy = Proxy::start(&yaml);
+    let said = |address: &str| Client::connect(address).rest().unwrap();
+    assert_eq!(said(&proxy.address), b"1");
+    assert_eq!(said(&proxy.port(8081)), b"3");
+    let mut before = proxy.client();
+    // The older one goes, and the next has the listener. An established connection stays where it is.
+    proxy.reload(&yaml.replace("metadata: {name: first}", "metadata: {name: zeta}"));
+    assert_eq!(said(&proxy.address), b"2");
+    assert_eq!(before.rest().unwrap(), b"1");
 }
 
 #[test]
@@ -211,6 +237,52 @@ fn socket_options_bind_anew_and_a_wrong_interface_changes_nothing() {
     assert_eq!(before.raw(1), b"e");
 }
 
+/// What the kernel says of an option of the process's listening sockets on a port, one for each worker.
+fn listener_options(proxy: &Proxy, port: u16, option: i32) -> Vec<u32> {
+    use std::os::fd::AsRawFd as _;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(proxy.child.id()).unwrap()).unwrap();
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", proxy.child.id())).unwrap() {
+        let number: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        let Ok(copy) = rustix::process::pidfd_getfd(&process, number, flags) else { continue };
+        let socket = socket2::SockRef::from(&copy);
+        let here = socket.local_addr().ok().and_then(|address| address.as_socket());
+        if here.is_none_or(|here| here.port() != port) || !socket.is_listener().unwrap_or(false) {
+            continue;
+        }
+        let mut value = [0_u32; 64];
+        let mut length = libc::socklen_t::try_from(size_of_val(&value)).unwrap();
+        // SAFETY: the kernel writes at most `length` bytes to `value`, and both outlive the call.
+        let got = unsafe {
+            libc::getsockopt(copy.as_raw_fd(), libc::IPPROTO_TCP, option, value.as_mut_ptr().cast(), &raw mut length)
+        };
+        assert_eq!(got, 0);
+        // Of a listening socket, TCP_INFO has its backlog where a connection has what was acknowledged selectively
+        // (`tcpi_sacked`, behind eight bytes and six numbers).
+        found.push(if option == libc::TCP_INFO { value[7] } else { value[0] });
+    }
+    found
+}
+
+#[test]
+fn socket_options_reach_the_kernel() {
+    let plain = config(ONE, &backend("origin", &["echo"]));
+    let proxy = Proxy::start(&plain);
+    let port = proxy.address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let all = |option| listener_options(&proxy, port, option);
+    assert_eq!((all(libc::TCP_DEFER_ACCEPT), all(libc::TCP_FASTOPEN)), (vec![0, 0], vec![0, 0]));
+    proxy.reload(
+        &(plain + &crate::support::proxy::policy("  connection: {backlog: 77, fastOpen: 33, deferAccept: 20s}\n")),
+    );
+    crate::support::eventually("the old sockets are gone", || all(libc::TCP_INFO).len() == 2);
+    assert_eq!((all(libc::TCP_INFO), all(libc::TCP_FASTOPEN)), (vec![77, 77], vec![33, 33]));
+    // The kernel counts in retransmissions of the SYN and rounds up.
+    let deferred = all(libc::TCP_DEFER_ACCEPT);
+    assert!(deferred.len() == 2 && deferred.iter().all(|seconds| (20..=63).contains(seconds)), "{deferred:?}");
+}
+
 #[test]
 fn requests_go_on_where_a_socket_is_bound_anew() {
     let origin = Origin::echo();
@@ -237,7 +309,7 @@ fn an_ipv6_only_listener_takes_no_ipv4() {
         .replace("  addresses: [{type: IPAddress, value: \"{ip}\"}]\n", "");
     let proxy = Proxy::start(&yaml);
     let is_served = |address: &str| {
-        crate::support::client::Client::try_connect(&format!("{address}:{port}")).is_ok_and(|mut client| {
+        Client::try_connect(&format!("{address}:{port}")).is_ok_and(|mut client| {
             client.try_send("x");
             client.raw(1) == b"x"
         })
@@ -264,7 +336,7 @@ fn no_queued_connection_is_lost_when_a_listener_ends() {
             std::thread::spawn(move || {
                 let mut served = 0;
                 let mut lost = 0;
-                while let Ok(mut client) = crate::support::client::Client::try_connect(&address) {
+                while let Ok(mut client) = Client::try_connect(&address) {
                     match client.rest() {
                         Ok(bytes) if bytes == b"served" => served += 1,
                         _ => lost += 1,
@@ -285,4 +357,49 @@ fn no_queued_connection_is_lost_when_a_listener_ends() {
     assert_eq!(proxy.wait(40), Some(0));
     // The instant between the last look at the queue and the close remains: at most one for each client.
     assert!(lost <= 4, "{lost} lost");
+}
+
+#[test]
+fn connections_that_a_shutdown_resets_are_counted() {
+    let yaml = config(ONE, &backend("origin", &["echo"]));
+    let options = Options { workers: 1, descriptors: Some(60), ..Options::default() };
+    let mut proxy = Proxy::with(&yaml, &options);
+    // More than there are descriptors for: some wait in the queue and cannot be taken from it at the end either.
+    let mut clients: Vec<Client> = (0..80).map(|_| proxy.client()).collect();
+    proxy.expect_metric("ringway_accept_errors_total", &[], 1.0);
+    proxy.signal("TERM");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    // Room for the question of how many were lost.
+    drop(clients.drain(..10));
+    let lost = &["reason=\"lost\""][..];
+    proxy.expect_metric("ringway_accept_errors_total", lost, 1.0);
+    let lost = proxy.metric("ringway_accept_errors_total", lost);
+    let is_served = |client: &mut Client| client.try_send("x") && matches!(client.stream.read(&mut [0]), Ok(1));
+    let served = clients.iter_mut().map(is_served).filter(|served| *served).count();
+    assert!(served > 0);
+    let reset = (clients.len() - served) as f64;
+    assert_eq!(reset, lost);
+    drop(clients);
+    assert_eq!(proxy.wait(40), Some(0));
+}
+
+#[test]
+fn connections_go_to_the_worker_on_whose_core_they_arrive() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let all = sched_getaffinity(None).unwrap();
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).collect();
+    // Nothing to choose from on a single core.
+    let Some(two) = cores.get(..2) else { return };
+    let options = Options { workers: 2, arguments: vec!["--steer".to_owned()], ..Options::default() };
+    let proxy = Proxy::with(&config(ONE, &backend("origin", &["echo"])), &options);
+    for (worker, core) in two.iter().enumerate() {
+        // On loopback a connection arrives on its client's core.
+        let mut only = CpuSet::new();
+        only.set(*core);
+        sched_setaffinity(None, &only).unwrap();
+        let clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
+        proxy.expect_metric("ringway_worker_connections", &[&format!("worker=\"{worker}\"")], 20.0);
+        drop(clients);
+        crate::support::eventually("they are gone", || proxy.metric("ringway_worker_connections", &[]) == 0.0);
+    }
 }
