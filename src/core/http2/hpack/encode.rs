@@ -1,0 +1,277 @@
+//! Field blocks, written.
+
+use super::DEFAULT_LIMIT;
+use super::huffman;
+use super::names::{self, COUNT, Known, Policy, STATIC};
+use super::table::{OVERHEAD, Table};
+
+/// The longest name that is looked up; longer ones are written as they are.
+const NAME: usize = 64;
+
+/// Chains of entries by the hash of their names, a power of two.
+const CHAINS: usize = 64;
+
+/// How many entries of a chain are looked at.
+const WALK: usize = 16;
+
+/// How many values of a name the table takes one after the other: what has had more differs too often.
+const VALUES: u32 = 4;
+
+/// Of the values that are over [`VALUES`], one of so many goes into the table nonetheless, lest it grow old.
+const REFRESH: u8 = 8;
+
+/// A cookie below this length may be guessed octet by octet.
+const SHORT_COOKIE: usize = 20;
+
+/// Encodes field blocks of one direction.
+///
+/// What a field needs is decided by its name: secrets are never indexed, what differs each time stays out of the table,
+/// everything else goes into it. A name that nothing is known of is learnt: once the table has four values of it,
+/// another one goes in only now and then.
+#[derive(Debug)]
+pub struct Encoder {
+    table: Table<Link>,
+    /// By hash: the number of the newest entry. Empty until there is one.
+    heads: Vec<u32>,
+    /// Of the limits that the peer has set since the last block, the least, and the last.
+    pending: Option<(usize, usize)>,
+    /// Counts to [`REFRESH`].
+    passed: u8,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Link {
+    name: u32,
+    value: u32,
+    /// The number of the next older entry of its chain, which may have been evicted.
+    older: u32,
+}
+
+/// What the dynamic table has of a field.
+#[derive(Debug, Default)]
+struct Found {
+    /// Index of an entry that is the field.
+    field: Option<usize>,
+    /// Index of an entry with its name.
+    name: Option<usize>,
+    /// How many entries with its name there are.
+    values: u32,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// At the beginning of a connection: the peer's table is of 4096 octets until it says otherwise.
+    pub const fn new() -> Self {
+        Self { table: Table::new(DEFAULT_LIMIT), heads: Vec::new(), pending: None, passed: 0 }
+    }
+
+    /// The peer's SETTINGS_HEADER_TABLE_SIZE; what is used is at most 4096. The next block begins with what this
+    /// changes (RFC 7541 sections 4.2 and 6.3).
+    pub fn set_limit(&mut self, octets: u32) {
+        let limit = usize::try_from(octets).unwrap_or(usize::MAX).min(DEFAULT_LIMIT);
+        let (least, last) = self.pending.unwrap_or((self.table.limit(), self.table.limit()));
+        if limit != last {
+            self.pending = Some((least.min(limit), limit));
+        }
+    }
+
+    /// Begins a block: writes pending table size updates.
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
+        let Some((least, last)) = self.pending.take() else { return };
+        if least < last && least < self.table.limit() {
+            self.table.set_limit(least);
+            integer(least, 5, 0x20, out);
+        }
+        self.table.set_limit(last);
+        integer(last, 5, 0x20, out);
+        if self.table.count() == 0 {
+            self.heads = Vec::new();
+        }
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory(&self) -> usize {
+        self.table.memory() + self.heads.capacity() * size_of::<u32>()
+    }
+
+    /// A status from 100 to 999.
+    #[inline]
+    pub fn status(&mut self, status: u16, out: &mut Vec<u8>) {
+        let index = match status {
+            200 => 8,
+            204 => 9,
+            206 => 10,
+            304 => 11,
+            400 => 12,
+            404 => 13,
+            500 => 14,
+            _ => {
+                let digit = |of: u16| b'0' + u8::try_from(status / of % 10).unwrap_or(0);
+                return self.field(b":status", &[digit(100), digit(10), digit(1)], out);
+            }
+        };
+        out.push(0x80 | index);
+    }
+
+    /// A field; the name may be in any case and is written in lower case. Authorizations, cookies that are set and short
+    /// cookies are never indexed (section 7.1.3). `:status`, `:method`, `:scheme`, `:path` and `:authority` are fields by
+    /// these names.
+    pub fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let mut lower = [0; NAME];
+        let Some(lower) = lower.get_mut(..name.len()) else { return plain(name, value, 0, out) };
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        let name = &*lower;
+        let hash = names::hash(name);
+        let known = names::known(name, hash);
+        let (index, policy) = match known {
+            None => (0, Policy::Recurs),
+            Some(Known { index, values, policy, .. }) => {
+                let first = usize::from(*index);
+                for index in first..first + usize::from(*values) {
+                    if STATIC[index - 1].1 == value {
+                        return integer(index, 7, 0x80, out);
+                    }
+                }
+                (first, *policy)
+            }
+        };
+        match policy {
+            Policy::Secret => literal(index, name, value, 4, 0x10, out),
+            Policy::Cookie if value.len() < SHORT_COOKIE => literal(index, name, value, 4, 0x10, out),
+            Policy::Passes => literal(index, name, value, 4, 0, out),
+            Policy::Recurs | Policy::Cookie | Policy::Ticks | Policy::Varies => {
+                self.indexed(index, name, hash, value, policy, out);
+            }
+        }
+    }
+
+    /// A field that nobody on its way may index, as the peer that sent it has asked (section 6.2.3).
+    pub fn secret(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let mut lower = [0; NAME];
+        let Some(lower) = lower.get_mut(..name.len()) else { return plain(name, value, 0x10, out) };
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        let index = names::known(lower, names::hash(lower)).map_or(0, |known| usize::from(known.index));
+        literal(index, lower, value, 4, 0x10, out);
+    }
+
+    /// A field that may be in the dynamic table. `index` is its name's in the static one, or 0.
+    fn indexed(&mut self, index: usize, name: &[u8], hash: u32, value: &[u8], policy: Policy, out: &mut Vec<u8>) {
+        // What would take more than half of the table would have to come again soon to be worth what it evicts.
+        if name.len() + value.len() + OVERHEAD > self.table.limit() / 2 {
+            return literal(index, name, value, 4, 0, out);
+        }
+        let value_hash = names::hash(value);
+        let found = self.find(name, hash, value, value_hash);
+        if let Some(index) = found.field {
+            return integer(index, 7, 0x80, out);
+        }
+        let index = if index > 0 { index } else { found.name.unwrap_or(0) };
+        let insert = match policy {
+            Policy::Ticks => true,
+            Policy::Varies => found.values == 0,
+            _ if found.values < VALUES => true,
+            _ => {
+                self.passed = (self.passed + 1) % REFRESH;
+                self.passed == 0
+            }
+        };
+        if !insert {
+            return literal(index, name, value, 4, 0, out);
+        }
+        literal(index, name, value, 6, 0x40, out);
+        let number = self.table.next();
+        if self.heads.is_empty() {
+            // One before the first entry there can be: none that is in the table.
+            self.heads = vec![number.wrapping_sub(1); CHAINS];
+        }
+        let head = &mut self.heads[hash as usize >> 8 & (CHAINS - 1)];
+        if self.table.insert(name, value, Link { name: hash, value: value_hash, older: *head }) {
+            *head = number;
+        }
+    }
+
+    fn find(&self, name: &[u8], hash: u32, value: &[u8], value_hash: u32) -> Found {
+        let mut found = Found::default();
+        let Some(head) = self.heads.get(hash as usize >> 8 & (CHAINS - 1)) else { return found };
+        let newest = self.table.next().wrapping_sub(1);
+        let mut age = newest.wrapping_sub(*head);
+        for _ in 0..WALK {
+            let Some((its_name, its_value, link)) = self.table.get(age) else { break };
+            if link.name == hash && its_name == name {
+                let index = COUNT + 1 + age as usize;
+                found.name.get_or_insert(index);
+                found.values += 1;
+                if link.value == value_hash && its_value == value {
+                    found.field = Some(index);
+                    break;
+                }
+            }
+            let older = newest.wrapping_sub(link.older);
+            // Numbers that have wrapped since may look like those of entries.
+            if older <= age {
+                break;
+            }
+            age = older;
+        }
+        found
+    }
+}
+
+/// A literal whose name is longer than what is looked up.
+fn plain(name: &[u8], value: &[u8], kind: u8, out: &mut Vec<u8>) {
+    literal(0, &name.to_ascii_lowercase(), value, 4, kind, out);
+}
+
+/// A literal (section 6.2); `index` 0 is a name that is written.
+fn literal(index: usize, name: &[u8], value: &[u8], prefix: u32, kind: u8, out: &mut Vec<u8>) {
+    integer(index, prefix, kind, out);
+    if index == 0 {
+        string(name, out);
+    }
+    string(value, out);
+}
+
+fn string(text: &[u8], out: &mut Vec<u8>) {
+    let coded = huffman::encoded_len(text);
+    if coded < text.len() {
+        integer(coded, 7, 0x80, out);
+        huffman::encode(text, coded, out);
+    } else {
+        integer(text.len(), 7, 0, out);
+        out.extend_from_slice(text);
+    }
+}
+
+/// An integer behind the bits of `kind` (section 5.1).
+#[inline]
+fn integer(value: usize, prefix: u32, kind: u8, out: &mut Vec<u8>) {
+    let most = (1usize << prefix) - 1;
+    if value < most {
+        out.push(kind | low(value));
+    } else {
+        long_integer(value - most, kind | low(most), out);
+    }
+}
+
+#[cold]
+fn long_integer(mut rest: usize, first: u8, out: &mut Vec<u8>) {
+    out.push(first);
+    while rest >= 0x80 {
+        out.push(0x80 | low(rest & 0x7f));
+        rest >>= 7;
+    }
+    out.push(low(rest));
+}
+
+/// An octet's worth.
+#[expect(clippy::cast_possible_truncation, reason = "all that is passed is below 256")]
+const fn low(value: usize) -> u8 {
+    value as u8
+}
