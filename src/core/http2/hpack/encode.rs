@@ -23,6 +23,14 @@ const REFRESH: u8 = 8;
 /// A cookie below this length may be guessed octet by octet.
 const SHORT_COOKIE: usize = 20;
 
+/// The octets from which a string that does not enter the table is Huffman coded. In a loop over paths, coding one of
+/// 41 octets and decoding it took some 180 and 290 ns, writing and reading it as it is some 50 ns each on the same
+/// machine, for eight octets less on the wire; the shorter, the less there is to win. So short ones are left alone.
+const CODED: usize = 64;
+
+/// The first bits of a literal with incremental indexing.
+const INDEXING: u8 = 0x40;
+
 /// Encodes field blocks of one direction.
 ///
 /// What a field needs is decided by its name: secrets are never indexed, what differs each time stays out of the table,
@@ -74,7 +82,7 @@ impl Encoder {
     /// changes (RFC 7541 sections 4.2 and 6.3).
     pub fn set_limit(&mut self, octets: u32) {
         let limit = usize::try_from(octets).unwrap_or(usize::MAX).min(DEFAULT_LIMIT);
-        let (least, last) = self.pending.unwrap_or((self.table.limit(), self.table.limit()));
+        let (least, last) = self.pending.unwrap_or_else(|| (self.table.limit(), self.table.limit()));
         if limit != last {
             self.pending = Some((least.min(limit), limit));
         }
@@ -185,7 +193,7 @@ impl Encoder {
         if !insert {
             return literal(index, name, value, 4, 0, out);
         }
-        literal(index, name, value, 6, 0x40, out);
+        literal(index, name, value, 6, INDEXING, out);
         let number = self.table.next();
         if self.heads.is_empty() {
             // One before the first entry there can be: none that is in the table.
@@ -232,21 +240,25 @@ fn plain(name: &[u8], value: &[u8], kind: u8, out: &mut Vec<u8>) {
 /// A literal (section 6.2); `index` 0 is a name that is written.
 fn literal(index: usize, name: &[u8], value: &[u8], prefix: u32, kind: u8, out: &mut Vec<u8>) {
     integer(index, prefix, kind, out);
+    // What enters the table is written once, whatever that costs.
+    let once = kind == INDEXING;
     if index == 0 {
-        string(name, out);
+        string(name, once, out);
     }
-    string(value, out);
+    string(value, once, out);
 }
 
-fn string(text: &[u8], out: &mut Vec<u8>) {
-    let coded = huffman::encoded_len(text);
-    if coded < text.len() {
-        integer(coded, 7, 0x80, out);
-        huffman::encode(text, coded, out);
-    } else {
-        integer(text.len(), 7, 0, out);
-        out.extend_from_slice(text);
+fn string(text: &[u8], once: bool, out: &mut Vec<u8>) {
+    if once || text.len() >= CODED {
+        let coded = huffman::encoded_len(text);
+        if coded < text.len() {
+            integer(coded, 7, 0x80, out);
+            huffman::encode(text, coded, out);
+            return;
+        }
     }
+    integer(text.len(), 7, 0, out);
+    out.extend_from_slice(text);
 }
 
 /// An integer behind the bits of `kind` (section 5.1).

@@ -124,7 +124,7 @@ pub(super) fn encode(text: &[u8], len: usize, out: &mut Vec<u8>) {
 
 /// The low 32 bits.
 #[expect(clippy::cast_possible_truncation, reason = "which is what is wanted")]
-const fn low(bits: u64) -> u32 {
+pub(super) const fn low(bits: u64) -> u32 {
     bits as u32
 }
 
@@ -175,7 +175,6 @@ pub(super) fn decode(mut coded: &[u8], out: &mut [u8]) -> Option<usize> {
 /// The octet whose code these bits begin with, and the length of it.
 #[inline]
 fn next(bits: u64) -> Option<(u8, u32)> {
-    #[expect(clippy::cast_possible_truncation, reason = "eight bits are left")]
     let (octet, length) = CODE.short[(bits >> (64 - SHORT)) as usize];
     if length > 0 { Some((octet, u32::from(length))) } else { next_long(bits) }
 }

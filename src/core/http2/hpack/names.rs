@@ -1,5 +1,7 @@
 //! The static table (RFC 7541 appendix A), and what is known of fields by their names.
 
+use super::huffman::low;
+
 /// How many entries the static table has.
 pub(super) const COUNT: usize = 61;
 
@@ -222,7 +224,7 @@ pub(super) const fn hash(text: &[u8]) -> u32 {
         };
         state = mix(state, last);
     }
-    (state ^ state >> 32) as u32
+    low(state ^ state >> 32)
 }
 
 const fn mix(state: u64, word: u64) -> u64 {
