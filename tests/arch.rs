@@ -91,13 +91,23 @@ fn only_the_seam_names_the_runtime() {
 }
 
 #[test]
-fn only_http2_names_its_codec() {
+fn only_http2_knows_frames() {
     for (path, text) in rust_files("src") {
-        let room = path.starts_with("src/http2");
-        for name in ["h2::", "tokio::"] {
+        let room = path.starts_with("src/http2") || path.starts_with("src/core");
+        for name in ["http2::frame", "http2::Connection", "http2::hpack"] {
             assert!(room || !code(&text).contains(name), "{} names {name}", path.display());
         }
     }
+}
+
+/// The load generator and the origin of measurements are not to share a mistake with what they measure.
+#[test]
+fn the_proxy_and_the_harness_share_no_codec() {
+    let dependencies = |manifest: &str| std::fs::read_to_string(root().join(manifest)).unwrap();
+    for name in ["\nh2 ", "\nhttp ", "\ntokio "] {
+        assert!(!dependencies("Cargo.toml").contains(name), "the proxy depends on {name}");
+    }
+    assert!(!dependencies("bench-harness/Cargo.toml").contains("\nringway"));
 }
 
 #[test]

@@ -3,21 +3,19 @@
 //! A connection is driven by a task of its own, which ends when the connection has. Whoever has a request takes a
 //! [`Slot`] on it; how many there may be is the smaller of what is configured and what the endpoint allows.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{PingPong, Reason, SendStream};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderName, HeaderValue, Method, Response, Uri};
+use ringway_core::http2::frame::Code;
+use ringway_core::http2::{self as codec, Limits, Refusal, Role};
 
-use super::SEND_BUFFER;
-use super::message::{Body, Chunk, Gone, Outgoing, split_line};
-use super::transport::{Transport, Wire};
+use super::message::Outgoing;
+use super::transport::{Handle, Link, Pumps, with_spares};
+use crate::buffer::Buf;
 use crate::rt::{self, Deadline, Stream, Tick};
 
 /// How a connection is used.
@@ -36,13 +34,22 @@ pub struct ClientSettings {
 /// What an endpoint may send of a head.
 const HEADER_LIST: u32 = 64 << 10;
 
-/// The connection's window; a stream's is the protocol's default, 65,535 bytes.
+/// The connection's window.
 const WINDOW: u32 = 1 << 20;
+
+/// A stream's, which is the protocol's default.
+const STREAM_WINDOW: u32 = 65_535;
+
+/// Streams that an endpoint may make this side reset before its connection ends.
+const PROVOKED_RESETS: u32 = 1024;
+
+/// Requests at a time on a connection whose endpoint has not said how many it takes.
+const UNSAID: u32 = 100;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub struct Client {
-    requests: RefCell<SendRequest<Chunk>>,
+    link: Rc<Link>,
     life: Rc<Life>,
     settings: ClientSettings,
 }
@@ -51,41 +58,27 @@ pub struct Client {
 #[derive(Debug, Default)]
 struct Life {
     open: Cell<u32>,
-    /// No more requests are taken.
-    ended: Cell<bool>,
     /// When the last request ended.
     idle_since: Cell<Tick>,
 }
 
-/// A request's place on a connection.
-#[derive(Debug)]
-pub struct Slot(Rc<Client>);
-
 impl Client {
     /// Begins a connection on a stream that nothing has been sent on, and drives it in a task.
-    pub async fn start(stream: Stream, settings: ClientSettings) -> Result<Rc<Self>, Gone> {
-        let timer = Deadline::new(stream.fd());
-        let fd = stream.fd();
-        let (transport, wire, read, write) = Transport::new(stream, None, false);
-        let mut builder = Builder::new();
-        builder
-            .enable_push(false)
-            .max_header_list_size(HEADER_LIST)
-            .initial_connection_window_size(WINDOW)
-            .max_send_buffer_size(SEND_BUFFER);
-        let pumps = async move {
-            let (read, write) = (std::pin::pin!(read), std::pin::pin!(write));
-            rt::join(read, write).await;
+    pub fn start(stream: Stream, settings: ClientSettings) -> Rc<Self> {
+        let (timer, fd) = (Deadline::new(stream.fd()), stream.fd());
+        let limits = Limits {
+            streams: 0,
+            header_list: HEADER_LIST,
+            stream_window: STREAM_WINDOW,
+            window: WINDOW,
+            provoked_resets: PROVOKED_RESETS,
         };
-        // It writes the preface, for which there is always room, so it does not wait.
-        let begun = Box::pin(builder.handshake(wire)).await;
+        let (link, pumps) = Link::new(stream, None, Role::Client, limits);
         let life = Rc::new(Life::default());
         life.idle_since.set(rt::now());
         let mut driver = Driver {
-            connection: None,
-            pings: None,
-            transport,
-            pumps: Some(Box::pin(pumps)),
+            link: Rc::clone(&link),
+            pumps: Some(pumps),
             life: Rc::clone(&life),
             timer,
             armed: None,
@@ -93,18 +86,8 @@ impl Client {
             settings,
             fd,
         };
-        let requests = match begun {
-            Ok((requests, mut connection)) => {
-                driver.pings = connection.ping_pong();
-                driver.connection = Some(connection);
-                Some(requests)
-            }
-            // Never seen; the pumps have to be polled to their ends all the same.
-            Err(_) => None,
-        };
         rt::spawn(async move { poll_fn(|cx| driver.poll(cx)).await });
-        let requests = RefCell::new(requests.ok_or(Gone)?);
-        Ok(Rc::new(Self { requests, life, settings }))
+        Rc::new(Self { link, life, settings })
     }
 
     /// Requests on it.
@@ -119,13 +102,13 @@ impl Client {
 
     /// How many it takes.
     pub fn limit(&self) -> u32 {
-        let theirs = self.requests.borrow().current_max_send_streams();
-        self.settings.max_streams.min(u32::try_from(theirs).unwrap_or(u32::MAX))
+        let theirs = self.link.look(|connection| connection.peer_streams());
+        self.settings.max_streams.min(theirs.unwrap_or(UNSAID))
     }
 
     /// It takes no more requests: it has ended, or the endpoint has said so.
     pub fn is_ended(&self) -> bool {
-        self.life.ended.get()
+        self.link.look(|connection| connection.takes_no_more())
     }
 
     /// Since when it has had none, if it has none.
@@ -139,6 +122,16 @@ impl Client {
         Slot(Rc::clone(self))
     }
 }
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.link.with(|connection, out| connection.leave(out));
+    }
+}
+
+/// A request's place on a connection.
+#[derive(Debug)]
+pub struct Slot(Rc<Client>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -164,13 +157,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn of(error: &h2::Error) -> Self {
-        match error.reason() {
-            Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused,
-            // Only streams above the last that the endpoint will look at end by its GOAWAY.
-            _ if error.is_go_away() && error.is_remote() => Self::GoneAway,
-            _ if error.is_io() || error.is_remote() => Self::Reset,
-            _ => Self::Malformed,
+    fn of(reset: codec::Reset) -> Self {
+        match reset {
+            codec::Reset::Remote(Code::REFUSED_STREAM) => Self::Refused,
+            codec::Reset::GoneAway => Self::GoneAway,
+            codec::Reset::Remote(_) | codec::Reset::Connection => Self::Reset,
+            codec::Reset::Local(_) => Self::Malformed,
         }
     }
 }
@@ -178,7 +170,7 @@ impl Failure {
 impl Slot {
     /// Whether the endpoint has said that it takes extended CONNECT (RFC 8441 section 3).
     pub fn takes_connect(&self) -> bool {
-        self.0.requests.borrow().is_extended_connect_protocol_enabled()
+        self.0.link.look(|connection| connection.takes_connect())
     }
 
     /// Whether the connection has ended.
@@ -188,184 +180,122 @@ impl Slot {
 
     /// Sends a request; `head` is one of HTTP/1.1, `end`: nothing comes behind it.
     pub fn request(&self, head: &[u8], end: bool) -> Result<(Sending, Received), Failure> {
-        let request = translate(head, self.0.settings.scheme).ok_or(Failure::Unspeakable)?;
-        let connect = request.method() == Method::CONNECT;
-        if connect && !self.takes_connect() {
-            return Err(Failure::Unspeakable);
-        }
-        let sent = self.0.requests.borrow_mut().send_request(request, end && !connect);
+        let Client { link, settings, .. } = &*self.0;
+        let sent = link.with(|connection, out| {
+            with_spares(|spares| connection.request(head, settings.scheme.as_bytes(), end, spares, out))
+        });
         match sent {
-            Ok((response, stream)) => {
-                let received = Received { response, body: None };
-                Ok((Sending(Rc::new(RefCell::new(Some(stream)))), received))
+            Ok(key) => {
+                let stream = Handle::new(link, key);
+                Ok((Sending(stream.clone()), Received(stream)))
             }
-            Err(error) => {
-                // Nothing has been sent: the connection is ending, or its streams have run out.
-                self.0.life.ended.set(true);
-                match Failure::of(&error) {
-                    Failure::Malformed if !error.is_reset() => Err(Failure::GoneAway),
-                    Failure::Reset => Err(Failure::GoneAway),
-                    failure => Err(failure),
-                }
-            }
+            // Nothing has been sent.
+            Err(Refusal::Ending) => Err(Failure::GoneAway),
+            Err(Refusal::Full) => Err(Failure::Refused),
+            Err(Refusal::Unspeakable) => Err(Failure::Unspeakable),
         }
     }
 }
 
 /// A request's body on its way. Copies share one stream.
 #[derive(Debug, Clone)]
-pub struct Sending(Rc<RefCell<Option<SendStream<Chunk>>>>);
+pub struct Sending(Handle);
 
 impl Outgoing for Sending {
-    fn stream<R>(&self, f: impl FnOnce(&mut SendStream<Chunk>) -> R) -> Result<R, Gone> {
-        self.0.borrow_mut().as_mut().map(f).ok_or(Gone)
+    fn handle(&self) -> &Handle {
+        &self.0
     }
 }
 
 impl Sending {
     /// Takes the request back.
     pub fn cancel(&self) {
-        if let Some(stream) = &mut *self.0.borrow_mut() {
-            stream.send_reset(Reason::CANCEL);
-        }
+        self.0.with(|connection, key, out| connection.reset(key, Code::CANCEL, out));
     }
 }
 
 /// An answer on its way.
 #[derive(Debug)]
-pub struct Received {
-    response: ResponseFuture,
-    body: Option<Body>,
-}
+pub struct Received(Handle);
 
 /// What comes of an answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
-    /// A head, as one of HTTP/1.1.
-    Head(Vec<u8>),
-    /// Bytes of its body; they count against the endpoint's windows until they are released.
-    Data(bytes::Bytes),
-    /// The end, with the trailer fields as lines.
-    End(Vec<u8>),
+    /// A head, as one of HTTP/1.1: [`Received::read_head`].
+    Head,
+    /// Bytes of its body: [`Received::read`].
+    Data,
+    /// The end: [`Received::take_trailers`].
+    End,
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.0.with(|connection, key, out| connection.ignore(key, out));
+    }
 }
 
 impl Received {
     /// What comes next.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Failure>> {
-        if let Some(body) = &mut self.body {
-            match ready!(body.0.poll_data(cx)) {
-                Some(Ok(bytes)) => return Poll::Ready(Ok(Incoming::Data(bytes))),
-                Some(Err(error)) => return Poll::Ready(Err(Failure::of(&error))),
-                None => {}
-            }
-            let lines = ready!(body.poll_trailer_lines(cx)).map_err(|Gone| Failure::Reset)?;
-            return Poll::Ready(Ok(Incoming::End(lines)));
-        }
-        let interim = ready!(self.response.poll_informational(cx));
-        let response = match interim {
-            Some(interim) => interim,
-            None => match ready!(Pin::new(&mut self.response).poll(cx)) {
-                Ok(response) => {
-                    let (parts, body) = response.into_parts();
-                    self.body = Some(Body(body));
-                    Ok(Response::from_parts(parts, ()))
-                }
-                Err(error) => Err(error),
-            },
-        };
-        match response {
-            Ok(response) => Poll::Ready(Ok(Incoming::Head(lines(&response)))),
-            Err(error) => Poll::Ready(Err(Failure::of(&error))),
-        }
+        self.0.poll_incoming(cx).map(|incoming| match incoming {
+            codec::Incoming::Head => Ok(Incoming::Head),
+            codec::Incoming::Data => Ok(Incoming::Data),
+            codec::Incoming::End => Ok(Incoming::End),
+            codec::Incoming::Reset(reset) => Err(Failure::of(reset)),
+            codec::Incoming::Nothing => Err(Failure::Reset),
+        })
     }
 
-    /// Whether nothing more will come but the end.
-    pub fn is_end(&self) -> bool {
-        self.body.as_ref().is_some_and(Body::is_end)
+    /// Moves a head, or as much of it as there is room for, behind a buffer's window; whether that was the rest of it.
+    pub fn read_head(&mut self, buf: &mut Buf) -> bool {
+        self.0.with(|connection, key, _| {
+            let heads = connection.head(key);
+            let head = memchr::memmem::find(heads, b"\r\n\r\n").map_or(heads.len(), |end| end + 4);
+            // An end that is cut in two is found in the second piece.
+            let taken = if head > buf.room() { buf.room().saturating_sub(4) } else { head };
+            let fits = buf.push(&heads[..taken]);
+            debug_assert!(fits, "no more than there is room for");
+            connection.consume_head(key, taken);
+            taken == head
+        })
+    }
+
+    /// Takes a head.
+    pub fn take_head(&mut self) -> Vec<u8> {
+        self.0.with(|connection, key, _| {
+            let heads = connection.head(key);
+            let end = memchr::memmem::find(heads, b"\r\n\r\n").map_or(heads.len(), |end| end + 4);
+            let head = heads[..end].to_vec();
+            connection.consume_head(key, end);
+            head
+        })
+    }
+
+    /// Moves bytes of the body behind a buffer's window, as many as there are and fit; how many. They count against the
+    /// endpoint's windows until they are released.
+    pub fn read(&mut self, buf: &mut Buf) -> usize {
+        let room = buf.room();
+        self.0.read(buf, room)
+    }
+
+    /// The trailer fields, as lines.
+    pub fn take_trailers(&mut self) -> Vec<u8> {
+        self.0.with(|connection, key, _| connection.take_trailers(key))
     }
 
     /// Gives the endpoint credit for bytes that have gone on.
     pub fn release(&mut self, bytes: usize) {
-        if let Some(body) = &mut self.body {
-            body.release(bytes);
+        if bytes > 0 {
+            self.0.with(|connection, key, out| connection.release(key, bytes, out));
         }
     }
-}
-
-/// A head in the form of HTTP/1.1.
-fn lines(response: &Response<()>) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(256);
-    lines.extend_from_slice(b"HTTP/1.1 ");
-    lines.extend_from_slice(response.status().as_str().as_bytes());
-    lines.push(b' ');
-    lines.extend_from_slice(response.status().canonical_reason().unwrap_or_default().as_bytes());
-    lines.extend_from_slice(b"\r\n");
-    for (name, value) in response.headers() {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.extend_from_slice(part);
-        }
-    }
-    lines.extend_from_slice(b"\r\n");
-    lines
-}
-
-/// A request's head as HTTP/1.1 writes it, which is how all are written here, in the codec's form. `None` for what the
-/// codec cannot say.
-fn translate(head: &[u8], scheme: &str) -> Option<http::Request<()>> {
-    // `GET /path HTTP/1.1`
-    let (line, mut fields) = split_line(head)?;
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let mut request = http::Request::new(());
-    *request.method_mut() = Method::from_bytes(method).ok()?;
-    *request.version_mut() = http::Version::HTTP_2;
-    let headers = request.headers_mut();
-    let (mut authority, mut websocket) = (None, false);
-    while let Some((line, rest)) = split_line(fields) {
-        fields = rest;
-        if line.is_empty() {
-            break;
-        }
-        let colon = memchr::memchr(b':', line)?;
-        let (name, value) = (&line[..colon], ringway_core::http::trim(&line[colon + 1..]));
-        if name.eq_ignore_ascii_case(b"host") {
-            authority = (!value.is_empty()).then_some(value);
-            continue;
-        }
-        websocket |= name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket");
-        let about_connection: [&[u8]; 6] = [
-            b"connection",
-            b"keep-alive",
-            b"proxy-connection",
-            b"transfer-encoding",
-            b"upgrade",
-            // Proves what the stream proves by itself.
-            b"sec-websocket-key",
-        ];
-        if about_connection.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-            continue;
-        }
-        headers.try_append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?).ok()?;
-    }
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::try_from(scheme).ok()?);
-    // A client of HTTP/1.0 need not name one.
-    uri.authority = Some(Authority::try_from(authority.unwrap_or(b"localhost")).ok()?);
-    uri.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
-    *request.uri_mut() = Uri::from_parts(uri).ok()?;
-    if websocket {
-        *request.method_mut() = Method::CONNECT;
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-    }
-    Some(request)
 }
 
 /// What moves a connection.
 struct Driver {
-    connection: Option<Connection<Wire, Chunk>>,
-    pings: Option<PingPong>,
-    transport: Transport,
-    pumps: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    link: Rc<Link>,
+    pumps: Option<Pumps>,
     life: Rc<Life>,
     timer: Deadline,
     /// The tick that the timer is set for.
@@ -378,96 +308,57 @@ struct Driver {
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.driven_by(cx);
         loop {
-            self.poll_pumps(cx);
-            if let Some(connection) = &mut self.connection
-                && Pin::new(connection).poll(cx).is_ready()
+            self.link.turn();
+            let request = self.link.next_request();
+            debug_assert!(request.is_none(), "an endpoint asks for nothing");
+            // What has been written leaves at once.
+            if let Some(pumps) = &mut self.pumps
+                && pumps.as_mut().poll(cx).is_ready()
             {
-                self.life.ended.set(true);
-                self.connection = None;
-                self.transport.close();
+                self.pumps = None;
             }
-            // What the codec has written leaves at once.
-            self.poll_pumps(cx);
-            if self.connection.is_none() && self.pumps.is_none() {
+            if self.pumps.is_none() {
                 return Poll::Ready(());
             }
-            if !self.transport.progressed() && !self.keep_alive(cx) {
+            if !self.link.progressed() && !self.keep_alive(cx) {
                 return Poll::Pending;
             }
         }
     }
 
-    fn poll_pumps(&mut self, cx: &mut Context<'_>) {
-        if let Some(pumps) = &mut self.pumps
-            && pumps.as_mut().poll(cx).is_ready()
-        {
-            self.pumps = None;
-        }
-    }
-
     /// Asks an endpoint that has requests and says nothing whether it is there; whether there is something to be sent.
     fn keep_alive(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(pings) = &mut self.pings else { return false };
-        if self.connection.is_none() || (self.life.open.get() == 0 && self.asked.is_none()) {
+        let over = self.link.look(|connection| connection.end().is_some());
+        if over || (self.life.open.get() == 0 && self.asked.is_none()) {
             return false;
         }
-        if self.asked.is_some() && pings.poll_pong(cx).is_ready() {
+        if self.asked.is_some() && self.link.with(|connection, _| connection.take_pong()) {
             self.asked = None;
         }
         let after = |from: Tick, wait: Duration| from + (rt::tick_after(wait) - rt::now());
         let due = match self.asked {
             Some(asked) => after(asked, self.settings.ping_timeout),
-            None => after(self.transport.heard(), self.settings.ping_interval),
+            None => after(self.link.heard(), self.settings.ping_interval),
         };
         if rt::now() < due {
             // One look at the wheel per interval, not one per frame: an early look finds a later time.
             if self.armed.is_none_or(|armed| armed <= rt::now() || due < armed) {
                 self.armed = Some(due);
-                let waiting = std::pin::pin!(self.timer.passed(due)).poll(cx).is_pending();
+                let waiting = pin!(self.timer.passed(due)).poll(cx).is_pending();
                 debug_assert!(waiting, "it lies ahead");
             }
             return false;
         }
-        if self.asked.is_some() {
+        if self.asked.take().is_some() {
             // Its connection is of no use. Whoever waits on it is told so by the end that this brings.
-            self.life.ended.set(true);
-            self.asked = None;
-            self.pings = None;
-            if self.pumps.is_some() {
-                crate::sys::reset(self.fd);
-            }
-            return false;
+            self.link.with(|connection, out| connection.closed(out));
+            crate::sys::reset(self.fd);
+            return true;
         }
         self.asked = Some(rt::now());
-        self.pings.as_mut().is_some_and(|pings| pings.send_ping(h2::Ping::opaque()).is_ok())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_of_http_1_in_http_2() {
-        let head = b"POST /a?b HTTP/1.1\r\nHost: a.test:80\r\nX-A: 1\r\nte: trailers\r\nconnection: te\r\n\
-                     transfer-encoding: chunked\r\n\r\nbody: x\r\n";
-        let request = translate(head, "http").unwrap();
-        assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("POST", "http://a.test:80/a?b"));
-        let fields: Vec<_> = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        assert_eq!(fields, [("x-a", &b"1"[..]), ("te", b"trailers")]);
-        let asterisk = translate(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "https").unwrap();
-        assert_eq!(asterisk.uri().path(), "*");
-        assert!(translate(b"GET / HTTP/1.1\r\nHost: a\r\nx y: 1\r\n\r\n", "http").is_none());
-        assert!(translate(b"GET", "http").is_none());
-    }
-
-    #[test]
-    fn answers_of_http_2_in_http_1() {
-        let mut response = Response::new(());
-        *response.status_mut() = http::StatusCode::NOT_FOUND;
-        response.headers_mut().append("x-a", HeaderValue::from_static("1"));
-        response.headers_mut().append("x-a", HeaderValue::from_static("2"));
-        assert_eq!(lines(&response), b"HTTP/1.1 404 Not Found\r\nx-a: 1\r\nx-a: 2\r\n\r\n");
+        self.link.with(|connection, out| connection.ping(out));
+        true
     }
 }

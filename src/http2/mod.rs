@@ -1,12 +1,13 @@
-//! HTTP/2 connections: the only module that knows which codec speaks it.
+//! HTTP/2 connections: what `ringway_core::http2` says about them, on our streams.
 //!
-//! The codec is the `h2` crate. It brings the traits of an I/O library, not a runtime: `transport` moves its bytes by
-//! our streams. What the rest sees is a [`Server`] that yields [`Request`]s, whose heads are lines and whose bodies are
-//! bytes with credit: a peer is given credit for what has gone on to the other side, and only that, so a side that does
-//! not read stops the one that sends.
+//! `transport` has a connection's bytes: it gives what has been read to the core's state machine, which writes frames
+//! into the block that leaves next. What the rest sees is a [`Server`] that yields [`Request`]s, and a [`Client`] with
+//! [`Slot`]s for them. Heads are lines, and bodies bytes with credit: a peer is given credit for what has gone on to the
+//! other side, and only that, so a side that does not read stops the one that sends.
 //!
-//! Frames, HPACK, windows and stream states are the codec's; what a request may say is judged by
-//! `ringway_core::http2`, and a codec of our own would replace this module alone.
+//! A stream is a handle of its connection. Whoever has one reads what has come into its own buffer, and writes straight
+//! into the connection's block; a task per connection moves the blocks. Nothing is allocated for a frame, and for a
+//! request nothing that is not kept for the next.
 
 mod client;
 mod message;
@@ -14,11 +15,9 @@ mod server;
 mod transport;
 
 pub use client::{Client, ClientSettings, Failure, Incoming, Received, Sending, Slot};
-pub use message::{Body, Gone, Head, Outgoing, Request, Reset, Respond, TRAILER_LIMIT};
+pub use message::{Body, Gone, Head, Outgoing, Request, Reset, Respond};
+pub use ringway_core::http2::TRAILER_LIMIT;
 pub use server::{End, Server, Settings};
 
 /// What a client sends first (RFC 9113 section 3.4).
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Bytes of one stream that wait to be written.
-const SEND_BUFFER: usize = 64 << 10;
+pub const PREFACE: &[u8] = ringway_core::http2::frame::PREFACE;

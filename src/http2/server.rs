@@ -1,15 +1,14 @@
 //! The server's end of a connection.
 
-use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use h2::Reason;
-use h2::server::{Builder, Connection, Handshake};
 use ringway_core::http2::flood::Flood;
+use ringway_core::http2::frame::Code;
+use ringway_core::http2::{self as codec, Limits, Role};
 
-use super::SEND_BUFFER;
-use super::message::{Chunk, Request};
-use super::transport::{Transport, Wire};
+use super::message::Request;
+use super::transport::{Link, Pumps};
 use crate::buffer::Buf;
 use crate::rt::Stream;
 
@@ -28,7 +27,7 @@ pub struct Settings {
 
 /// Streams that the peer may make this side reset in a connection's life before it ends: by data beyond a window, say,
 /// or a malformed request (CVE-2025-8671).
-const PROVOKED_RESETS: usize = 256;
+const PROVOKED_RESETS: u32 = 256;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,29 +38,21 @@ pub enum End {
     Broken,
     /// The peer broke the protocol.
     Protocol,
-    /// The peer cost too much: a flood that the codec saw.
+    /// The peer cost too much.
     Calm,
-    /// A flood that the guard saw.
+    /// The peer sent too much of one kind of frame.
     Flood(Flood),
 }
 
 /// A connection. It moves only while it is polled, by one task.
 pub struct Server {
-    state: State,
-    transport: Transport,
-    pumps: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    end: Option<End>,
-}
-
-enum State {
-    Handshake(Box<Handshake<Wire, Chunk>>),
-    Open(Box<Connection<Wire, Chunk>>),
-    Over,
+    link: Rc<Link>,
+    pumps: Option<Pumps>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("transport", &self.transport).field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Server").field("link", &self.link).finish_non_exhaustive()
     }
 }
 
@@ -69,131 +60,73 @@ impl Server {
     /// On a stream of which `first` has been read already. It must be polled until it has ended: operations are in
     /// flight.
     pub fn new(stream: Stream, first: Option<Buf>, settings: Settings) -> Self {
-        let (transport, wire, read, write) = Transport::new(stream, first, true);
-        let mut builder = Builder::new();
-        builder
-            .enable_connect_protocol()
-            .max_concurrent_streams(settings.streams)
-            .max_header_list_size(settings.header_list)
-            .initial_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_local_error_reset_streams(Some(PROVOKED_RESETS));
-        let pumps = async move {
-            let (read, write) = (std::pin::pin!(read), std::pin::pin!(write));
-            crate::rt::join(read, write).await;
+        let Settings { streams, header_list, stream_window, connection_window } = settings;
+        let limits = Limits {
+            streams,
+            header_list,
+            stream_window,
+            window: connection_window,
+            provoked_resets: PROVOKED_RESETS,
         };
-        Self {
-            state: State::Handshake(Box::new(builder.handshake(wire))),
-            transport,
-            pumps: Some(Box::pin(pumps)),
-            end: None,
-        }
+        let (link, pumps) = Link::new(stream, first, Role::Server, limits);
+        Self { link, pumps: Some(pumps) }
     }
 
     /// The next request; `None` when the connection has ended and its stream is closed.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Request>> {
+        self.link.driven_by(cx);
         loop {
-            self.poll_pumps(cx);
-            if let Poll::Ready(Some(request)) = self.poll_codec(cx) {
+            if let Some(request) = self.link.next_request() {
                 return Poll::Ready(Some(request));
             }
-            // What the codec has written leaves at once.
-            self.poll_pumps(cx);
-            if self.pumps.is_none() && matches!(self.state, State::Over) {
+            self.link.turn();
+            if let Some(request) = self.link.next_request() {
+                return Poll::Ready(Some(request));
+            }
+            // What has been written leaves at once.
+            if let Some(pumps) = &mut self.pumps
+                && pumps.as_mut().poll(cx).is_ready()
+            {
+                self.pumps = None;
+            }
+            if self.pumps.is_none() {
                 return Poll::Ready(None);
             }
-            if !self.transport.progressed() {
+            if !self.link.progressed() {
                 return Poll::Pending;
             }
-        }
-    }
-
-    fn poll_pumps(&mut self, cx: &mut Context<'_>) {
-        if let Some(pumps) = &mut self.pumps
-            && pumps.as_mut().poll(cx).is_ready()
-        {
-            self.pumps = None;
-        }
-    }
-
-    fn poll_codec(&mut self, cx: &mut Context<'_>) -> Poll<Option<Request>> {
-        loop {
-            if let (Some(flood), State::Open(_), None) = (self.transport.flood(), &self.state, self.end) {
-                self.abort(End::Flood(flood), Reason::ENHANCE_YOUR_CALM);
-            }
-            let end = match &mut self.state {
-                State::Handshake(handshake) => match std::task::ready!(Pin::new(&mut **handshake).poll(cx)) {
-                    Ok(connection) => {
-                        self.state = State::Open(Box::new(connection));
-                        continue;
-                    }
-                    Err(error) => end_of(&error),
-                },
-                State::Open(connection) => match std::task::ready!(connection.poll_accept(cx)) {
-                    Some(Ok((request, respond))) => return Poll::Ready(Some(Request::new(request, respond))),
-                    Some(Err(error)) => end_of(&error),
-                    None => End::Clean,
-                },
-                State::Over => return Poll::Ready(None),
-            };
-            self.end.get_or_insert(end);
-            // The codec's last frames are with the transport, or the stream is of no use.
-            self.state = State::Over;
-            self.transport.close();
         }
     }
 
     /// Tells the peer to open no more streams, and, once it has heard that, which was the last one (RFC 9113 section
     /// 6.8). The connection ends with the last stream.
     pub fn go_away(&mut self) {
-        if let State::Open(connection) = &mut self.state {
-            connection.graceful_shutdown();
-        }
+        self.link.with(|connection, out| connection.go_away(out));
     }
 
     /// Ends the connection because its client costs too much.
     pub fn calm_down(&mut self) {
-        self.abort(End::Calm, Reason::ENHANCE_YOUR_CALM);
+        self.link.with(|connection, out| connection.abort(Code::ENHANCE_YOUR_CALM, out));
     }
 
     /// Ends the connection whatever its streams do.
     pub fn close(&mut self) {
-        match &self.state {
-            State::Open(_) => self.abort(End::Clean, Reason::NO_ERROR),
-            State::Handshake(_) => {
-                self.end.get_or_insert(End::Broken);
-                self.state = State::Over;
-                self.transport.close();
-            }
-            State::Over => {}
-        }
-    }
-
-    fn abort(&mut self, end: End, reason: Reason) {
-        if let State::Open(connection) = &mut self.state {
-            self.end.get_or_insert(end);
-            connection.abrupt_shutdown(reason);
-        }
+        self.link.with(|connection, out| connection.abort(Code::NO_ERROR, out));
     }
 
     /// Whether the peer has sent its preface.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        self.link.look(|connection| connection.is_settled())
     }
 
     /// How it ended.
     pub fn end(&self) -> Option<End> {
-        self.end
-    }
-}
-
-fn end_of(error: &h2::Error) -> End {
-    match error.reason() {
-        _ if error.is_io() => End::Broken,
-        Some(Reason::NO_ERROR) => End::Clean,
-        Some(Reason::ENHANCE_YOUR_CALM) if !error.is_remote() => End::Calm,
-        Some(_) if error.is_remote() => End::Broken,
-        _ => End::Protocol,
+        Some(match self.link.look(|connection| connection.end())? {
+            codec::End::Protocol(Code::ENHANCE_YOUR_CALM) | codec::End::Aborted(Code::ENHANCE_YOUR_CALM) => End::Calm,
+            codec::End::Protocol(_) => End::Protocol,
+            codec::End::Flood(flood) => End::Flood(flood),
+            codec::End::Closed(true) => End::Broken,
+            codec::End::Done | codec::End::Aborted(_) | codec::End::Closed(false) => End::Clean,
+        })
     }
 }

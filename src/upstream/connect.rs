@@ -14,7 +14,7 @@ use super::{Balanced, Endpoint, Gate, Kind, Lease, Marks, MultiplexedSlot, Permi
 use rustix::net::Shutdown;
 
 use crate::buffer::{Buf, Class};
-use crate::http2::{Client, ClientSettings, Gone};
+use crate::http2::{Client, ClientSettings};
 use crate::metrics::{BackendMetrics, UpstreamError};
 use crate::rt::{self, HandshakeError, Stream, Tick};
 use crate::sys;
@@ -301,7 +301,7 @@ async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<
         ping_timeout: wanted.ping_timeout,
         scheme: if endpoint.tls.is_some() { "https" } else { "http" },
     };
-    let client = Client::start(stream, settings).await.map_err(|Gone| ConnectError::Refused)?;
+    let client = Client::start(stream, settings);
     Ok(Link::Http2(endpoint.multiplexed.put(client, marks, lease.connection.take())))
 }
 

@@ -1,8 +1,29 @@
-//! HTTP/2 (RFC 9113): requests in the model that requests of HTTP/1.1 are parsed to, and what clients may not flood.
+//! HTTP/2 (RFC 9113), but for the sockets.
 //!
-//! Frames are the shell's. What is decided here is what a request of HTTP/2 may say, so that nothing in it can
-//! split or smuggle a message of HTTP/1.1 when it is written as one.
+//! A [`Connection`] is driven by whoever has its bytes: those that come go in, frames go out into a block, and what
+//! happens in between are requests, answers and bodies on streams. Heads are lines of HTTP/1.1 wherever they do not have
+//! to be judged first; a request's fields are, in [`request`], so that nothing in it can split or smuggle a message of
+//! HTTP/1.1 when it is written as one.
+//!
+//! The layers: [`frame`] knows bytes, `hpack` field blocks (RFC 7541), `section` what a message's fields may be, `window`
+//! credit, `stream` what is known of one stream, and `connection`, with `receive` and `send`, the rules between them.
+//! [`flood`] says what a client may not do too much of.
 
+mod connection;
 pub mod flood;
+pub mod frame;
 pub mod hpack;
+mod lines;
+mod receive;
 pub mod request;
+mod section;
+mod send;
+mod settings;
+mod stream;
+mod window;
+
+pub use connection::{Connection, End, Event, Gone, Outbound};
+pub use section::{Fields, PseudoField, TRAILER_LIMIT};
+pub use send::{Incoming, Refusal};
+pub use settings::{Limits, Role};
+pub use stream::{Key, Reset, Spares};

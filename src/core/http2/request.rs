@@ -1,5 +1,6 @@
 //! Requests of HTTP/2 (RFC 9113 section 8.3.1).
 
+use super::section::is_name;
 use crate::http::{Method, Tag, Version, classify_request, is_token, list, trim};
 use crate::http1::Fields;
 use crate::http1::framing::content_length;
@@ -36,7 +37,7 @@ pub struct FieldStorage<'b> {
 ///
 /// Cookies that came in pieces are put together (section 8.2.3). Connection-specific fields, white space around values,
 /// and anything that could not be a line of HTTP/1.1 make the request malformed.
-pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
+pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
     pseudo: Pseudo<'b>,
     fields: impl Fn() -> I,
     storage: &'b mut FieldStorage<'b>,
@@ -64,7 +65,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
         return Err(RequestError::TargetTooLong);
     }
     let FieldStorage { fields: room, tags, cookie } = storage;
-    for (_, crumb) in fields().filter(|(name, _)| *name == "cookie") {
+    for (_, crumb) in fields().filter(|(name, _)| *name == b"cookie") {
         if !cookie.is_empty() {
             cookie.extend_from_slice(b"; ");
         }
@@ -82,13 +83,15 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
         if !is_name(name) || !is_value(value) {
             return Err(RequestError::Malformed);
         }
-        if name == "cookie" {
+        let is_cookie = name == b"cookie";
+        if is_cookie {
             cookies += 1;
             if cookies > 1 {
                 continue;
             }
         }
-        let tag = classify_request(name.as_bytes());
+        let tag = classify_request(name);
+        let name = std::str::from_utf8(name).map_err(|_not_ascii| RequestError::Malformed)?;
         match tag {
             Tag::Connection | Tag::TransferEncoding | Tag::Upgrade => return Err(RequestError::Malformed),
             Tag::Drop if matches!(name, "keep-alive" | "proxy-connection") => return Err(RequestError::Malformed),
@@ -113,7 +116,7 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
             }
             _ => {}
         }
-        room.push(httparse::Header { name, value: if name == "cookie" { cookie } else { value } });
+        room.push(httparse::Header { name, value: if is_cookie { cookie } else { value } });
         tags.push(tag);
     }
     let authority = match (pseudo.authority, host) {
@@ -161,10 +164,6 @@ pub fn request<'b, I: Iterator<Item = (&'b str, &'b [u8])>>(
     })
 }
 
-fn is_name(name: &str) -> bool {
-    is_token(name.as_bytes()) && !name.bytes().any(|byte| byte.is_ascii_uppercase())
-}
-
 /// Section 8.2.1: no NUL, CR or LF, and no white space at either end; no other control character could be forwarded.
 fn is_value(value: &[u8]) -> bool {
     trim(value).len() == value.len() && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
@@ -185,7 +184,7 @@ mod tests {
 
     fn judge(pseudo: Pseudo<'_>, fields: &[(&str, &str)]) -> Result<(Framing, Vec<String>), RequestError> {
         let mut storage = FieldStorage::default();
-        let fields = || fields.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let fields = || fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let head = request(pseudo, fields, &mut storage, &ClientLimits::default())?;
         let line = |(name, value): (&[u8], &[u8])| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
@@ -260,7 +259,7 @@ mod tests {
     fn extended_connect_is_an_upgrade() {
         let asked = Pseudo { method: b"CONNECT", protocol: Some(b"websocket"), end_stream: false, ..GET };
         let mut storage = FieldStorage::default();
-        let fields = || std::iter::empty::<(&str, &[u8])>();
+        let fields = || std::iter::empty::<(&[u8], &[u8])>();
         let head = request(asked, fields, &mut storage, &ClientLimits::default()).unwrap();
         assert_eq!((head.method_token, head.upgrade, head.body), (&b"GET"[..], Some(&b"websocket"[..]), Framing::None));
         for refused in [

@@ -22,7 +22,7 @@ use super::authorize::{self, Findings};
 use super::client::{Download, Parts, Pulled, Requester, Upload};
 use super::decide::{self, Answer, Decision, Plan};
 use super::forward::{self, Outcome, Upgraded};
-use super::frames::{Frames, discard, passed};
+use super::frames::{self, discard, passed};
 use super::io::{Filled, Stall, Watch, gone, pour};
 use super::origin::{Origin, Sink, Source};
 use super::piece::Piece;
@@ -214,10 +214,9 @@ async fn exchange(cx: Rc<Cx>, streams: Rc<Streams>, request: Request) {
 }
 
 async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
-    let Request { mut head, body, respond } = request;
-    let mut frames = Frames::new(body);
-    let waits = head.fields().any(|(name, _)| name == "expect");
-    if let Some(length) = frames.arrived().filter(|_| !waits && head.pseudo().protocol.is_none()) {
+    let Request { mut head, mut body, respond } = request;
+    let waits = head.fields().any(|(name, _)| name == b"expect");
+    if let Some(length) = body.whole().filter(|_| !waits && head.pseudo().protocol.is_none()) {
         head.body_is(length);
     }
     let mut findings = Findings::default();
@@ -226,11 +225,13 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
             Ok((Decision::Check(claim), _buf)) => findings.password = Some(cx.core.passwords.check(claim).await),
             Ok((Decision::Ask(ask), buf)) => {
                 drop(buf);
-                let gather = async |limit, by, expects| frames.gather(cx, &respond, limit, by, expects).await;
+                let gather = async |limit, by, expects| {
+                    frames::gather(cx, &mut body, &respond, limit, by, expects).await
+                };
                 if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut findings, gather)).await {
                     return respond.reset(Reset::Cancel);
                 }
-                if let Some(length) = frames.whole() {
+                if let Some(length) = body.whole() {
                     head.body_is(length);
                 }
             }
@@ -245,7 +246,7 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     match decision {
         Decision::More | Decision::Check(_) | Decision::Ask(_) => {}
         Decision::Answer(Answer { bytes, status, counted, .. }) => {
-            if (!waits || findings.continued) && !discard(cx, &mut frames).await {
+            if (!waits || findings.continued) && !discard(cx, &mut body).await {
                 // The rest of the request was malformed, or is not coming: the stream is over.
                 return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
             }
@@ -256,7 +257,7 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
                 local::count(cx, counted, status);
             }
         }
-        Decision::Forward(plan) => Box::pin(forward(cx, streams, frames, respond, gone, buf, plan)).await,
+        Decision::Forward(plan) => Box::pin(forward(cx, streams, body, respond, gone, buf, plan)).await,
     }
 }
 
@@ -290,17 +291,9 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-async fn forward(
-    cx: &Cx,
-    streams: &Streams,
-    frames: Frames,
-    respond: Respond,
-    gone: &Signal,
-    buf: Buf,
-    mut plan: Plan,
-) {
+async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
     let mut stream = H2 {
-        upload: H2Body { frames, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
+        upload: H2Body { body, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
         download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
         gone,
     };
@@ -360,7 +353,7 @@ struct H2<'g> {
 }
 
 struct H2Body {
-    frames: Frames,
+    body: Body,
     /// Bytes that are still to come, where the head has said how many.
     declared: Option<u64>,
     timer: Deadline,
@@ -381,18 +374,16 @@ impl Requester for H2<'_> {
     /// What has come whole leaves with the head, and can be sent again.
     fn first(&mut self, buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
         self.upload.declared = plan.length;
-        let frames = &mut self.upload.frames;
-        let whole = frames.ended && plan.length == Some(frames.ahead.len() as u64);
+        let body = &mut self.upload.body;
         let limit = plan.body_limit.min(buf.room() as u64);
-        if !whole || plan.chunked || plan.expect_continue || plan.body.is_done() || frames.ahead.len() as u64 > limit {
+        let whole = body.whole().filter(|length| plan.length == Some(*length as u64) && *length as u64 <= limit);
+        let Some(length) = whole.filter(|_| !plan.chunked && !plan.expect_continue && !plan.body.is_done()) else {
             return Ok(plan.head);
-        }
-        let body = std::mem::take(&mut frames.ahead);
-        let fits = buf.push(&body);
-        debug_assert!(fits, "no more than there is room for");
-        frames.body.release(body.len());
+        };
+        body.read(buf);
+        body.release(length);
         plan.body = BodyDecoder::none();
-        Ok(plan.head + body.len())
+        Ok(plan.head + length)
     }
 
     fn parts(&mut self) -> Parts<'_, H2Body, H2Answer> {
@@ -405,22 +396,20 @@ impl Source for H2Body {
 
     /// Bytes for a tunnel. What was given before has gone on by now: the client is given credit for it.
     async fn fill(&mut self, buf: Buf, by: Tick, _watch: Watch<'_>) -> (Filled, Buf) {
-        self.frames.body.release(std::mem::take(&mut self.given));
+        self.body.release(std::mem::take(&mut self.given));
         // Whoever waits holds no buffer.
         let class = buf.class();
         drop(buf);
-        let Self { frames, timer, given, .. } = self;
-        let ready = rt::race(poll_fn(|task| frames.poll_bytes(class.capacity(), task)), timer.passed(by)).await;
+        let Self { body, timer, given, .. } = self;
+        let ready = rt::race(poll_fn(|task| body.poll_ready(task)), timer.passed(by)).await;
         timer.disarm();
         let mut buf = Buf::new(class);
         let filled = match ready {
-            Ok(Ok(Some(bytes))) => {
-                let fits = buf.push(&bytes);
-                debug_assert!(fits, "no more than there is room for");
-                *given = bytes.len();
+            Ok(Ok(true)) => {
+                *given = body.read(&mut buf);
                 Filled::Data
             }
-            Ok(Ok(None)) => Filled::End,
+            Ok(Ok(false)) => Filled::End,
             Ok(Err(Gone)) => Filled::Broken,
             Err(()) => Filled::Late,
         };
@@ -450,7 +439,7 @@ impl Sink for H2Answer {
 impl H2Body {
     /// Waits for bytes and takes what has come with them, except for `spare` bytes of the room.
     async fn gather(&mut self, buf: &mut Buf, spare: usize, by: Tick, call_off: &Signal) -> Gathered {
-        let Self { frames, timer, .. } = self;
+        let Self { body, timer, .. } = self;
         let mut waits = false;
         let gathered = poll_fn(|task| {
             loop {
@@ -458,12 +447,9 @@ impl H2Body {
                 if room == 0 {
                     return Poll::Ready(Gathered::Bytes { end: false });
                 }
-                match frames.poll_bytes(room, task) {
-                    Poll::Ready(Ok(Some(bytes))) => {
-                        let fits = buf.push(&bytes);
-                        debug_assert!(fits, "no more than there is room for");
-                    }
-                    Poll::Ready(Ok(None)) => return Poll::Ready(Gathered::Bytes { end: true }),
+                match body.poll_read(task, buf, room) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Gathered::Bytes { end: true }),
                     Poll::Ready(Err(Gone)) => return Poll::Ready(Gathered::Fault(ClientFault::Cut)),
                     Poll::Pending if !buf.is_empty() => return Poll::Ready(Gathered::Bytes { end: false }),
                     Poll::Pending => {
@@ -488,7 +474,7 @@ impl H2Body {
 
     /// The trailer section, as lines.
     async fn trailers(&mut self) -> Result<Vec<u8>, ClientFault> {
-        self.frames.body.trailer_lines().await.map_err(|Gone| ClientFault::Cut)
+        self.body.trailer_lines().await.map_err(|Gone| ClientFault::Cut)
     }
 }
 
@@ -545,7 +531,7 @@ impl Upload for H2Body {
     }
 
     fn consumed(&mut self, payload: usize) {
-        self.frames.body.release(payload);
+        self.body.release(payload);
     }
 }
 

@@ -147,19 +147,27 @@ pub(super) fn gone(result: Result<(), Gone>) -> io::Result<()> {
     result.map_err(|Gone| io::ErrorKind::ConnectionReset.into())
 }
 
-/// Sends `payload` of a buffer's window on a stream of HTTP/2, with its block, and gives back what is left at `rest`:
-/// the start of a chunk at most.
+/// Sends `payload` of a buffer's window on a stream of HTTP/2, and gives back what is left at `rest`, the start of a
+/// chunk at most. The block goes with what cannot be sent at once.
 pub(super) async fn pour(
     to: &impl Outgoing,
     stall: &mut Stall,
-    buf: Buf,
+    mut buf: Buf,
     payload: Range<usize>,
     rest: &Range<usize>,
     end: bool,
 ) -> (io::Result<()>, Buf) {
+    let sent = match to.offer(&buf.data()[payload.clone()], end) {
+        Ok(sent) => sent,
+        Err(gone) => return (self::gone(Err(gone)), buf),
+    };
+    if sent == payload.len() {
+        buf.set_window(rest.clone());
+        return (Ok(()), buf);
+    }
     let mut left = Buf::new(Class::Body);
     let at = rest.start - buf.mark();
     let fits = rest.is_empty() || left.push(&buf.data()[at..]);
     debug_assert!(fits, "a block's rest fits a block");
-    (stall.within(to.data(buf, payload, end)).await, left)
+    (stall.within(to.data(buf, payload.start + sent..payload.end, end)).await, left)
 }

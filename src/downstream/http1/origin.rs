@@ -7,7 +7,6 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ringway_core::http1::exchange::UpstreamFault;
 use rustix::net::Shutdown;
 
@@ -157,10 +156,10 @@ pub(super) struct Http2Origin {
 
 pub(super) struct Http2Source {
     received: Option<Received>,
-    /// Bytes that have come and did not fit.
-    ahead: Bytes,
-    /// Whether they are of a head, which counts against no window.
-    is_head: bool,
+    /// What can be taken without waiting.
+    next: Option<Incoming>,
+    /// The rest of a head that did not fit, or was written anew.
+    head: Vec<u8>,
     /// Bytes given that the endpoint has no credit for yet.
     unreleased: usize,
     end: Option<Vec<u8>>,
@@ -180,8 +179,8 @@ impl Http2Origin {
     pub(super) fn new(slot: Slot, stall: Duration) -> Self {
         let source = Http2Source {
             received: None,
-            ahead: Bytes::new(),
-            is_head: false,
+            next: None,
+            head: Vec::new(),
             unreleased: 0,
             end: None,
             failed: None,
@@ -240,51 +239,52 @@ impl Origin for Http2Origin {
 }
 
 impl Http2Source {
-    /// Bytes ahead, the end or a failure.
+    /// A head, bytes, the end or a failure.
     fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        while self.ahead.is_empty() && self.end.is_none() && self.failed.is_none() {
+        while self.next.is_none() && self.end.is_none() && self.failed.is_none() {
             let Some(received) = &mut self.received else {
                 self.failed = Some(Failure::Reset);
                 break;
             };
             match std::task::ready!(received.poll_next(task)) {
-                Ok(Incoming::Head(lines)) => {
-                    let lines = match &self.accept {
-                        Some(accept) if lines.starts_with(b"HTTP/1.1 2") => websocket::switched(&lines, accept),
-                        _ => lines,
-                    };
-                    (self.ahead, self.is_head) = (lines.into(), true);
-                }
-                Ok(Incoming::Data(bytes)) => (self.ahead, self.is_head) = (bytes, false),
-                Ok(Incoming::End(trailers)) => self.end = Some(trailers),
+                Ok(Incoming::End) => self.end = Some(received.take_trailers()),
+                Ok(next) => self.next = Some(next),
                 Err(failure) => self.failed = Some(failure),
             }
         }
         Poll::Ready(())
     }
 
-    /// Moves what is there, and what comes without waiting, into the buffer; how much.
-    fn gather(&mut self, buf: &mut Buf) -> usize {
-        let before = buf.len();
+    /// Moves what is there into the buffer; whether that was a head, which is dealt with before its body is read.
+    fn gather(&mut self, buf: &mut Buf) {
         let mut task = Context::from_waker(std::task::Waker::noop());
-        loop {
-            let taken = buf.room().min(self.ahead.len());
-            if taken > 0 {
-                let fits = buf.push(&self.ahead.split_to(taken));
-                debug_assert!(fits, "no more than there is room for");
-                if !self.is_head {
-                    self.unreleased += taken;
+        while buf.room() > 0 && self.poll_ready(&mut task).is_ready() {
+            let (Some(next), Some(received)) = (self.next.take(), &mut self.received) else { return };
+            if next == Incoming::Head {
+                if self.accept.is_some() || !self.head.is_empty() {
+                    self.gather_written(buf);
+                } else if !received.read_head(buf) {
+                    self.next = Some(next);
                 }
+                return;
             }
-            // A head is dealt with before its body is read.
-            if !self.ahead.is_empty() || buf.room() == 0 || self.is_head || self.poll_ready(&mut task).is_pending() {
-                break;
-            }
-            if self.ahead.is_empty() {
-                break;
-            }
+            self.unreleased += received.read(buf);
         }
-        buf.len() - before
+    }
+
+    /// Moves a head that is written anew into the buffer.
+    fn gather_written(&mut self, buf: &mut Buf) {
+        if self.head.is_empty()
+            && let (Some(received), Some(accept)) = (&mut self.received, &self.accept)
+        {
+            let lines = received.take_head();
+            self.head = if lines.starts_with(b"HTTP/1.1 2") { websocket::switched(&lines, accept) } else { lines };
+        }
+        let taken = buf.room().min(self.head.len());
+        let fits = buf.push(&self.head[..taken]);
+        debug_assert!(fits, "no more than there is room for");
+        self.head.drain(..taken);
+        self.next = (!self.head.is_empty()).then_some(Incoming::Head);
     }
 
     fn release(&mut self) {
@@ -327,7 +327,6 @@ impl Source for Http2Source {
     /// What was given before has gone on by now: the endpoint is given credit for it.
     async fn fill(&mut self, mut buf: Buf, by: Tick, watch: Watch<'_>) -> (Filled, Buf) {
         self.release();
-        self.is_head &= !self.ahead.is_empty();
         let ready = {
             let mut task = Context::from_waker(std::task::Waker::noop());
             self.poll_ready(&mut task).is_ready()
@@ -347,10 +346,11 @@ impl Source for Http2Source {
                 return (if rt::now() >= by { Filled::Late } else { Filled::CalledOff }, buf);
             }
         }
-        let more = self.gather(&mut buf);
+        let before = buf.len();
+        self.gather(&mut buf);
         match self.failed {
             // What came before it is good.
-            Some(_) if more > 0 => {}
+            Some(_) if buf.len() > before => {}
             Some(Failure::Refused) => return (Filled::Refused, buf),
             Some(Failure::GoneAway) => return (Filled::GoneAway, buf),
             Some(_) => return (Filled::Broken, buf),
@@ -360,16 +360,17 @@ impl Source for Http2Source {
     }
 
     fn read_now(&mut self, buf: &mut Buf) -> io::Result<Option<usize>> {
-        self.is_head &= !self.ahead.is_empty();
-        Ok(Some(self.gather(buf)))
+        let before = buf.len();
+        self.gather(buf);
+        Ok(Some(buf.len() - before))
     }
 
     fn take_end(&mut self) -> Option<Vec<u8>> {
-        if self.ahead.is_empty() { self.end.take() } else { None }
+        if self.next.is_none() { self.end.take() } else { None }
     }
 
     fn give_up(&mut self, trailers: &[u8]) -> bool {
-        (self.received, self.failed, self.ahead) = (None, None, Bytes::new());
+        (self.received, self.failed, self.next) = (None, None, None);
         self.end = Some(trailers.to_vec());
         true
     }

@@ -4,9 +4,10 @@
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use ringway::http2::{Body, End, Outgoing, PREFACE, Request, Reset, Server, Settings};
+use ringway::buffer::{Buf, Class};
+use ringway::http2::{End, Outgoing, PREFACE, Request, Reset, Server, Settings};
 use ringway::rt::{self, Driver, Stream};
 
 /// Bytes that fit the sockets' buffers, so that nobody has to read beside.
@@ -100,11 +101,14 @@ async fn answer(request: Request) {
         return;
     }
     // What comes goes back.
-    while let Some(Ok(bytes)) = poll_fn(|task| data(&mut body, task)).await {
-        if respond.copy(&bytes, false).await.is_err() {
+    loop {
+        let mut buf = Buf::new(Class::Head);
+        let room = buf.room();
+        let Ok(read @ 1..) = poll_fn(|task| body.poll_read(task, &mut buf, room)).await else { break };
+        if respond.copy(buf.data(), false).await.is_err() {
             return;
         }
-        body.release(bytes.len());
+        body.release(read);
     }
     let ended = match body.trailer_lines().await {
         Ok(lines) if !lines.is_empty() => respond.trailers(&lines),
@@ -114,8 +118,4 @@ async fn answer(request: Request) {
     if ended.is_err() {
         respond.reset(Reset::Cancel);
     }
-}
-
-fn data(body: &mut Body, task: &mut Context<'_>) -> Poll<Option<Result<bytes::Bytes, ringway::http2::Gone>>> {
-    body.poll_data(task)
 }

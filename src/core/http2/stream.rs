@@ -1,0 +1,293 @@
+//! Streams of one connection (RFC 9113 section 5.1).
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::frame::Code;
+use super::section::Fields;
+use super::window::{ReceiveWindow, SendWindow};
+
+/// A stream's place in a connection. It names nothing once the stream has been released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub(super) slot: u32,
+    pub(super) id: u32,
+}
+
+impl Key {
+    /// The stream's identifier.
+    pub fn id(self) -> u32 {
+        self.id
+    }
+}
+
+/// Who ended a stream before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// This side.
+    Local(Code),
+    /// The peer.
+    Remote(Code),
+    /// The peer has said that it will not look at the stream (section 6.8).
+    GoneAway,
+    /// The connection has ended.
+    Connection,
+}
+
+/// Bytes that wait for whoever reads them.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Queue {
+    pub(super) fn data(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Where more is written to.
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.bytes.len() + bytes.len() > self.bytes.capacity() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.start >= self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+}
+
+/// Memory that streams have used and others will: heads, lines and queues.
+#[derive(Debug, Default)]
+pub struct Spares {
+    fields: Vec<Fields>,
+    bytes: Vec<Vec<u8>>,
+}
+
+impl Spares {
+    /// How many of a kind are kept.
+    const KEPT: usize = 64;
+    /// Bytes of the largest that is.
+    const LARGEST: usize = 8 << 10;
+
+    pub(super) fn take_fields(&mut self) -> Fields {
+        self.fields.pop().unwrap_or_default()
+    }
+
+    /// Takes a head's memory back.
+    pub fn put_fields(&mut self, fields: Fields) {
+        if self.fields.len() < Self::KEPT && fields.capacity() <= Self::LARGEST {
+            self.fields.push(fields);
+        }
+    }
+
+    fn take_bytes(&mut self) -> Vec<u8> {
+        self.bytes.pop().unwrap_or_default()
+    }
+
+    fn put_bytes(&mut self, mut bytes: Vec<u8>) {
+        if self.bytes.len() < Self::KEPT && (1..=Self::LARGEST).contains(&bytes.capacity()) {
+            bytes.clear();
+            self.bytes.push(bytes);
+        }
+    }
+}
+
+/// A stream.
+#[derive(Debug)]
+pub(super) struct Stream<B, W> {
+    pub(super) id: u32,
+    pub(super) reset: Option<Reset>,
+    /// The peer's side: no more comes.
+    pub(super) remote_ended: bool,
+    /// This side: no more goes.
+    pub(super) local_ended: bool,
+    /// The head of the message that comes has come, or that of the final answer.
+    pub(super) head_received: bool,
+    /// The head of the message that goes has gone, or that of the final answer.
+    pub(super) head_sent: bool,
+    /// An answer to HEAD has no body, whatever it says.
+    pub(super) bodiless: bool,
+    /// Bytes of the body that are still to come, where that has been said.
+    pub(super) expected: Option<u64>,
+    pub(super) receive: ReceiveWindow,
+    pub(super) send: SendWindow,
+    /// A request's head, until it is taken.
+    pub(super) fields: Option<Fields>,
+    /// An answer's head in lines, or several.
+    pub(super) head: Queue,
+    pub(super) data: Queue,
+    pub(super) trailers: Vec<u8>,
+    /// Nobody reads what comes.
+    pub(super) unread: bool,
+    /// What small frames among what waits have cost beyond their bytes.
+    pub(super) dribs: u32,
+    /// What could not be sent yet, from where, and whether it is the last.
+    pub(super) parked: Option<(B, usize, bool)>,
+    /// It stands in line to send.
+    pub(super) in_line: bool,
+    /// Something is to be told about it, and will be.
+    pub(super) told: bool,
+    /// Of those that hold it.
+    pub(super) handles: u32,
+    /// It counts among the open ones.
+    pub(super) counted: bool,
+    /// What its users keep with it.
+    pub(super) attached: W,
+}
+
+impl<B, W> Stream<B, W> {
+    pub(super) fn is_closed(&self) -> bool {
+        self.reset.is_some() || (self.local_ended && self.remote_ended)
+    }
+
+    /// Whether anything may be sent on it.
+    pub(super) fn sends(&self) -> bool {
+        self.reset.is_none() && !self.local_ended
+    }
+}
+
+/// Streams that are over; what is said of those beyond is not known any more.
+const REMEMBERED: usize = 64;
+
+/// The streams of a connection.
+#[derive(Debug)]
+pub(super) struct Streams<B, W> {
+    slots: Vec<Option<Stream<B, W>>>,
+    free: Vec<u32>,
+    ids: HashMap<u32, u32, RandomState>,
+    open: u32,
+    over: VecDeque<(u32, bool)>,
+}
+
+impl<B, W: Default> Streams<B, W> {
+    pub(super) fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), ids: HashMap::default(), open: 0, over: VecDeque::new() }
+    }
+
+    /// Streams that are not closed.
+    pub(super) fn open(&self) -> u32 {
+        self.open
+    }
+
+    pub(super) fn find(&self, id: u32) -> Option<u32> {
+        self.ids.get(&id).copied()
+    }
+
+    pub(super) fn insert(&mut self, id: u32, receive: u32, send: u32, spares: &mut Spares) -> Key {
+        let stream = Stream {
+            id,
+            reset: None,
+            remote_ended: false,
+            local_ended: false,
+            head_received: false,
+            head_sent: false,
+            bodiless: false,
+            expected: None,
+            receive: ReceiveWindow::new(receive),
+            send: SendWindow::new(send),
+            fields: None,
+            head: Queue { bytes: spares.take_bytes(), start: 0 },
+            data: Queue { bytes: spares.take_bytes(), start: 0 },
+            trailers: Vec::new(),
+            unread: false,
+            dribs: 0,
+            parked: None,
+            in_line: false,
+            told: false,
+            handles: 0,
+            counted: true,
+            attached: W::default(),
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(stream);
+                slot
+            }
+            None => {
+                if self.slots.capacity() == 0 {
+                    // Most connections that are idle in between have one at a time.
+                    self.slots.reserve_exact(1);
+                }
+                self.slots.push(Some(stream));
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.ids.insert(id, slot);
+        self.open += 1;
+        Key { slot, id }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Stream<B, W>> {
+        self.slots.get(key.slot as usize)?.as_ref().filter(|stream| stream.id == key.id)
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream<B, W>> {
+        self.slots.get_mut(key.slot as usize)?.as_mut().filter(|stream| stream.id == key.id)
+    }
+
+    pub(super) fn at(&mut self, slot: u32) -> Option<&mut Stream<B, W>> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Stream<B, W>)> {
+        self.slots.iter_mut().zip(0..).filter_map(|(stream, slot)| Some((slot, stream.as_mut()?)))
+    }
+
+    /// Takes a closed one out of the open ones.
+    pub(super) fn uncount(&mut self, slot: u32) {
+        if let Some(stream) = self.at(slot)
+            && stream.is_closed()
+            && std::mem::take(&mut stream.counted)
+        {
+            self.open -= 1;
+        }
+    }
+
+    /// Forgets one.
+    pub(super) fn remove(&mut self, slot: u32, spares: &mut Spares) {
+        let Some(stream) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.open -= u32::from(stream.counted);
+        self.ids.remove(&stream.id);
+        self.remember(stream.id, matches!(stream.reset, Some(Reset::Local(_))));
+        spares.put_bytes(stream.head.bytes);
+        spares.put_bytes(stream.data.bytes);
+        if let Some(fields) = stream.fields {
+            spares.put_fields(fields);
+        }
+        self.free.push(slot);
+        // A burst's room goes with its last stream.
+        if self.ids.is_empty() && self.slots.len() > 4 {
+            (self.slots, self.free, self.ids) = (Vec::new(), Vec::new(), HashMap::default());
+        }
+    }
+
+    /// Of one that is over: whether this side has reset it, so that what still comes is no error.
+    pub(super) fn remember(&mut self, id: u32, reset: bool) {
+        if self.over.len() == REMEMBERED {
+            self.over.pop_front();
+        }
+        self.over.push_back((id, reset));
+    }
+
+    /// Whether this side has reset a stream that is over; `None` when that is not known any more.
+    pub(super) fn was_reset(&self, id: u32) -> Option<bool> {
+        self.over.iter().rev().find(|(over, _)| *over == id).map(|(_, reset)| *reset)
+    }
+}
