@@ -61,13 +61,8 @@ impl Server {
     /// flight.
     pub fn new(stream: Stream, first: Option<Buf>, settings: Settings) -> Self {
         let Settings { streams, header_list, stream_window, connection_window } = settings;
-        let limits = Limits {
-            streams,
-            header_list,
-            stream_window,
-            window: connection_window,
-            provoked_resets: PROVOKED_RESETS,
-        };
+        let limits =
+            Limits { streams, header_list, stream_window, window: connection_window, provoked_resets: PROVOKED_RESETS };
         let (link, pumps) = Link::new(stream, first, Role::Server, limits);
         Self { link, pumps: Some(pumps) }
     }

@@ -79,7 +79,8 @@ struct Side {
 impl Side {
     fn new(role: Role) -> Self {
         let mut block = Block { bytes: Vec::new(), capacity: 1000 };
-        let limits = Limits { streams: 8, header_list: 8192, stream_window: 65_535, window: 100_000, provoked_resets: 0 };
+        let limits =
+            Limits { streams: 8, header_list: 8192, stream_window: 65_535, window: 100_000, provoked_resets: 0 };
         let connection = Connection::new(role, limits, &mut block);
         Self { connection, block, spares: Spares::default(), pipe: VecDeque::new(), keys: BTreeMap::new() }
     }

@@ -30,7 +30,7 @@ use super::request_body::{ClientFault, RequestBody, ready_to_read};
 use super::{Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::downstream::panicked;
-use crate::http2::{End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
+use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Deadline, Signal, Stream, Tick};
 
@@ -225,9 +225,8 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
             Ok((Decision::Check(claim), _buf)) => findings.password = Some(cx.core.passwords.check(claim).await),
             Ok((Decision::Ask(ask), buf)) => {
                 drop(buf);
-                let gather = async |limit, by, expects| {
-                    frames::gather(cx, &mut body, &respond, limit, by, expects).await
-                };
+                let gather =
+                    async |limit, by, expects| frames::gather(cx, &mut body, &respond, limit, by, expects).await;
                 if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut findings, gather)).await {
                     return respond.reset(Reset::Cancel);
                 }
