@@ -400,10 +400,16 @@ impl Random {
     }
 }
 
+/// Says which seed it was.
+fn seeds(seeds: std::ops::RangeInclusive<u64>, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in seeds {
+        std::panic::catch_unwind(|| test(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+    }
+}
+
 #[test]
 fn random_fields_there_and_back() {
-    for seed in 1..=300 {
-        println!("seed {seed}");
+    seeds(1..=300, |seed| {
         let mut random = Random(seed * 0x9e37_79b9);
         let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
         for _ in 0..60 {
@@ -418,14 +424,13 @@ fn random_fields_there_and_back() {
             assert!(encoder.memory() <= 3 * 4096, "{}", encoder.memory());
             assert!(decoder.memory() <= 2 * 4096 + 1024, "{}", decoder.memory());
         }
-    }
+    });
 }
 
 // What a cut block says is the beginning of what the whole one does; what a changed one says is anything but a panic.
 #[test]
 fn cut_and_changed_blocks() {
-    for seed in 1..=8 {
-        println!("seed {seed}");
+    seeds(1..=8, |seed| {
         let mut random = Random(seed * 0x9e37_79b9);
         let mut encoder = Encoder::new();
         encoder.set_limit(1000);
@@ -456,5 +461,5 @@ fn cut_and_changed_blocks() {
             }
             changed[at] = block[at];
         }
-    }
+    });
 }
