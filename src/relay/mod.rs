@@ -107,9 +107,9 @@ pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration) -> En
 
 async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared) {
     match run(rd, wr, first, shared).await {
-        // Once both directions have ended the sockets are closed.
-        Ok(()) if shared.half.replace(true) => wr.finish_by_close().await,
-        Ok(()) => wr.finish().await,
+        // Once both directions have ended the sockets are closed. Boxed: an idle connection does not pay for its end.
+        Ok(()) if shared.half.replace(true) => Box::pin(wr.finish_by_close()).await,
+        Ok(()) => Box::pin(wr.finish()).await,
         // Our own deadline, not the kernel's, which has a number: the peer has taken nothing for as long.
         Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
             shared.break_off(End::Idle);
