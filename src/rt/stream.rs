@@ -65,6 +65,37 @@ pub struct Stream {
     pub wr: Writer,
 }
 
+/// Whether a half has an operation with the runtime, which holds the socket until it comes back; it may not even have
+/// been submitted.
+#[derive(Debug, Default)]
+struct Flight(Cell<Flown>);
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Flown {
+    #[default]
+    Over,
+    Under,
+    /// A wait for readiness was dropped. When the runtime has taken it back nobody is told, not even that a later
+    /// operation is back before it.
+    Abandoned,
+}
+
+impl Flight {
+    fn begin(&self) {
+        self.0.set(if self.0.get() == Flown::Over { Flown::Under } else { Flown::Abandoned });
+    }
+
+    fn end(&self) {
+        if self.0.get() == Flown::Under {
+            self.0.set(Flown::Over);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.get() == Flown::Over
+    }
+}
+
 /// The incoming half.
 #[derive(Debug)]
 pub struct Reader {
@@ -72,8 +103,7 @@ pub struct Reader {
     deadline: Deadline,
     /// There until the stream is dropped.
     half: Option<OwnedReadHalf<TcpStream>>,
-    /// An operation has been handed to the runtime and has not come back; it may not even be submitted.
-    flying: Cell<bool>,
+    flight: Flight,
     fd: RawFd,
     tls: Option<Rc<RefCell<Session>>>,
     meter: Option<Arc<ListenerMetrics>>,
@@ -85,8 +115,7 @@ pub struct Writer {
     deadline: Deadline,
     /// There until the stream is dropped.
     half: Option<OwnedWriteHalf<TcpStream>>,
-    /// As the reader's.
-    flying: Cell<bool>,
+    flight: Flight,
     /// The direction has been ended, or the socket is closed next, which ends it.
     finished: bool,
     fd: RawFd,
@@ -234,10 +263,10 @@ pub enum HandshakeError {
 
 impl Drop for Stream {
     /// Closes the socket by a plain call. The runtime would shut it down once more, close it on the ring, and cancel the
-    /// closing, whose result nobody waits for. Only a socket with an operation under way is left to the runtime, which
+    /// closing, whose result nobody waits for. Only a socket that an operation may still hold is left to the runtime, which
     /// closes it behind that operation: a plain call could give its number to another connection first.
     fn drop(&mut self) {
-        if self.rd.flying.get() || self.wr.flying.get() {
+        if !self.rd.flight.is_over() || !self.wr.flight.is_over() {
             return;
         }
         // A deadline must not reach a descriptor that has been given out again.
@@ -266,7 +295,7 @@ impl Drop for Writer {
 
 impl Reader {
     fn new(fd: RawFd, half: Option<OwnedReadHalf<TcpStream>>) -> Self {
-        Self { deadline: Deadline::new(fd), half, flying: Cell::new(false), fd, tls: None, meter: None }
+        Self { deadline: Deadline::new(fd), half, flight: Flight::default(), fd, tls: None, meter: None }
     }
 
     /// The descriptor, for calls that do not outlive the stream.
@@ -326,9 +355,9 @@ impl Reader {
     async fn read_raw(&mut self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
-            self.flying.set(true);
+            self.flight.begin();
             let (read, Fill(back)) = self.half.as_mut().expect(HALF).read(Fill(buf)).await;
-            self.flying.set(false);
+            self.flight.end();
             match read {
                 Err(error) if is_interrupt(&error) => buf = back,
                 read => return (read, back),
@@ -354,9 +383,9 @@ impl Reader {
         assert!(buf.room() > 0, "a read without room would look like the end of the stream");
         loop {
             let handle = self.deadline.arm_cancel(quiet);
-            self.flying.set(true);
+            self.flight.begin();
             let (read, Fill(back)) = self.half.as_mut().expect(HALF).cancelable_read(Fill(buf), handle).await;
-            self.flying.set(false);
+            self.flight.end();
             self.deadline.disarm();
             match read {
                 Ok(n) => return (Ok(Some(n)), back),
@@ -447,9 +476,9 @@ impl Reader {
         if self.has_bytes() {
             return Ok(());
         }
-        self.flying.set(true);
+        self.flight.begin();
         let ready = sys::peek(&self.half.as_ref().expect(HALF).0).readable(false).await;
-        self.flying.set(false);
+        self.flight.end();
         ready
     }
 
@@ -458,7 +487,7 @@ impl Reader {
         if self.has_bytes() {
             return Ok(true);
         }
-        self.flying.set(true);
+        self.flight.begin();
         let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         let ended = {
             let (ready, late) = (pin!(stream.readable(false)), pin!(self.deadline.passed(at)));
@@ -466,7 +495,7 @@ impl Reader {
         };
         match ended {
             Ok(ready) => {
-                self.flying.set(false);
+                self.flight.end();
                 self.deadline.disarm();
                 ready.map(|()| true)
             }
@@ -480,7 +509,7 @@ impl Writer {
         Self {
             deadline: Deadline::new(fd),
             half,
-            flying: Cell::new(false),
+            flight: Flight::default(),
             finished: false,
             fd,
             stall: None,
@@ -608,9 +637,9 @@ impl Writer {
             if let Some(stall) = stall {
                 self.deadline.arm(tick_after(stall), Shutdown::Both);
             }
-            self.flying.set(true);
+            self.flight.begin();
             let (written, back) = self.half.as_mut().expect(HALF).write(Drain::new(buf, left)).await;
-            self.flying.set(false);
+            self.flight.end();
             buf = back.into_buf();
             if stall.is_some() && self.deadline.disarm() {
                 return (Err(io::ErrorKind::TimedOut.into()), buf);
@@ -631,7 +660,7 @@ impl Writer {
     /// Waits until a write would not wait, or until `at`; `false` when that has passed. Holds no buffer; may be
     /// dropped.
     pub async fn writable_until(&mut self, at: Tick) -> io::Result<bool> {
-        self.flying.set(true);
+        self.flight.begin();
         let stream = sys::peek(&self.half.as_ref().expect(HALF).0);
         let ended = {
             let (ready, late) = (pin!(stream.writable(false)), pin!(self.deadline.passed(at)));
@@ -639,7 +668,7 @@ impl Writer {
         };
         match ended {
             Ok(ready) => {
-                self.flying.set(false);
+                self.flight.end();
                 self.deadline.disarm();
                 ready.map(|()| true)
             }
@@ -695,7 +724,7 @@ pub async fn connect_tcp(socket: OwnedFd, by: Tick, first: Option<Buf>) -> (io::
     let wr = &mut stream.wr;
     let len = first.as_ref().map_or(0, Buf::len);
     wr.deadline.arm(by, Shutdown::Both);
-    wr.flying.set(true);
+    wr.flight.begin();
     let (connected, first) = match first {
         Some(first) => {
             let (sent, drain) = wr.half.as_mut().expect(HALF).write(Drain::new(first, len)).await;
@@ -708,7 +737,7 @@ pub async fn connect_tcp(socket: OwnedFd, by: Tick, first: Option<Buf>) -> (io::
             (ready.and_then(|()| sys::take_error(wr.fd)), None)
         }
     };
-    wr.flying.set(false);
+    wr.flight.end();
     let connected = match connected {
         // What has been sent is not sent again, so that a deadline that passes behind it ends the stream, not the attempt.
         Ok(()) if len > 0 => {
