@@ -340,8 +340,10 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             return Err(CALM);
         }
         let mut section = ResponseSection::new(stream.head.tail(), self.limits.header_list as usize);
-        let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
-        decoded.map_err(|_error| Code::COMPRESSION_ERROR)?;
+        if self.decoder.decode(block, |name, value| section.field(name, value)).is_err() {
+            section.give_up();
+            return Err(Code::COMPRESSION_ERROR.into());
+        }
         let (verdict, status, length) = section.end();
         match verdict {
             Verdict::Abuse => return Err(CALM),

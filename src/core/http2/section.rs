@@ -231,6 +231,11 @@ impl<'o> ResponseSection<'o> {
         }
     }
 
+    /// Nothing is left of what has come only in part.
+    pub(super) fn give_up(self) {
+        self.lines.truncate(self.start);
+    }
+
     /// What they are, the status, and what they say of the body's length. Nothing is left of what is not good.
     pub(super) fn end(self) -> (Verdict, u16, Option<u64>) {
         let verdict = self.size.verdict(self.malformed || self.status.is_none());

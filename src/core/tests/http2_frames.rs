@@ -2,6 +2,9 @@
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+#[path = "../../../tests/fuzz/harness/http2_connection.rs"]
+mod harness;
+
 use ringway_core::http2::flood::Flood;
 use ringway_core::http2::frame::{Code, FrameHeader, HEADER, PREFACE};
 use ringway_core::http2::hpack::{Decoder, Encoder};
@@ -292,6 +295,19 @@ fn an_answer_cut_at_every_byte_says_the_same() {
     }
 }
 
+#[test]
+fn a_head_that_does_not_decode_leaves_nothing() {
+    let mut client = start(Role::Client);
+    let Peer { connection, spares, out, .. } = &mut client;
+    let key = connection.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"http", true, spares, out).unwrap();
+    let mut head = block(&[(":status", "200"), ("a", "b")]);
+    head.push(0x80);
+    let bytes = [frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &head)].concat();
+    connection.receive(&bytes, 0, spares, out);
+    assert_eq!(connection.end(), Some(End::Protocol(Code::COMPRESSION_ERROR)));
+    assert_eq!(connection.incoming(key), Incoming::Reset(Reset::Connection));
+}
+
 fn broken(frames: &[Vec<u8>]) -> Option<End> {
     let mut server = opened();
     server.receive(&frames.concat());
@@ -553,4 +569,65 @@ fn what_nobody_holds_is_reset() {
     assert_eq!(connection.open_streams(), 0);
     assert!(keys.iter().all(|key| connection.reset_by(*key) == Some(Reset::Connection)), "forgotten");
     assert_eq!(server.resets(), [(1, Code::NO_ERROR.0), (3, Code::CANCEL.0)]);
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
+    }
+}
+
+/// Frames of all kinds, most of them well formed, and then a byte or two that are others.
+fn storm(random: &mut Random, role: Role) -> Vec<u8> {
+    let mut bytes = frame(SETTINGS, 0, 0, &[]);
+    let answer = || block(&[(":status", "200")]);
+    for _ in 0..random.below(40) {
+        let id = u32::try_from(1 + 2 * random.below(8)).unwrap();
+        let flags = [0, END_STREAM, END_HEADERS, END_STREAM | END_HEADERS][random.below(4)];
+        let data = vec![b'x'; random.below(300)];
+        bytes.extend(match random.below(14) {
+            0..=3 if role == Role::Client => frame(HEADERS, flags | END_HEADERS, id, &answer()),
+            0..=2 => frame(HEADERS, flags | END_HEADERS, id, &get()),
+            3 => frame(HEADERS, flags, id, &post("300")),
+            4 | 5 => frame(DATA, flags & END_STREAM, id, &data),
+            6 => frame(DATA, flags & END_STREAM | PADDED, id, &[&[5][..], &data, &[0; 5]].concat()),
+            7 => frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()),
+            8 => frame(WINDOW_UPDATE, 0, id - u32::from(random.below(2) == 0), &100_u32.to_be_bytes()),
+            9 => frame(SETTINGS, 0, 0, &[0, 4, 0, 0, u8::try_from(random.below(256)).unwrap(), 0]),
+            10 => frame(PING, 0, 0, b"12345678"),
+            11 => frame(HEADERS, END_STREAM | END_HEADERS, id, &block(&[("x-end", "1")])),
+            12 if random.below(8) == 0 => frame(GOAWAY, 0, 0, &[0; 8]),
+            12 => frame(PRIORITY, 0, id, &[0, 0, 0, 20, 1]),
+            _ => frame(CONTINUATION, flags, id, &[]),
+        });
+    }
+    for _ in 0..random.below(3) {
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+    }
+    bytes
+}
+
+#[test]
+fn any_frames_say_the_same_however_they_come() {
+    let (mut ended, mut streams) = (0, 0);
+    for seed in 1..=3000 {
+        let mut random = Random(seed);
+        for role in [Role::Server, Role::Client] {
+            let bytes = storm(&mut random, role);
+            let whole = harness::run(role, &bytes, usize::MAX);
+            let piece = 1 + random.below(40);
+            assert_eq!(harness::run(role, &bytes, piece), whole, "seed {seed:#x}, {role:?}, pieces of {piece}");
+            ended += usize::from(whole.0.is_some());
+            streams += whole.1;
+        }
+    }
+    assert!((1000..5900).contains(&ended) && streams > 6000, "{ended} ended, {streams} streams");
 }
