@@ -19,7 +19,7 @@ impl Outbound for Block {
 
 /// How a connection ends that gets the bytes in pieces of a size, if it does, how many streams it has had, and what it
 /// writes. Nothing is read of bodies: what waits is bounded by windows.
-pub fn run(role: Role, bytes: &[u8], piece: usize) -> (Option<End>, usize, Vec<u8>) {
+pub(crate) fn run(role: Role, bytes: &[u8], piece: usize) -> (Option<End>, usize, Vec<u8>) {
     let mut out = Block(Vec::new());
     let mut spares = Spares::default();
     let limits = Limits { streams: 8, header_list: 1000, stream_window: 65_535, window: 70_000, provoked_resets: 8 };
