@@ -1,5 +1,6 @@
 //! Origins that fail: refused, reset, silent, lying, dying.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -250,4 +251,37 @@ fn the_pool_is_bounded_and_swept() {
     }
     crate::support::eventually("connections are kept", || proxy.metric("ringway_worker_pool_idle", &[]) > 0.0);
     assert!(proxy.metric("ringway_worker_pool_idle", &[]) <= 50.0);
+}
+
+/// Clients that leave just as their answers come, long after they were asked: what watched for their leaving is dropped
+/// then, and may hold their sockets for a moment longer.
+#[test]
+fn clients_that_leave_as_their_answers_come() {
+    let origin = Origin::script(|mut conn, _| {
+        while conn.head().is_some() {
+            std::thread::sleep(Duration::from_millis(150));
+            if conn.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                break;
+            }
+        }
+    });
+    let proxy = single(&config(&[&origin.address], ""));
+    let address = &proxy.address;
+    std::thread::scope(|scope| {
+        for number in 0..48_u64 {
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let mut client = crate::support::client::Client::connect(address);
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    if (number + round) % 3 == 0 {
+                        assert_eq!(client.response().status, 200);
+                        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    }
+                    std::thread::sleep(Duration::from_millis(140 + (number * 7 + round * 3) % 20));
+                }
+            });
+        }
+    });
+    assert_eq!(proxy.client().get("/").status, 200);
+    assert_eq!(proxy.metric("ringway_panics_total", &[]), 0.0);
 }
