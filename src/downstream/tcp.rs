@@ -34,19 +34,16 @@ pub(super) fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) -> impl Fu
             }
             _ => None,
         };
-        let first = match conn.first.take() {
-            Some(first) => Ok(Some(first)),
-            None => ahead(&mut down),
-        };
-        // A client that has broken off already needs no endpoint.
-        let Ok(first) = first else { return down.reset() };
-        let (up, first) = {
-            let first = RefCell::new(first);
-            let up = Box::pin(connect(&core, &generation, split, &conn, &first)).await;
-            (up, first.into_inner())
-        };
+        if conn.first.is_none() {
+            match ahead(&mut down) {
+                Ok(first) => conn.first = first,
+                // A client that has broken off already needs no endpoint.
+                Err(_broken) => return down.reset(),
+            }
+        }
+        let up = Box::pin(connect_ahead(&core, &generation, split, &mut conn)).await;
         drop(generation);
-        pass(&core, &mut down, up, first, idle).await;
+        pass(&core, &mut down, up, conn.first.take(), idle).await;
         drop(open);
         // The registry forgets the descriptor before the stream closes it.
         drop(conn);
@@ -90,6 +87,19 @@ pub(super) async fn pass(core: &Core, down: &mut Stream, up: Option<Upstream>, f
     if end == End::Idle {
         core.metrics.downstream_error(DownstreamError::IdleTimeout);
     }
+}
+
+/// The same, with what the connection itself has to send.
+async fn connect_ahead(
+    core: &Core,
+    generation: &Generation,
+    split: Option<Split<'_>>,
+    conn: &mut Conn,
+) -> Option<Upstream> {
+    let first = RefCell::new(conn.first.take());
+    let up = connect(core, generation, split, conn, &first).await;
+    conn.first = first.into_inner();
+    up
 }
 
 /// Chooses an endpoint and connects to it. Of `first`, bytes of the client's that were read already, what has been sent
