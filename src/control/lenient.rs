@@ -22,6 +22,8 @@ use super::yaml::{self, Key, Node, Value};
 /// Kinds whose absence would leave something open, or have it answered from the wrong place.
 const CLOSING: [&str; 5] =
     ["AccessPolicy", "RateLimitPolicy", "BackendTLSPolicy", "ClientPolicy", "L4ForwardingPolicy"];
+/// The filter that protects what is behind it.
+const EXTERNAL_AUTH: &str = "ExternalAuth";
 /// Fields of a rule of HTTPRoute and GRPCRoute. A rule without `matches` that has others is not taken for one that matches all.
 const RULE_FIELDS: [&str; 7] = ["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
 
@@ -277,7 +279,7 @@ pub(super) fn recover(
     let mut refused = false;
     for file in files.iter().filter(|file| file.broken) {
         let text = sources.text(file.id);
-        if let Some(kind) = CLOSING.iter().find(|kind| text.contains(*kind)) {
+        if let Some(kind) = CLOSING.iter().chain([&EXTERNAL_AUTH]).find(|kind| text.contains(*kind)) {
             let message =
                 format!("{} cannot be read, and a {kind} may be in it: nothing new is served", sources.name(file.id));
             diagnostics.push(Diagnostic { severity: Severity::Error, span: None, message, help: None });
@@ -431,12 +433,32 @@ fn keep(
     kept
 }
 
+/// Whether a scalar within a node is this text.
+fn mentions(node: &Node, wanted: &str) -> bool {
+    match &node.value {
+        Value::Scalar { text, .. } => text == wanted,
+        Value::List(items) => items.iter().any(|item| mentions(item, wanted)),
+        Value::Map(entries) => entries.iter().any(|(_, value)| mentions(value, wanted)),
+    }
+}
+
 /// What is left out must not leave open what it would have closed. `None`: it cannot be told what that is.
 fn close(key: &ObjectKey, object: &Node, cx: &Cx<'_>, resources: &mut Resources) -> Option<Served> {
     match key.kind.as_str() {
         "HTTPRoute" | "GRPCRoute" => {
             // Requests that would have been its own must not fall to a route that is less specific.
-            let Some(reduced) = reduced(object, cx) else { return Some(Served::Nothing) };
+            let reduced = reduced(object, cx);
+            let rules =
+                |route: &Node| match route.get("spec").and_then(|spec| spec.get("rules")).map(|rules| &rules.value) {
+                    Some(Value::List(rules)) => rules.len(),
+                    _ => 0,
+                };
+            // A rule that asks another server must not fall to one that does not.
+            if mentions(object, EXTERNAL_AUTH) && reduced.as_ref().is_none_or(|reduced| rules(reduced) < rules(object))
+            {
+                return None;
+            }
+            let Some(reduced) = reduced else { return Some(Served::Nothing) };
             cx.silent(|cx| resources.read(&reduced, cx));
             Some(Served::Closed)
         }

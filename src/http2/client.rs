@@ -34,8 +34,10 @@ pub struct ClientSettings {
 /// What an endpoint may send of a head.
 const HEADER_LIST: u32 = 64 << 10;
 
-/// The connection's window.
+/// The connection's window, at least and at most: with room for what every stream may have waiting, answers that are not
+/// read do not hold up the others.
 const WINDOW: u32 = 1 << 20;
+const LARGEST_WINDOW: u32 = 16 << 20;
 
 /// A stream's, which is the protocol's default.
 const STREAM_WINDOW: u32 = 65_535;
@@ -70,7 +72,7 @@ impl Client {
             streams: 0,
             header_list: HEADER_LIST,
             stream_window: STREAM_WINDOW,
-            window: WINDOW,
+            window: settings.max_streams.saturating_mul(STREAM_WINDOW).clamp(WINDOW, LARGEST_WINDOW),
             provoked_resets: PROVOKED_RESETS,
         };
         let (link, pumps) = Link::new(stream, None, Role::Client, limits);
@@ -320,6 +322,7 @@ impl Driver {
                 self.pumps = None;
             }
             if self.pumps.is_none() {
+                self.link.finish();
                 return Poll::Ready(());
             }
             if !self.link.progressed() && !self.keep_alive(cx) {

@@ -85,6 +85,7 @@ impl Server {
                 self.pumps = None;
             }
             if self.pumps.is_none() {
+                self.link.finish();
                 return Poll::Ready(None);
             }
             if !self.link.progressed() {

@@ -197,6 +197,16 @@ impl Link {
         }
     }
 
+    /// Nothing moves any more: whoever still waits is told so.
+    pub(super) fn finish(self: &Rc<Self>) {
+        self.ended.set(true);
+        self.turn();
+        // What has not been looked at by now never is.
+        self.inbound.take();
+        self.turn();
+        while self.next_request().is_some() {}
+    }
+
     /// Wakes whoever waits for a stream on which something has happened, up to the next request.
     pub(super) fn next_request(self: &Rc<Self>) -> Option<Request> {
         let mut inner = self.inner.borrow_mut();

@@ -85,7 +85,7 @@ fn claim(name: &[u8], known: &[u8], tag: Tag) -> Tag {
     }
 }
 
-pub(crate) fn is_alias(name: &[u8], known: &[u8]) -> bool {
+fn is_alias(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len()
         && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-'))
 }

@@ -9,7 +9,6 @@ mod field;
 mod method;
 
 pub use date::Date;
-pub(crate) use field::is_alias;
 pub use field::{Tag, classify_request, classify_response, connection_options, is_forbidden_trailer, is_token};
 pub use method::{Method, Version};
 

@@ -5,7 +5,7 @@ use super::encode::{Modifier, Out, Reply, RequestContext, client_fields, end_of_
 use super::request::RequestHead;
 use super::response::{Framing, ResponseHead};
 
-use crate::http::{Date, Tag, classify_request, is_alias};
+use crate::http::{Date, Tag, classify_request};
 use crate::model::{ExternalAuth, HeaderModifier};
 
 /// A field of a request, as its server has given it.
@@ -25,9 +25,33 @@ impl Granted<'_> {
     /// Whether the client's own fields of this name are not passed on; nor are those that a backend which reads fields
     /// as variables (CGI) would take for it.
     pub(super) fn replaces(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|known| is_alias(name, known.as_bytes()))
-            || self.fields.iter().any(|(known, _)| is_alias(name, known))
+        self.names.iter().any(|known| is_one_variable(name, known.as_bytes()))
+            || self.fields.iter().any(|(known, _)| is_one_variable(name, known))
     }
+}
+
+/// Whether two names are one variable to what reads fields as CGI does.
+fn is_one_variable(a: &[u8], b: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
+}
+
+/// Whether a path would lead out of one put in front of it, for a server that takes escaped slashes, or backslashes, for
+/// what they stand for: dot segments between plain slashes have been resolved.
+pub fn climbs(path: &[u8]) -> bool {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, later @ ..] = rest {
+        let (byte, after) = match (first, later) {
+            (b'%', [b'2', b'f' | b'F', after @ ..]) | (b'%', [b'5', b'c' | b'C', after @ ..]) => (b'/', after),
+            (b'%', [b'2', b'e' | b'E', after @ ..]) => (b'.', after),
+            (b'\\', after) => (b'/', after),
+            (byte, after) => (*byte, after),
+        };
+        plain.push(byte);
+        rest = after;
+    }
+    plain.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment.starts_with(b"..;"))
 }
 
 /// Writes the head of a question without its end, which [`end_question`] writes once it is known how much of the body goes
@@ -189,6 +213,16 @@ mod tests {
         assert_eq!(asked(&rules("/auth", &names, &[]), false), expected);
         let expected = format!("POST /auth/a%20b?q=1 HTTP/1.1\r\n{start}Cookie: c\r\nX-Forwarded-User: root\r\n{told}");
         assert_eq!(asked(&rules("/auth", &names, &[]), true), expected);
+    }
+
+    #[test]
+    fn paths_that_lead_out_of_their_prefix() {
+        for path in ["/a/..%2fb", "/a%2F..%2F..", "/..%5cx", "/a\\..\\b", "/x/%2e.%2f", "/a/..;/b", "/a/..;x=1"] {
+            assert!(climbs(path.as_bytes()), "{path}");
+        }
+        for path in ["/", "/a%2Fb", "/a..b/c..", "/...%2f", "/%2", "/%", "*", "/a/.%2f"] {
+            assert!(!climbs(path.as_bytes()), "{path}");
+        }
     }
 
     const GRANT: &[u8] = b"HTTP/1.1 200 OK\r\nDate: d\r\nHost: evil\r\nX-User: me\r\nX-Groups: a\r\nX-Groups: b\r\nContent-Type: t\r\n\

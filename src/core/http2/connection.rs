@@ -96,6 +96,10 @@ pub(super) const THERE: [u8; 8] = *b"anybody?";
 /// Bytes of answers to what the peer sends that may wait before nothing more of it is received.
 pub(super) const REPLIES: usize = 16 << 10;
 
+/// Bytes of answers' heads that may wait before nothing more of a client is received: an answer without a body ends its
+/// stream, so that the limit of streams does not hold them.
+pub(super) const BACKLOG: usize = 256 << 10;
+
 /// A field block of which more comes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Continuing {
@@ -247,7 +251,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     /// Whether nothing is received before there is more room.
     pub fn is_stuffed(&self) -> bool {
-        self.replies > REPLIES
+        self.replies > REPLIES || (self.role == Role::Server && self.backlog.data().len() > BACKLOG)
     }
 
     /// Whether the peer has sent its preface.
@@ -467,7 +471,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     /// Gives credit for bytes of the connection.
     pub(super) fn credit(&mut self, bytes: u32, out: &mut impl Outbound) {
         if bytes > 0
-            && let Some(credit) = self.receive_window.release(bytes)
+            && let Some(credit) = self.receive_window.release_shared(bytes)
             && self.end.is_none()
         {
             self.control(frame::WINDOW_UPDATE, 0, 0, credit.to_be_bytes(), out);

@@ -70,7 +70,12 @@ impl Guard {
         let flood = match kind {
             // DATA that carries something.
             0 if length > 0 => {
+                // A byte is no work that pays for a stream that is opened and reset.
+                let resets = self.left[Flood::Reset as usize];
                 self.win(2);
+                if length < DRIB {
+                    self.left[Flood::Reset as usize] = resets;
+                }
                 return Ok(());
             }
             1 => {
@@ -135,6 +140,11 @@ mod tests {
             guard.frame(6, 8).unwrap();
             guard.frame(0, 1).unwrap();
         }
+        let reset = (0..10_000).try_for_each(|_| {
+            guard.frame(0, 1)?;
+            guard.frame(3, 4)
+        });
+        assert_eq!(reset, Err(Flood::Reset));
         for step in 1..100_000 {
             guard.pass(step);
             (0..10).try_for_each(|_| guard.frame(3, 4)).unwrap();

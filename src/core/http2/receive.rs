@@ -19,8 +19,9 @@ const EMPTY: u32 = 100;
 /// Bytes of DATA below which a frame costs more than it carries.
 const DRIB: usize = 256;
 
-/// What small frames that wait may cost beyond their bytes: half of the window that they would fill otherwise.
-const DRIBS: u32 = 512 << 10;
+/// What small frames of a client that wait may cost beyond their bytes. A block of messages of a dozen bytes, a frame each,
+/// costs less; one of single bytes costs more. An endpoint's are not counted: its connection is many clients'.
+const DRIBS: u32 = 3 << 19;
 
 /// Bytes of heads that may wait on a stream: interim answers have no end of their own.
 const HEADS: usize = 128 << 10;
@@ -224,10 +225,10 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             return if payload.is_empty() { Ok(()) } else { Err(Code::FRAME_SIZE_ERROR.into()) };
         }
         let before = self.peer.window;
-        self.peer.table = None;
+        (self.peer.table, self.peer.table_least) = (None, None);
         self.peer.read(payload, self.role)?;
         self.settled = true;
-        if let Some(table) = self.peer.table {
+        for table in [self.peer.table_least, self.peer.table].into_iter().flatten() {
             self.encoder.set_limit(table);
         }
         let by = i64::from(self.peer.window) - i64::from(before);
@@ -432,7 +433,11 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         let (fields, verdict, length) = section.end();
         match verdict {
             Verdict::Abuse => return Err(CALM),
-            Verdict::Good if self.streams.open() >= self.limits.streams => {
+            // Those that were reset are held until their requests have been given up.
+            Verdict::Good
+                if self.streams.open() >= self.limits.streams
+                    || self.streams.held() >= self.limits.streams as usize * 2 =>
+            {
                 spares.put_fields(fields);
                 self.streams.remember(id, true);
                 self.control(RST_STREAM, 0, id, Code::REFUSED_STREAM.0.to_be_bytes(), out);
@@ -568,7 +573,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     fn data_ends(&mut self, arriving: Arriving, out: &mut impl Outbound) -> Result<(), Fault> {
         let Arriving { key, end, length, .. } = arriving;
-        if !end && length == 0 {
+        if !end && length == 0 && self.role == Role::Server {
             self.empty += 1;
             if self.empty > EMPTY {
                 return Err(CALM);
@@ -583,7 +588,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             stream.remote_ended = true;
             self.ended(key);
             self.tell(key);
-        } else if (1..DRIB).contains(&length) && !stream.unread {
+        } else if (1..DRIB).contains(&length) && !stream.unread && self.role == Role::Server {
             let cost = u32::try_from(DRIB - length).unwrap_or(0);
             stream.dribs += cost;
             self.dribs += cost;

@@ -74,13 +74,17 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     /// Whether all of a message has come.
     pub fn has_ended(&self, key: Key) -> bool {
-        self.streams.get(key).is_some_and(|stream| stream.remote_ended)
+        self.streams
+            .get(key)
+            .is_some_and(|stream| stream.remote_ended && !matches!(stream.reset, Some(Reset::Local(_))))
     }
 
     /// How long a body is that has come whole, without trailers.
     pub fn whole(&self, key: Key) -> Option<usize> {
         let stream = self.streams.get(key)?;
-        (stream.remote_ended && stream.trailers.is_empty()).then_some(stream.data.data().len())
+        // What this side has reset has lost what had come of it.
+        let whole = stream.remote_ended && !matches!(stream.reset, Some(Reset::Local(_)));
+        (whole && stream.trailers.is_empty()).then_some(stream.data.data().len())
     }
 
     /// Lines of heads that have come, each up to an empty one.
@@ -240,7 +244,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         Ok(sent)
     }
 
-    /// Leaves bytes behind `from` to be sent when there are credit and room; [`Event::Stream`] says when they have been.
+    /// Leaves bytes behind `from` to be sent when there are credit and room; [`super::Event::Stream`] says when they have been.
     /// There are some, and nothing is parked on the stream.
     pub fn park(&mut self, key: Key, bytes: B, from: usize, end: bool) {
         debug_assert!(from < bytes.as_ref().len(), "nothing is parked for no bytes");

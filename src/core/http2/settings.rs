@@ -54,11 +54,13 @@ pub(super) struct Peer {
     pub(super) connect: bool,
     /// What the table of its decoder may hold.
     pub(super) table: Option<u32>,
+    /// The least that it has said in one frame, which has to be kept to as well (RFC 7541 section 4.2).
+    pub(super) table_least: Option<u32>,
 }
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { window: DEFAULT_WINDOW, streams: None, connect: false, table: None }
+        Self { window: DEFAULT_WINDOW, streams: None, connect: false, table: None, table_least: None }
     }
 }
 
@@ -69,7 +71,10 @@ impl Peer {
         for &[high, low, a, b, c, d] in settings {
             let value = u32::from_be_bytes([a, b, c, d]);
             match u16::from_be_bytes([high, low]) {
-                HEADER_TABLE_SIZE => self.table = Some(value),
+                HEADER_TABLE_SIZE => {
+                    self.table = Some(value);
+                    self.table_least = Some(self.table_least.map_or(value, |least| least.min(value)));
+                }
                 // A server has nothing to enable (section 6.5.2).
                 ENABLE_PUSH if value > u32::from(role == Role::Server) => return Err(Code::PROTOCOL_ERROR),
                 MAX_CONCURRENT_STREAMS => self.streams = Some(value),
@@ -131,6 +136,8 @@ mod tests {
         let peer =
             read(Role::Client, &[(1, 0), (3, 7), (4, 1), (4, MAX_WINDOW), (5, 16_384), (8, 1), (99, 5)]).unwrap();
         assert_eq!((peer.table, peer.streams, peer.window, peer.connect), (Some(0), Some(7), MAX_WINDOW, true));
+        let twice = read(Role::Client, &[(1, 4096), (1, 0), (1, 100)]).unwrap();
+        assert_eq!((twice.table_least, twice.table), (Some(0), Some(100)));
         for (role, name, value, code) in [
             (Role::Server, 2, 2, Code::PROTOCOL_ERROR),
             (Role::Client, 2, 1, Code::PROTOCOL_ERROR),

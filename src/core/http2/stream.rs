@@ -164,7 +164,7 @@ impl<B, W> Stream<B, W> {
 }
 
 /// Streams that are over; what is said of those beyond is not known any more.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 256;
 
 /// The streams of a connection.
 #[derive(Debug)]
@@ -184,6 +184,11 @@ impl<B, W: Default> Streams<B, W> {
     /// Streams that are not closed.
     pub(super) fn open(&self) -> u32 {
         self.open
+    }
+
+    /// Streams that have not been forgotten.
+    pub(super) fn held(&self) -> usize {
+        self.ids.len()
     }
 
     pub(super) fn find(&self, id: u32) -> Option<u32> {

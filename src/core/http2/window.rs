@@ -42,6 +42,16 @@ impl ReceiveWindow {
         Some(std::mem::take(&mut self.released))
     }
 
+    /// The same for a window that streams share: what some hold back does not count, so that the others go on.
+    pub(super) fn release_shared(&mut self, bytes: u32) -> Option<u32> {
+        let held = self.unreleased.saturating_sub(bytes);
+        let size = self.size;
+        self.size = size.saturating_sub(held);
+        let credit = self.release(bytes);
+        self.size = size;
+        credit
+    }
+
     /// Bytes that have come and have not gone on.
     pub(super) fn unreleased(&self) -> u32 {
         self.unreleased
@@ -99,6 +109,18 @@ impl SendWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_hold_back_does_not_count() {
+        let mut window = ReceiveWindow::new(1000);
+        window.take(1000).unwrap();
+        assert_eq!(window.release(100), None);
+        assert_eq!(window.release_shared(10), Some(110), "half of what is not held back");
+        assert_eq!((window.left(), window.unreleased()), (110, 890));
+        let mut window = ReceiveWindow::new(1000);
+        window.take(100).unwrap();
+        assert_eq!(window.release_shared(100), None, "with nothing held back it is half of the window");
+    }
 
     #[test]
     fn credit_is_given_by_halves() {

@@ -459,11 +459,11 @@ fn floods_end_the_connection() {
     let mut server = opened();
     server.receive(&open());
     let drib = frame(DATA, 0, 1, b"x");
-    server.receive(&drib.repeat(2000));
+    server.receive(&drib.repeat(6000));
     assert_eq!(server.connection.end(), None);
-    server.receive(&drib.repeat(2000));
+    server.receive(&drib.repeat(6000));
     assert_eq!(server.connection.end(), None, "what has been read costs nothing any more");
-    server.receive(&drib.repeat(2100));
+    server.receive(&drib.repeat(6300));
     assert_eq!(server.connection.end(), calm);
 }
 

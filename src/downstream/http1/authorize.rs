@@ -21,6 +21,7 @@ use super::aside::{self, Heard, Unheard};
 use super::client::Upload;
 use super::decide::{Counted, Decision, Local};
 use super::extra::Copied;
+use super::forward::received_by;
 use super::io::{Filled, Watch, fill};
 use super::request_body::ClientFault;
 use super::{Cx, grow, local};
@@ -137,6 +138,10 @@ pub(super) fn step<'s, 'l>(
                 let mut local = local;
                 local.reply.close = true;
                 return Err(local.error(413, Some(DownstreamError::BodyTooLarge)));
+            }
+            if !rules.path.is_empty() && authorize::climbs(&head.path) {
+                // The server could answer for another path than the one that is asked for.
+                return Err(local.error(400, Some(DownstreamError::BadTarget)));
             }
             let mut question = Vec::with_capacity(512);
             authorize::question(head, rules, context, &mut question);
@@ -293,6 +298,7 @@ async fn gather(
     ask: &Ask,
     findings: &mut Findings,
 ) -> (Result<Vec<u8>, ClientFault>, Buf) {
+    let received_by = received_by(cx, ask.started);
     loop {
         match whole(&buf.data()[ask.client_head..], ask) {
             Ok(None) => {}
@@ -314,7 +320,7 @@ async fn gather(
                 return (Err(ClientFault::Cut), buf);
             }
         }
-        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by);
+        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by).min(received_by);
         let (filled, back) = fill(&mut stream.rd, buf, by, Shutdown::Read, Watch::None).await;
         buf = back;
         match filled {
@@ -358,7 +364,7 @@ pub(super) async fn ask_stream(
     let mut payload = Vec::new();
     if ask.wants_body() {
         findings.continued |= ask.expects;
-        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by);
+        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by).min(received_by(cx, ask.started));
         match gather(ask.body_limit, by, ask.expects).await {
             Ok(body) => payload = body,
             Err(fault) => return ask.fail(cx, fault, findings),

@@ -88,7 +88,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
     let wanted = generation.shared.proxy_header(plan.backend);
     let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || cx.core.random()));
     if let Some(budget) = &generation.metrics.budgets[plan.backend.0 as usize] {
-        budget.sent(plan.counted.started);
+        budget.sent(Instant::now());
     }
     let mut attempt = 1;
     let mut moves = 0;
