@@ -73,6 +73,21 @@ fn expect_results(proxy: &Proxy, results: [(&str, f64); 3]) {
     }
 }
 
+/// Servers that resolve them would answer for another path than the one that is asked for.
+#[test]
+fn a_path_that_leads_out_of_its_prefix_is_not_asked_for() {
+    let (auth, app) = (judge(), Origin::echo());
+    let proxy = start(&config(&auth.address, &app.address, ", http: {path: /check}"));
+    for path in ["/a%2F..%2F..%2Fping", "/a/..%5c..%5cping", "/a%2f%2e%2e/b", "/a/..;/b"] {
+        let answer = ask(&proxy, &format!("GET {path}"), "Authorization: Bearer good\r\n");
+        assert_eq!(answer.status, 400, "{path}");
+    }
+    assert_eq!((auth.requests().len(), app.requests().len()), (0, 0));
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"bad_target\""], 4.0);
+    assert_eq!(ask(&proxy, "GET /a%2Fb", "Authorization: Bearer good\r\n").status, 200);
+    assert_eq!(auth.requests()[0].target, "/check/a%2Fb");
+}
+
 #[test]
 fn requests_pass_or_get_the_servers_answer() {
     let (auth, app) = (judge(), Origin::echo());

@@ -223,3 +223,20 @@ fn strict_refuses_the_whole_generation() {
     directory.write("config.yaml", &(base() + &route("b", "/b", UNKNOWN_FIELD)).replace("{ip}", proxy.ip()));
     assert_eq!(spawn(&directory, &options).wait().unwrap().code(), Some(64));
 }
+
+/// A route that asks another server must not fall to one that does not, nor be left out without a word.
+#[test]
+fn a_route_that_asks_and_cannot_be_read_refuses_what_is_new() {
+    let asks = "    filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {group: ringway.dev, kind: Backend, name: echo}}}]\n";
+    let good = base() + &route("under", "/", "");
+    let proxy = Proxy::start(&good);
+    let unreadable = route("admin", "/admin", asks).replace("{value: /admin}", "{value: [admin]}");
+    for bad in [unreadable, route("admin", "/admin", asks) + "    broken: [\n"] {
+        proxy.write_config(&(good.clone() + &route("new", "/new", "") + &bad));
+        assert_eq!(proxy.admin("POST", "/reload").0, 409);
+        let rules = proxy.admin("GET", "/status").1;
+        assert!(!rules.contains("\"new\""), "nothing new is served");
+    }
+    proxy.reload(&(good + &route("new", "/new", "")));
+    assert_eq!(status(&proxy, "/new"), 200);
+}
