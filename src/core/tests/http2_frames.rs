@@ -631,3 +631,46 @@ fn any_frames_say_the_same_however_they_come() {
     }
     assert!((1000..5900).contains(&ended) && streams > 6000, "{ended} ended, {streams} streams");
 }
+
+/// Answers without a body end their streams, so only room holds their heads: a client that does not read is not read on.
+#[test]
+fn heads_that_are_not_read_are_bounded() {
+    let mut server = opened();
+    let long = format!("HTTP/1.1 307 x\r\nlocation: /{}\r\n\r\n", "a".repeat(4000));
+    let mut asked = 0_u32;
+    for id in (1..4001).step_by(2) {
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, id, &get());
+        server.out.capacity = server.out.bytes.len();
+        let taken = server.connection.receive(&request, 0, &mut server.spares, &mut server.out);
+        if taken < request.len() {
+            break;
+        }
+        asked += 1;
+        while let Some(event) = server.connection.next_event() {
+            let Event::Request(key) = event else { continue };
+            server.connection.take_request(key, &mut server.spares).unwrap();
+            server.connection.respond(key, long.as_bytes(), true, &mut server.out).unwrap();
+            server.connection.let_go(key, &mut server.spares, &mut server.out);
+        }
+    }
+    assert!((10..=300).contains(&asked), "{asked} answers wait");
+    assert!(server.connection.is_stuffed());
+    // It goes on when they have been read.
+    server.out.capacity = 8 << 20;
+    server.connection.pump(&mut server.out);
+    assert!(!server.connection.is_stuffed() && server.connection.end().is_none());
+}
+
+/// Streams that were reset are held until their requests have been given up, and no more of them than twice the limit.
+#[test]
+fn streams_that_were_reset_are_bounded() {
+    let mut server = opened();
+    let refused = [0, 0, 4, 3, 0];
+    for id in (1..41).step_by(2) {
+        server.receive(&frame(HEADERS, END_HEADERS, id, &post("5")));
+        server.receive(&frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+    }
+    assert_eq!(server.keys.len(), 8, "of four that may be open");
+    assert!(server.out.bytes.windows(5).any(|bytes| bytes == refused), "the others are refused");
+    assert_eq!(server.connection.end(), None);
+}
