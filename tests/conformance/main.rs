@@ -113,7 +113,7 @@ fn contenders(scratch: &Scratch, origin: &str) -> Vec<(&'static str, String, Run
             let ip = address(3);
             let directory = scratch.0.display();
             let text = format!(
-                "daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n server {{ listen {ip}:8080; location / {{ proxy_pass http://{origin}:9000; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_request_buffering off; }} }} }}\n"
+                "daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n server {{ listen {ip}:8080; location / {{ proxy_pass http://{origin}:9000; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_request_buffering off; }} }} }}\n"
             );
             let config = write("nginx.conf", text);
             found.push(("nginx", format!("{ip}:8080"), start(Command::new(nginx).arg("-c").arg(config))));
