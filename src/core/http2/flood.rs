@@ -26,8 +26,8 @@ const KINDS: usize = 5;
 /// Credit frames that a request or a piece of an answer is worth.
 const CREDITS: u32 = 4;
 
-/// Bytes of DATA below which an answer leaves in dribs.
-const DRIB: usize = 256;
+/// Bytes of DATA below which a frame costs more than it carries, whichever way it goes.
+pub(super) const DRIB: usize = 256;
 
 /// Frames of one kind that may come at once.
 const BURST: u32 = 1000;

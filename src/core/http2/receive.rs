@@ -1,6 +1,7 @@
 //! What comes on a connection.
 
 use super::connection::{Arriving, CALM, Connection, Continuing, Event, Fault, Going, HEARD, Outbound, THERE};
+use super::flood::DRIB;
 use super::frame::{
     self, ACK, CONTINUATION, Code, DATA, END_HEADERS, END_STREAM, FrameHeader, GOAWAY, HEADER, HEADERS, MAX_PAYLOAD,
     PADDED, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
@@ -15,9 +16,6 @@ const CONTINUATIONS: u32 = 16;
 
 /// Empty DATA frames between two requests (CVE-2019-9518).
 const EMPTY: u32 = 100;
-
-/// Bytes of DATA below which a frame costs more than it carries.
-const DRIB: usize = 256;
 
 /// What small frames of a client that wait may cost beyond their bytes. A block of messages of a dozen bytes, a frame each,
 /// costs less; one of single bytes costs more. An endpoint's are not counted: its connection is many clients'.
@@ -435,8 +433,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             Verdict::Abuse => return Err(CALM),
             // Those that were reset are held until their requests have been given up.
             Verdict::Good
-                if self.streams.open() >= self.limits.streams
-                    || self.streams.held() >= self.limits.streams as usize * 2 =>
+                if self.streams.open() >= self.limits.streams || self.streams.holds_reset(self.limits.streams) =>
             {
                 spares.put_fields(fields);
                 self.streams.remember(id, true);

@@ -186,9 +186,12 @@ impl<B, W: Default> Streams<B, W> {
         self.open
     }
 
-    /// Streams that have not been forgotten.
-    pub(super) fn held(&self) -> usize {
-        self.ids.len()
+    /// Whether as many as `limit` that were reset have not been forgotten, besides those that may be open.
+    pub(super) fn holds_reset(&self, limit: u32) -> bool {
+        let limit = limit as usize;
+        // Those that have ended in order are forgotten soon, and are no reason; they are told apart only where there are many.
+        self.ids.len() >= 2 * limit
+            && self.slots.iter().flatten().filter(|stream| stream.reset.is_some()).count() >= limit
     }
 
     pub(super) fn find(&self, id: u32) -> Option<u32> {
