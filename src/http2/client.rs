@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringway_core::http2::frame::Code;
+use ringway_core::http2::frame::{Code, DEFAULT_WINDOW};
 use ringway_core::http2::{self as codec, Limits, Refusal, Role};
 
 use super::message::Outgoing;
@@ -38,9 +38,6 @@ const HEADER_LIST: u32 = 64 << 10;
 /// read do not hold up the others.
 const WINDOW: u32 = 1 << 20;
 const LARGEST_WINDOW: u32 = 16 << 20;
-
-/// A stream's, which is the protocol's default.
-const STREAM_WINDOW: u32 = 65_535;
 
 /// Streams that an endpoint may make this side reset before its connection ends.
 const PROVOKED_RESETS: u32 = 1024;
@@ -71,8 +68,8 @@ impl Client {
         let limits = Limits {
             streams: 0,
             header_list: HEADER_LIST,
-            stream_window: STREAM_WINDOW,
-            window: settings.max_streams.saturating_mul(STREAM_WINDOW).clamp(WINDOW, LARGEST_WINDOW),
+            stream_window: DEFAULT_WINDOW,
+            window: settings.max_streams.saturating_mul(DEFAULT_WINDOW).clamp(WINDOW, LARGEST_WINDOW),
             provoked_resets: PROVOKED_RESETS,
         };
         let (link, pumps) = Link::new(stream, None, Role::Client, limits);

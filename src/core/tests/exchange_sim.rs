@@ -10,6 +10,8 @@
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
+mod random;
+
 use ringway_core::http::{Date, Method};
 use ringway_core::http1::FieldStorage;
 use ringway_core::http1::body::{BodyDecoder, CRLF, LAST_CHUNK, chunk_header};
@@ -20,22 +22,7 @@ use ringway_core::http1::response::parse_response;
 use ringway_core::model::{ClientLimits, ClientPolicy, Filters};
 use ringway_core::route::Matched;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
-
-    fn chance(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 0
-    }
-}
+use self::random::Random;
 
 /// A request as the client means it.
 #[derive(Debug, Clone)]

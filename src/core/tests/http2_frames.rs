@@ -4,11 +4,14 @@
 
 #[path = "../../../tests/fuzz/harness/http2_connection.rs"]
 mod harness;
+mod random;
 
 use ringway_core::http2::flood::Flood;
 use ringway_core::http2::frame::{Code, FrameHeader, HEADER, PREFACE};
 use ringway_core::http2::hpack::{Decoder, Encoder};
 use ringway_core::http2::{Connection, End, Event, Incoming, Key, Limits, Outbound, Reset, Role, Spares};
+
+use self::random::Random;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -569,19 +572,6 @@ fn what_nobody_holds_is_reset() {
     assert_eq!(connection.open_streams(), 0);
     assert!(keys.iter().all(|key| connection.reset_by(*key) == Some(Reset::Connection)), "forgotten");
     assert_eq!(server.resets(), [(1, Code::NO_ERROR.0), (3, Code::CANCEL.0)]);
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
 }
 
 /// Frames of all kinds, most of them well formed, and then a byte or two that are others.

@@ -333,6 +333,11 @@ async fn gather(
 
 /// The body at the front of these bytes, if it is whole.
 fn whole(bytes: &[u8], ask: &Ask) -> Result<Option<Vec<u8>>, ClientFault> {
+    if let Framing::Length(length) = ask.framing
+        && (bytes.len() as u64) < length
+    {
+        return Ok(None);
+    }
     let mut copy = bytes.to_vec();
     let mut decoder = BodyDecoder::request(ask.framing);
     let (mut body, mut at) = (Vec::new(), 0);
