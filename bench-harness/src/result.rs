@@ -199,8 +199,14 @@ impl Figure {
             Self::Anonymous if direct => return None,
             Self::Anonymous => round.anonymous as f64,
             Self::PerConnection if direct || unit != Unit::Idle => return None,
-            // Those opened beforehand were there already.
-            Self::PerConnection => round.growth as f64 / (connections - (connections / 2).min(64)) as f64,
+            // Those opened beforehand were there already. Where not all others were, the growth is of fewer.
+            Self::PerConnection => {
+                let opened = (connections - (connections / 2).min(64)) as u64;
+                if round.requests * 100 < opened * 99 {
+                    return None;
+                }
+                round.growth as f64 / opened as f64
+            }
         };
         value.is_finite().then_some(value)
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Action, Case, Failure, Outcome, Place, Plan, Process, Result, process};
@@ -22,7 +23,9 @@ pub(super) struct Entry {
     contender: Contender,
     setting: Setting,
     target: SocketAddr,
+    // The contender ends before its origin.
     process: Option<Process>,
+    origin: Rc<Process>,
 }
 
 #[derive(Debug)]
@@ -32,9 +35,8 @@ pub(super) struct Stage<'a> {
     label: &'a str,
     directory: PathBuf,
     certificate: Option<Certificate>,
-    // Contenders end before the origin.
     entries: Vec<Entry>,
-    origin: Process,
+    origin: Rc<Process>,
 }
 
 /// A load run that goes on.
@@ -66,22 +68,31 @@ fn free_ports(count: usize, from: Option<u16>) -> Result<Vec<u16>> {
 impl<'a> Stage<'a> {
     /// Starts origin and contenders, and makes sure that each answers rightly.
     pub(super) fn set(case: &'a Case, contenders: &[Contender], place: &'a Place, label: &'a str) -> Result<Self> {
-        let mut ports = free_ports(contenders.len() + 1, place.port)?.into_iter();
+        let mut ports = free_ports(2 * contenders.len() + 1, place.port)?.into_iter();
         let mut port = || ports.next().ok_or_else(|| Failure::new("not enough free ports"));
         let directory = place.scratch.directory(&label.replace('/', "-"))?;
         let certificate = (case.tls != load::Tls::Off).then(|| certificate(&directory)).transpose()?;
         let origin_port = port()?;
-        let origin = start_origin(case, place, &directory, origin_port)?;
+        let origin = Rc::new(start_origin(case, place, &directory, origin_port)?);
         let mut stage = Self { case, place, label, directory, certificate, entries: Vec::new(), origin };
         for contender in contenders {
-            let entry =
-                stage.start(contender, if contender.is_direct() { origin_port } else { port()? }, origin_port)?;
+            // All idle at the same time, and an origin's descriptors are limited: each has one of its own.
+            let (origin, origin_port) = if case.load.idle && !contender.is_direct() {
+                let at = port()?;
+                let directory = stage.directory.join(format!("{}-origin", contender.name));
+                std::fs::create_dir_all(&directory).context(|| format!("cannot make {}", directory.display()))?;
+                (Rc::new(start_origin(case, place, &directory, at)?), at)
+            } else {
+                (Rc::clone(&stage.origin), origin_port)
+            };
+            let listen = if contender.is_direct() { origin_port } else { port()? };
+            let entry = stage.start(contender, listen, origin_port, origin)?;
             stage.entries.push(entry);
         }
         Ok(stage)
     }
 
-    fn start(&self, contender: &Contender, port: u16, origin_port: u16) -> Result<Entry> {
+    fn start(&self, contender: &Contender, port: u16, origin_port: u16, origin: Rc<Process>) -> Result<Entry> {
         let dir = self.directory.join(&contender.name);
         std::fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let connections = self.case.load.connections * self.case.load.streams;
@@ -102,8 +113,8 @@ impl<'a> Stage<'a> {
             proxy: self.case.proxy.clone(),
             tls: self.certificate.clone(),
         };
-        let mut entry =
-            Entry { contender: contender.clone(), setting, target: SocketAddr::new(HERE, port), process: None };
+        let target = SocketAddr::new(HERE, port);
+        let mut entry = Entry { contender: contender.clone(), setting, target, process: None, origin };
         let Some(start) = contender.prepare(&entry.setting)? else { return Ok(entry) };
         let mut process = Process::start(&contender.name, &start, &self.place.proxy_cores, &dir)?;
         let probe = self.plan(&entry, None, 1.0);
@@ -115,7 +126,7 @@ impl<'a> Stage<'a> {
     /// The load that a contender gets.
     fn plan(&self, entry: &Entry, rate: Option<f64>, seconds: f64) -> Plan {
         let load = &self.case.load;
-        let mut watch = vec![format!("origin={}", self.origin.pid())];
+        let mut watch = vec![format!("origin={}", entry.origin.pid())];
         watch.extend(entry.process.as_ref().map(|process| format!("proxy={}", process.pid())));
         Plan {
             target: entry.target,
@@ -242,13 +253,13 @@ impl<'a> Stage<'a> {
     /// One round in which all idle at the same time, each freshly started: memory is not a matter of the CPU, and
     /// what an allocator kept from an earlier round would count as growth or hide it.
     pub(super) fn all_at_once(&mut self) -> Result<Vec<(String, Instant, Outcome, u64)>> {
-        let fresh: Vec<(Contender, u16, u16)> = self
+        let fresh: Vec<(Contender, u16, u16, Rc<Process>)> = self
             .entries
             .drain(..)
-            .map(|entry| (entry.contender, entry.setting.listen_port, entry.setting.origin_port))
+            .map(|entry| (entry.contender, entry.setting.listen_port, entry.setting.origin_port, entry.origin))
             .collect();
-        for (contender, port, origin) in fresh {
-            let entry = self.start(&contender, port, origin)?;
+        for (contender, port, origin_port, origin) in fresh {
+            let entry = self.start(&contender, port, origin_port, origin)?;
             self.entries.push(entry);
         }
         let began = Instant::now();

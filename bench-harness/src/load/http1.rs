@@ -427,32 +427,16 @@ async fn fresh(worker: &Worker, index: usize, batch: &mut Batch) -> Outcome<Opti
     Ok(keep.then_some(open))
 }
 
-/// Waits until it is an idle connection's turn to open; `false` when the run ends before.
-pub(super) async fn turn(worker: &Worker, index: usize) -> bool {
-    let warm = usize::try_from(worker.shared.warm_goal(&worker.plan)).unwrap_or(usize::MAX);
-    // The first few open at once. The others wait until memory has been read, and come in turn: a burst of thousands
-    // would measure the listen queue.
-    while index >= warm && (!worker.measuring() || worker.shared.opened() + 32 < index as u64) {
-        if worker.stopping() {
-            return false;
-        }
-        monoio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
-    true
-}
-
 /// Waits until the run ends, and then until it is an idle connection's turn to ask once more: thousands at the same
 /// moment would measure how the origin is overrun.
 pub(super) async fn last_turn(worker: &Worker, index: usize) {
-    while !worker.stopping() {
-        monoio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    worker.end(index).await;
     monoio::time::sleep(worker.plan.last_turn(index)).await;
 }
 
 /// Opens, asks once, stays idle until the run ends, and asks once more to prove that the connection is still there.
 async fn idle(worker: &Worker, index: usize, batch: &mut Batch) {
-    if !turn(worker, index).await {
+    if !worker.turn(index).await {
         return;
     }
     let first = async {

@@ -293,7 +293,7 @@ pub(super) async fn connection(worker: &Rc<Worker>, index: usize) {
 
 /// As of HTTP/1.1: opens, asks once, stays idle until the run ends, and asks once more on the same connection.
 async fn idle(worker: &Worker, index: usize, line: &Line) {
-    if !super::http1::turn(worker, index).await {
+    if !worker.turn(index).await {
         return;
     }
     let first = line.exchange(worker, worker.shared.now()).await;

@@ -127,7 +127,7 @@ pub(super) async fn echo(worker: &Worker, index: usize) {
 
 /// As of HTTP/1.1: opens, sends a message, stays idle until the run ends, and sends one more on the same connection.
 async fn idle(worker: &Worker, index: usize, message: &mut Message) {
-    if !http1::turn(worker, index).await {
+    if !worker.turn(index).await {
         return;
     }
     let first = async {

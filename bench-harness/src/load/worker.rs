@@ -126,6 +126,8 @@ pub(crate) struct Worker {
     next_id: Cell<u64>,
     schedule: Option<RefCell<Schedule>>,
     seats: Vec<Seat>,
+    /// Idle connections that were woken to open.
+    let_in: Cell<usize>,
     /// When the request that each connection works on was to start; for what is unanswered at the end.
     pub(crate) current: Vec<Cell<Option<u64>>>,
 }
@@ -219,8 +221,55 @@ impl Worker {
         record.resumed += u64::from(resumed);
     }
 
+    /// An idle connection has had its first answer, or will not have one: the next may open.
     pub(crate) fn opened(&self) {
         self.shared.opened.fetch_add(1, Ordering::Relaxed);
+        self.let_open();
+    }
+
+    /// How many idle connections may have begun to open. The first few open at once. The others wait until memory has
+    /// been read, and come in turn: a burst of thousands would measure the listen queue.
+    fn may_open(&self) -> usize {
+        let narrow = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let warm = narrow(self.shared.warm_goal(&self.plan));
+        if self.measuring() { warm.max(narrow(self.shared.opened()).saturating_add(32)) } else { warm }
+    }
+
+    /// Wakes those whose turn it has become. Each looking for itself every few milliseconds would take the load's core.
+    fn let_open(&self) {
+        let until = self.may_open().min(self.seats.len());
+        for seat in &self.seats[self.let_in.replace(until.max(self.let_in.get())).min(until)..until] {
+            if let Some(waker) = seat.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Waits until it is an idle connection's turn to open; `false` when the run ends before.
+    pub(crate) async fn turn(&self, connection: usize) -> bool {
+        poll_fn(|context| {
+            if self.stopping() {
+                return Poll::Ready(false);
+            }
+            if connection < self.may_open() {
+                return Poll::Ready(true);
+            }
+            *self.seats[connection].waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until the run ends.
+    pub(crate) async fn end(&self, connection: usize) {
+        poll_fn(|context| {
+            if self.stopping() {
+                return Poll::Ready(());
+            }
+            *self.seats[connection].waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     pub(crate) fn fault(&self, fault: Fault, what: impl FnOnce() -> String) {
@@ -323,6 +372,7 @@ async fn work(
     let worker = Rc::new(Worker {
         schedule: rate.map(|rate| RefCell::new(Schedule::new(rate, shared.now()))),
         seats: (0..slots).map(|_| Seat::default()).collect(),
+        let_in: Cell::new(0),
         current: (0..slots).map(|_| Cell::new(None)).collect(),
         // Threads count apart, in ranges that a run does not exhaust.
         next_id: Cell::new((index as u64 + 1) << 40),
@@ -360,6 +410,9 @@ async fn work(
         monoio::time::sleep(Duration::from_millis(10)).await;
         if alive.get() == 0 {
             break;
+        }
+        if worker.plan.idle {
+            worker.let_open();
         }
         if worker.stopping() {
             let began = *ending.get_or_insert_with(Instant::now);

@@ -56,16 +56,18 @@ fn table(all: &[Results], directory: &str) -> Result<String> {
         first.machine.describe(),
         versions.join(", ")
     ));
-    add(format_args!("| | |"));
+    add(format_args!("| | | |"));
     for proxy in &proxies {
         add(format_args!(" {} |", proxy.title));
     }
-    add(format_args!(" Ringway beside the best of the others |\n|---|---|{}---|\n", "---|".repeat(proxies.len())));
-    for case in all.iter().flat_map(|results| &results.cases) {
+    add(format_args!(" Ringway beside the best of the others |\n|---|---|---|{}---|\n", "---|".repeat(proxies.len())));
+    for (results, case) in all.iter().flat_map(|results| results.cases.iter().map(move |case| (results, case))) {
         if case.find(OURS).is_none_or(|ours| !ours.took_part()) {
             continue;
         }
-        add(format_args!("| {} | {} |", case.title, primary_title(case)));
+        // A scenario of one case without a name has its own.
+        let title = if case.title.starts_with(&results.title) { "" } else { case.title.as_str() };
+        add(format_args!("| {} | {title} | {} |", results.title, primary_title(case)));
         for proxy in &proxies {
             add(format_args!(" {} |", cell(case, &proxy.name)));
         }
