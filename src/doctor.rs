@@ -56,6 +56,7 @@ pub fn examine(model: Option<&Model>) -> Vec<Finding> {
         local_ports(),
         low_ports(),
         kernel_tls(),
+        aes(),
     ];
     all.extend(model.and_then(transparency));
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(port));
@@ -201,6 +202,16 @@ fn low_ports() -> Finding {
         let text = format!("ports below {start} need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)");
         finding(Level::Note, "low ports", text)
     }
+}
+
+/// Which library's AES-GCM TLS uses on this processor.
+fn aes() -> Finding {
+    let aes = crate::tls::Aes::of_this_processor();
+    let why = match aes {
+        crate::tls::Aes::AwsLc => "",
+        crate::tls::Aes::Ring => ": the processor has VAES and no AVX-512",
+    };
+    finding(Level::Good, "AES-GCM", format!("by {}{why}", aes.name()))
 }
 
 /// The kernel's TLS is an upper layer protocol of TCP; the list of those that are loaded names it.

@@ -9,13 +9,15 @@
 
 mod certificate;
 pub mod keylog;
+mod provider;
 mod server;
 mod session;
 mod tickets;
 mod upstream;
 
 pub use certificate::{CertificateError, authorities, chain, facts};
-pub use server::{ServerTls, TlsError, cipher_suite, group};
+pub use provider::{Aes, cipher_suite, group};
+pub use server::{ServerTls, TlsError};
 pub use session::{Session, Taken, Version};
 pub use tickets::{Context, PERIOD, TicketKeyError, TicketRing};
 pub use upstream::ClientTls;

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use ringway_core::model::{ClientAuth, TlsParameters, TlsSettings, TlsVersion};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureAlgorithm,
-    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    SupportedProtocolVersion, version,
 };
 
 use super::certificate::certified_key;
+use super::provider::provider;
 use super::tickets::{Context, Ticketer};
 use super::{keylog, sha256};
 
@@ -85,41 +86,6 @@ fn context(auth: Option<&ClientAuth>) -> Context {
         auth.roots.iter().for_each(|root| bytes.extend_from_slice(&sha256(root)));
     }
     Context(sha256(&bytes))
-}
-
-/// The library's algorithms, narrowed to what is asked for.
-pub(super) fn provider(parameters: &TlsParameters) -> Result<CryptoProvider, TlsError> {
-    let mut provider = aws_lc_rs::default_provider();
-    if parameters.cipher_suites.is_empty() {
-        // The cheapest first: all of them are out of reach.
-        provider.cipher_suites.sort_by_key(|suite| {
-            let name = suite.suite().as_str().unwrap_or("");
-            (name.contains("CHACHA20"), name.contains("AES_256"))
-        });
-    } else {
-        // TLS 1.3's suites are not a choice that configurations make; they stay. The others are in the order given.
-        let place = |suite: &SupportedCipherSuite| match suite {
-            SupportedCipherSuite::Tls13(_) => Some(0),
-            SupportedCipherSuite::Tls12(_) => {
-                let at = parameters.cipher_suites.iter().position(|name| suite.suite().as_str() == Some(name));
-                at.map(|at| at + 1)
-            }
-        };
-        provider.cipher_suites.retain(|suite| place(suite).is_some());
-        provider.cipher_suites.sort_by_key(place);
-    }
-    if !parameters.groups.is_empty() {
-        let known = aws_lc_rs::ALL_KX_GROUPS;
-        provider.kx_groups = parameters
-            .groups
-            .iter()
-            .filter_map(|name| known.iter().find(|group| group.name().as_str() == Some(name)).copied())
-            .collect();
-    }
-    if provider.kx_groups.is_empty() {
-        return Err(TlsError("no key exchange group is left".to_owned()));
-    }
-    Ok(provider)
 }
 
 fn versions(parameters: &TlsParameters) -> Vec<&'static SupportedProtocolVersion> {
@@ -248,33 +214,4 @@ impl ClientCertVerifier for Lenient {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
-}
-
-/// The library's name of a cipher suite, given that or OpenSSL's.
-pub fn cipher_suite(name: &str) -> Option<&'static str> {
-    // OpenSSL's names leave parts of the others out: ECDHE-ECDSA-AES128-GCM-SHA256.
-    const OPENSSL: [(&str, CipherSuite); 6] = [
-        ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
-        ("ECDHE-ECDSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-        ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
-        ("ECDHE-RSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
-        ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-    ];
-    let tls12 = aws_lc_rs::ALL_CIPHER_SUITES.iter().filter(|suite| matches!(suite, SupportedCipherSuite::Tls12(_)));
-    tls12.map(|suite| suite.suite()).find_map(|suite| {
-        let known = suite.as_str()?;
-        let alias = OPENSSL.iter().any(|(openssl, of)| *openssl == name && *of == suite);
-        (known == name || alias).then_some(known)
-    })
-}
-
-/// The library's name of a key exchange group, given that, OpenSSL's or Envoy's.
-pub fn group(name: &str) -> Option<&'static str> {
-    let name = match name {
-        "P-256" | "prime256v1" => "secp256r1",
-        "P-384" => "secp384r1",
-        other => other,
-    };
-    aws_lc_rs::ALL_KX_GROUPS.iter().find_map(|group| group.name().as_str().filter(|known| *known == name))
 }

@@ -16,7 +16,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificate::certified_key;
-use super::server::{TlsError, provider, roots};
+use super::provider::provider;
+use super::server::{TlsError, roots};
 use super::{Session, keylog};
 
 /// Sessions kept per backend and core, to be resumed.

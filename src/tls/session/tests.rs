@@ -7,6 +7,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::*;
+use crate::tls::provider::Aes;
 
 struct Random(u64);
 
@@ -36,15 +37,15 @@ impl Configs {
     }
 
     fn pair(&self, version: &'static rustls::SupportedProtocolVersion, fragments: [Option<usize>; 2]) -> [Session; 2] {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        // The libraries whose AES-GCM is used talk to each other.
+        let mut client = ClientConfig::builder_with_provider(Arc::new(Aes::AwsLc.provider()))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(Arc::clone(&self.roots))
             .with_no_client_auth();
         client.max_fragment_size = fragments[0];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let mut server = ServerConfig::builder_with_provider(provider)
+        let mut server = ServerConfig::builder_with_provider(Arc::new(Aes::Ring.provider()))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_no_client_auth()
