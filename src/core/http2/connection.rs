@@ -100,12 +100,20 @@ pub(super) const REPLIES: usize = 16 << 10;
 /// stream, so that the limit of streams does not hold them.
 pub(super) const BACKLOG: usize = 256 << 10;
 
+/// What is known of a field block before its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) stream: u32,
+    /// Nothing comes behind it.
+    pub(super) end: bool,
+    /// It says that its stream depends on itself.
+    pub(super) on_itself: bool,
+}
+
 /// A field block of which more comes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Continuing {
-    pub(super) stream: u32,
-    pub(super) end: bool,
-    pub(super) on_itself: bool,
+    pub(super) opening: Opening,
     pub(super) frames: u32,
 }
 

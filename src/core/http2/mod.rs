@@ -6,9 +6,11 @@
 //! HTTP/1.1 when it is written as one.
 //!
 //! The layers: [`frame`] knows bytes, `hpack` field blocks (RFC 7541), `section` what a message's fields may be, `window`
-//! credit, `stream` what is known of one stream, and `connection`, with `receive` and `send`, the rules between them.
-//! [`flood`] says what a client may not do too much of.
+//! `stream` what is known of one stream, and `connection`, with `receive` (of which `blocks` and `bodies` are parts) and `send`,
+//! the rules between them. [`flood`] says what a client may not do too much of.
 
+mod blocks;
+mod bodies;
 mod connection;
 pub mod flood;
 pub mod frame;

@@ -1,28 +1,13 @@
-//! What comes on a connection.
+//! What comes on a connection: frames, and those of control. Field blocks are the business of `blocks`, DATA that of
+//! `bodies`.
 
-use super::connection::{Arriving, CALM, Connection, Continuing, Event, Fault, Going, HEARD, Outbound, THERE};
-use super::flood::DRIB;
+use super::connection::{Connection, Continuing, Fault, Going, HEARD, Opening, Outbound, THERE};
 use super::frame::{
     self, ACK, CONTINUATION, Code, DATA, END_HEADERS, END_STREAM, FrameHeader, GOAWAY, HEADER, HEADERS, MAX_PAYLOAD,
-    PADDED, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
-use super::section::{IgnoredSection, RequestSection, ResponseSection, TrailerSection, Verdict};
 use super::settings::Role;
 use super::stream::{Key, Reset, Spares};
-use super::window::Overflow;
-
-/// CONTINUATION frames of a field block (CVE-2024-27316).
-const CONTINUATIONS: u32 = 16;
-
-/// Empty DATA frames between two requests (CVE-2019-9518).
-const EMPTY: u32 = 100;
-
-/// What small frames of a client that wait may cost beyond their bytes. A block of messages of a dozen bytes, a frame each,
-/// costs less; one of single bytes costs more. An endpoint's are not counted: its connection is many clients'.
-const DRIBS: u32 = 3 << 19;
-
-/// Bytes of heads that may wait on a stream: interim answers have no end of their own.
-const HEADS: usize = 128 << 10;
 
 impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     /// Takes bytes that have come; how many, which is all of them unless the connection is stuffed. `step` counts time
@@ -105,7 +90,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         if length > MAX_PAYLOAD {
             return Err(Code::FRAME_SIZE_ERROR.into());
         }
-        let continued = self.continuing.map(|continuing| continuing.stream);
+        let continued = self.continuing.map(|continuing| continuing.opening.stream);
         if continued.is_some() != (kind == CONTINUATION) || continued.is_some_and(|id| id != stream) {
             return Err(Code::PROTOCOL_ERROR.into());
         }
@@ -135,12 +120,12 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         match header.kind {
             HEADERS => {
                 let (fragment, on_itself) = frame::fragment(header, payload)?;
-                let end = header.has(END_STREAM);
+                let opening = Opening { stream: id, end: header.has(END_STREAM), on_itself };
                 if header.has(END_HEADERS) {
-                    return self.field_block(id, end, on_itself, fragment, spares, out);
+                    return self.field_block(opening, fragment, spares, out);
                 }
                 self.block.extend_from_slice(fragment);
-                self.continuing = Some(Continuing { stream: id, end, on_itself, frames: 0 });
+                self.continuing = Some(Continuing { opening, frames: 0 });
                 Ok(())
             }
             CONTINUATION => self.continuation(header, payload, spares, out),
@@ -186,31 +171,8 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
     }
 
-    fn continuation(
-        &mut self,
-        header: FrameHeader,
-        payload: &[u8],
-        spares: &mut Spares,
-        out: &mut impl Outbound,
-    ) -> Result<(), Fault> {
-        let Some(continuing) = &mut self.continuing else { return Err(Code::PROTOCOL_ERROR.into()) };
-        continuing.frames += 1;
-        let Continuing { stream, end, on_itself, frames } = *continuing;
-        let most = self.limits.header_list as usize + MAX_PAYLOAD;
-        if frames > CONTINUATIONS || self.block.len() + payload.len() > most {
-            return Err(CALM);
-        }
-        self.block.extend_from_slice(payload);
-        if !header.has(END_HEADERS) {
-            return Ok(());
-        }
-        self.continuing = None;
-        let block = std::mem::take(&mut self.block);
-        self.field_block(stream, end, on_itself, &block, spares, out)
-    }
-
     /// Whether a stream has not been opened.
-    fn is_idle(&self, id: u32) -> bool {
+    pub(super) fn is_idle(&self, id: u32) -> bool {
         let of_client = id % 2 == 1;
         match self.role {
             Role::Server => !of_client || id > self.highest,
@@ -288,7 +250,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     }
 
     /// Resets a stream because of what its peer has sent on it.
-    fn stream_error(&mut self, id: u32, code: Code, out: &mut impl Outbound) -> Result<(), Fault> {
+    pub(super) fn stream_error(&mut self, id: u32, code: Code, out: &mut impl Outbound) -> Result<(), Fault> {
         self.provoke()?;
         self.control(RST_STREAM, 0, id, code.0.to_be_bytes(), out);
         match self.streams.find(id) {
@@ -297,308 +259,10 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
         Ok(())
     }
-
-    /// A field block has come whole. It is decoded whatever becomes of it, since the next may refer to it.
-    fn field_block(
-        &mut self,
-        id: u32,
-        end: bool,
-        on_itself: bool,
-        block: &[u8],
-        spares: &mut Spares,
-        out: &mut impl Outbound,
-    ) -> Result<(), Fault> {
-        let Some(slot) = self.streams.find(id) else {
-            return match self.role {
-                Role::Server => self.opens(id, end, on_itself, block, spares, out),
-                // It pushes nothing, and may not know yet that a stream is over.
-                Role::Client if self.is_idle(id) => Err(Code::PROTOCOL_ERROR.into()),
-                Role::Client => self.ignored(block),
-            };
-        };
-        let key = Key { slot, id };
-        let Some(stream) = self.streams.at(slot) else { return self.ignored(block) };
-        match stream.reset {
-            None if stream.remote_ended => {
-                let closed = stream.is_closed();
-                self.ignored(block)?;
-                return match closed {
-                    true if self.role == Role::Server => Err(Code::STREAM_CLOSED.into()),
-                    _ => self.stream_error(id, Code::STREAM_CLOSED, out),
-                };
-            }
-            None if !stream.head_received => {}
-            None => return self.trailers(key, end, on_itself, block, out),
-            Some(Reset::Remote(_)) if self.role == Role::Server => {
-                self.ignored(block)?;
-                return Err(Code::STREAM_CLOSED.into());
-            }
-            Some(_) => return self.ignored(block),
-        }
-        if stream.head.data().len() > HEADS {
-            return Err(CALM);
-        }
-        let mut section = ResponseSection::new(stream.head.tail(), self.limits.header_list as usize);
-        if self.decoder.decode(block, |name, value| section.field(name, value)).is_err() {
-            section.give_up();
-            return Err(Code::COMPRESSION_ERROR.into());
-        }
-        let (verdict, status, length) = section.end();
-        match verdict {
-            Verdict::Abuse => return Err(CALM),
-            Verdict::Malformed | Verdict::TooLarge => return self.stream_error(id, Code::PROTOCOL_ERROR, out),
-            Verdict::Good => {}
-        }
-        if status >= 200 {
-            stream.head_received = true;
-            let bodiless = stream.bodiless || matches!(status, 204 | 304);
-            stream.expected = if bodiless { Some(0) } else { length };
-        }
-        let broken_off = end && (status < 200 || stream.expected.is_some_and(|expected| expected > 0));
-        if broken_off || on_itself {
-            return self.stream_error(id, Code::PROTOCOL_ERROR, out);
-        }
-        stream.remote_ended = end;
-        self.ended(key);
-        self.tell(key);
-        Ok(())
-    }
-
-    fn ignored(&mut self, block: &[u8]) -> Result<(), Fault> {
-        let mut section = IgnoredSection::new(self.limits.header_list as usize);
-        let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
-        decoded.map_err(|_error| Code::COMPRESSION_ERROR)?;
-        if section.end() == Verdict::Abuse { Err(CALM) } else { Ok(()) }
-    }
-
-    fn trailers(
-        &mut self,
-        key: Key,
-        end: bool,
-        on_itself: bool,
-        block: &[u8],
-        out: &mut impl Outbound,
-    ) -> Result<(), Fault> {
-        let Some(stream) = self.streams.get_mut(key) else { return self.ignored(block) };
-        let mut section = TrailerSection::new(&mut stream.trailers, self.limits.header_list as usize);
-        let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
-        decoded.map_err(|_error| Code::COMPRESSION_ERROR)?;
-        let verdict = section.end();
-        let whole = stream.expected.is_none_or(|expected| expected == 0);
-        match verdict {
-            Verdict::Abuse => Err(CALM),
-            // They are the last (section 8.1).
-            Verdict::Good if end && whole && !on_itself => {
-                stream.remote_ended = true;
-                self.ended(key);
-                self.tell(key);
-                Ok(())
-            }
-            _ => self.stream_error(key.id, Code::PROTOCOL_ERROR, out),
-        }
-    }
-
-    /// A stream that is not open has a head: it is new, or over.
-    fn opens(
-        &mut self,
-        id: u32,
-        end: bool,
-        on_itself: bool,
-        block: &[u8],
-        spares: &mut Spares,
-        out: &mut impl Outbound,
-    ) -> Result<(), Fault> {
-        if id.is_multiple_of(2) {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        if id <= self.highest {
-            self.ignored(block)?;
-            return match self.streams.was_reset(id) {
-                Some(true) => Ok(()),
-                Some(false) => Err(Code::STREAM_CLOSED.into()),
-                None => Err(Code::PROTOCOL_ERROR.into()),
-            };
-        }
-        self.highest = id;
-        self.empty = 0;
-        if matches!(self.going, Going::Last(_)) {
-            self.streams.remember(id, true);
-            return self.ignored(block);
-        }
-        let mut section = RequestSection::new(spares.take_fields(), self.limits.header_list as usize);
-        let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
-        decoded.map_err(|_error| Code::COMPRESSION_ERROR)?;
-        let (fields, verdict, length) = section.end();
-        match verdict {
-            Verdict::Abuse => return Err(CALM),
-            // Those that were reset are held until their requests have been given up.
-            Verdict::Good
-                if self.streams.open() >= self.limits.streams || self.streams.holds_reset(self.limits.streams) =>
-            {
-                spares.put_fields(fields);
-                self.streams.remember(id, true);
-                self.control(RST_STREAM, 0, id, Code::REFUSED_STREAM.0.to_be_bytes(), out);
-                return Ok(());
-            }
-            Verdict::Good if !on_itself => {}
-            Verdict::TooLarge => {
-                spares.put_fields(fields);
-                return self.too_large(id, end, out);
-            }
-            Verdict::Good | Verdict::Malformed => {
-                spares.put_fields(fields);
-                return self.stream_error(id, Code::PROTOCOL_ERROR, out);
-            }
-        }
-        let key = self.streams.insert(id, self.limits.stream_window(), self.peer.window, spares);
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.fields = Some(fields);
-            stream.head_received = true;
-            // One that has ended is judged as a whole.
-            stream.expected = length.filter(|_| !end);
-            stream.remote_ended = end;
-        }
-        self.events.push_back(Event::Request(key));
-        Ok(())
-    }
-
-    /// Refuses a request for its head's size.
-    fn too_large(&mut self, id: u32, end: bool, out: &mut impl Outbound) -> Result<(), Fault> {
-        self.provoke()?;
-        self.encoded.clear();
-        self.encoder.begin(&mut self.encoded);
-        self.encoder.status(431, &mut self.encoded);
-        self.write_block(id, true, out);
-        if !end {
-            self.control(RST_STREAM, 0, id, Code::NO_ERROR.0.to_be_bytes(), out);
-        }
-        self.streams.remember(id, true);
-        Ok(())
-    }
-
-    /// A DATA frame begins.
-    fn data_begins(&mut self, header: FrameHeader, out: &mut impl Outbound) -> Result<(), Fault> {
-        let FrameHeader { length, stream: id, .. } = header;
-        if id == 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        let padded = header.has(PADDED);
-        if padded && length == 0 {
-            return Err(Code::FRAME_SIZE_ERROR.into());
-        }
-        let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-        self.receive_window.take(bytes).map_err(|_overflow| Code::FLOW_CONTROL_ERROR)?;
-        let key = self.taker(id, bytes, out)?;
-        if key.is_none() {
-            self.credit(bytes, out);
-        }
-        let end = header.has(END_STREAM);
-        let arriving = Arriving { key, payload: length, padding: 0, padded, end, length };
-        if length == 0 {
-            return self.data_ends(arriving, out);
-        }
-        self.arriving = Some(arriving);
-        Ok(())
-    }
-
-    /// Who wants the data of a stream.
-    fn taker(&mut self, id: u32, bytes: u32, out: &mut impl Outbound) -> Result<Option<Key>, Fault> {
-        let error = match self.streams.find(id) {
-            None if self.is_idle(id) => return Err(Code::PROTOCOL_ERROR.into()),
-            None if self.role == Role::Client || self.streams.was_reset(id) == Some(true) => return Ok(None),
-            None => Code::STREAM_CLOSED,
-            Some(slot) => match self.streams.at(slot) {
-                Some(stream) => match stream.reset {
-                    Some(Reset::Remote(_)) if self.role == Role::Server => Code::STREAM_CLOSED,
-                    Some(_) => return Ok(None),
-                    None if stream.remote_ended => Code::STREAM_CLOSED,
-                    None if !stream.head_received => Code::PROTOCOL_ERROR,
-                    None => match stream.receive.take(bytes) {
-                        Ok(()) => return Ok(Some(Key { slot, id })),
-                        Err(Overflow) => Code::FLOW_CONTROL_ERROR,
-                    },
-                },
-                None => return Ok(None),
-            },
-        };
-        self.stream_error(id, error, out)?;
-        Ok(None)
-    }
-
-    fn data_goes_on(&mut self, mut arriving: Arriving, rest: &mut &[u8], out: &mut impl Outbound) -> Result<(), Fault> {
-        if arriving.padded {
-            let padding = take(rest, 1).first().map_or(0, |byte| usize::from(*byte));
-            arriving.padded = false;
-            arriving.payload = arriving.payload.checked_sub(1 + padding).ok_or(Code::PROTOCOL_ERROR)?;
-            arriving.padding = padding;
-            arriving.length = arriving.payload;
-            if let Some(key) = arriving.key {
-                self.release(key, 1 + padding, out);
-            }
-        }
-        let bytes = take(rest, arriving.payload);
-        arriving.payload -= bytes.len();
-        if let Some(key) = arriving.key.filter(|_| !bytes.is_empty()) {
-            self.arrived(key, bytes, out)?;
-        }
-        arriving.padding -= take(rest, arriving.padding).len();
-        if arriving.payload == 0 && arriving.padding == 0 {
-            return self.data_ends(arriving, out);
-        }
-        self.arriving = Some(arriving);
-        Ok(())
-    }
-
-    /// Bytes of a stream have come.
-    fn arrived(&mut self, key: Key, bytes: &[u8], out: &mut impl Outbound) -> Result<(), Fault> {
-        let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.reset.is_none()) else { return Ok(()) };
-        if let Some(expected) = &mut stream.expected {
-            match expected.checked_sub(bytes.len() as u64) {
-                Some(left) => *expected = left,
-                None => return self.stream_error(key.id, Code::PROTOCOL_ERROR, out),
-            }
-        }
-        if stream.unread {
-            let unreleased = stream.receive.give_up();
-            self.credit(unreleased, out);
-        } else {
-            stream.data.push(bytes);
-            self.tell(key);
-        }
-        Ok(())
-    }
-
-    fn data_ends(&mut self, arriving: Arriving, out: &mut impl Outbound) -> Result<(), Fault> {
-        let Arriving { key, end, length, .. } = arriving;
-        if !end && length == 0 && self.role == Role::Server {
-            self.empty += 1;
-            if self.empty > EMPTY {
-                return Err(CALM);
-            }
-        }
-        let Some(key) = key else { return Ok(()) };
-        let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.reset.is_none()) else { return Ok(()) };
-        if end {
-            if stream.expected.is_some_and(|expected| expected > 0) {
-                return self.stream_error(key.id, Code::PROTOCOL_ERROR, out);
-            }
-            stream.remote_ended = true;
-            self.ended(key);
-            self.tell(key);
-        } else if (1..DRIB).contains(&length) && !stream.unread && self.role == Role::Server {
-            let cost = u32::try_from(DRIB - length).unwrap_or(0);
-            stream.dribs += cost;
-            self.dribs += cost;
-            if self.dribs > DRIBS {
-                return Err(CALM);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Takes up to `most` bytes off the front.
-fn take<'b>(rest: &mut &'b [u8], most: usize) -> &'b [u8] {
+pub(super) fn take<'b>(rest: &mut &'b [u8], most: usize) -> &'b [u8] {
     let (taken, left) = rest.split_at(most.min(rest.len()));
     *rest = left;
     taken
