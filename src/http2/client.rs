@@ -39,7 +39,7 @@ const HEADER_LIST: u32 = 64 << 10;
 const WINDOW: u32 = 1 << 20;
 const LARGEST_WINDOW: u32 = 16 << 20;
 
-/// Streams that an endpoint may make this side reset before its connection ends.
+/// Streams that an endpoint may make this side reset at once before its connection ends.
 const PROVOKED_RESETS: u32 = 1024;
 
 /// Requests at a time on a connection whose endpoint has not said how many it takes.

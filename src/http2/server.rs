@@ -25,8 +25,8 @@ pub struct Settings {
     pub connection_window: u32,
 }
 
-/// Streams that the peer may make this side reset in a connection's life before it ends: by data beyond a window, say,
-/// or a malformed request (CVE-2025-8671).
+/// Streams that the peer may make this side reset at once before the connection ends: by data beyond a window, say, or a
+/// malformed request (CVE-2025-8671).
 const PROVOKED_RESETS: u32 = 256;
 
 /// Why a connection ended.

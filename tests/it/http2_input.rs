@@ -376,6 +376,47 @@ fn data_behind_a_reset_is_no_request() {
     assert!(origin.requests().iter().all(|request| request.target != "/evil"));
 }
 
+/// Answers before the body has come, so that the stream is reset here.
+fn early() -> Origin {
+    Origin::script(|mut conn, _| {
+        while conn.head().is_some() {
+            conn.send(OK);
+        }
+    })
+}
+
+/// What the client has sent on a stream before it knew that it is over, however many streams there have been since.
+#[test]
+fn late_frames_are_forgiven() {
+    let proxy = Proxy::to(&early().address);
+    let mut client = H2::connect(&proxy.address);
+    let early = client.open(&post("/"), false);
+    assert_eq!(client.answer(early).status(), 200);
+    for _ in 0..300 {
+        let stream = client.get("/");
+        assert_eq!(client.answer(stream).status(), 200);
+    }
+    client.frame(DATA, 0, early, b"late");
+    client.frame(WINDOW_UPDATE, 0, early, &[0, 0, 0, 1]);
+    client.frame(HEADERS, END_STREAM | END_HEADERS, early, &block(&[("x-end", "1")]));
+    client.frame(RST_STREAM, 0, early, &CANCEL.to_be_bytes());
+    let stream = client.get("/");
+    assert_eq!(client.answer(stream).status(), 200);
+    assert_eq!(proxy.metric("ringway_downstream_errors_total", &["reason=\"h2_protocol\""]), 0.0);
+}
+
+/// The same without end.
+#[test]
+fn late_frame_flood() {
+    for late in [frame(DATA, 0, 1, b"x"), frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&[("x-end", "1")]))] {
+        flood(&early(), "h2_flood", |client| {
+            let stream = client.open(&post("/"), false);
+            assert_eq!((stream, client.answer(stream).status()), (1, 200));
+            pour(client, 200_000, |_| late.clone());
+        });
+    }
+}
+
 /// What breaks the protocol ends the connection and says so.
 #[test]
 fn a_broken_connection_is_told_why() {

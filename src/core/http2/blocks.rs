@@ -1,6 +1,7 @@
 //! Field blocks that come: heads and trailers.
 
 use super::connection::{CALM, Connection, Continuing, Event, Fault, Going, Opening, Outbound};
+use super::flood::Flood;
 use super::frame::{Code, END_HEADERS, FrameHeader, MAX_PAYLOAD, RST_STREAM};
 use super::section::{IgnoredSection, RequestSection, ResponseSection, TrailerSection, Verdict};
 use super::settings::Role;
@@ -70,7 +71,10 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 self.ignored(block)?;
                 return Err(Code::STREAM_CLOSED.into());
             }
-            Some(_) => return self.ignored(block),
+            Some(_) => {
+                self.ignored(block)?;
+                return self.late(cost(block));
+            }
         }
         if stream.head.data().len() > HEADS {
             return Err(CALM);
@@ -147,17 +151,19 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
         if id <= self.highest {
             self.ignored(block)?;
-            return match self.streams.was_reset(id) {
-                Some(true) => Ok(()),
-                Some(false) => Err(Code::STREAM_CLOSED.into()),
-                None => Err(Code::PROTOCOL_ERROR.into()),
+            return match id {
+                _ if self.skipped.contains(&id) => Err(Code::PROTOCOL_ERROR.into()),
+                _ if self.streams.has_ended(id) => Err(Code::STREAM_CLOSED.into()),
+                _ => self.late(cost(block)),
             };
         }
+        if id - self.highest > 2 {
+            self.skipped = self.highest + 1..id;
+        }
         self.highest = id;
-        self.empty = 0;
         if matches!(self.going, Going::Last(_)) {
-            self.streams.remember(id, true);
-            return self.ignored(block);
+            self.ignored(block)?;
+            return self.late(cost(block));
         }
         let mut section = RequestSection::new(spares.take_fields(), self.limits.header_list as usize);
         let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
@@ -170,7 +176,6 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 if self.streams.open() >= self.limits.streams || self.streams.holds_reset(self.limits.streams) =>
             {
                 spares.put_fields(fields);
-                self.streams.remember(id, true);
                 self.control(RST_STREAM, 0, id, Code::REFUSED_STREAM.0.to_be_bytes(), out);
                 return Ok(());
             }
@@ -198,7 +203,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     /// Refuses a request for its head's size.
     fn too_large(&mut self, id: u32, end: bool, out: &mut impl Outbound) -> Result<(), Fault> {
-        self.provoke()?;
+        self.guard.take(Flood::Provoked, 1)?;
         self.encoded.clear();
         self.encoder.begin(&mut self.encoded);
         self.encoder.status(431, &mut self.encoded);
@@ -206,7 +211,11 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         if !end {
             self.control(RST_STREAM, 0, id, Code::NO_ERROR.0.to_be_bytes(), out);
         }
-        self.streams.remember(id, true);
         Ok(())
     }
+}
+
+/// What decoding a block for nothing costs, in small frames.
+fn cost(block: &[u8]) -> u32 {
+    1 + u32::try_from(block.len() / 64).unwrap_or(u32::MAX)
 }

@@ -1,15 +1,12 @@
 //! DATA that comes.
 
 use super::connection::{Arriving, CALM, Connection, Fault, Outbound};
-use super::flood::DRIB;
+use super::flood::{DRIB, Flood};
 use super::frame::{Code, END_STREAM, FrameHeader, PADDED};
 use super::receive::take;
 use super::settings::Role;
 use super::stream::{Key, Reset};
 use super::window::Overflow;
-
-/// Empty DATA frames between two requests (CVE-2019-9518).
-const EMPTY: u32 = 100;
 
 /// What small frames of a client that wait may cost beyond their bytes. A block of messages of a dozen bytes, a frame each,
 /// costs less; one of single bytes costs more. An endpoint's are not counted: its connection is many clients'.
@@ -45,12 +42,14 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     fn taker(&mut self, id: u32, bytes: u32, out: &mut impl Outbound) -> Result<Option<Key>, Fault> {
         let error = match self.streams.find(id) {
             None if self.is_idle(id) => return Err(Code::PROTOCOL_ERROR.into()),
-            None if self.role == Role::Client || self.streams.was_reset(id) == Some(true) => return Ok(None),
-            None => Code::STREAM_CLOSED,
+            None if self.role == Role::Server && (self.skipped.contains(&id) || self.streams.has_ended(id)) => {
+                Code::STREAM_CLOSED
+            }
+            None => return self.ignores(bytes),
             Some(slot) => match self.streams.at(slot) {
                 Some(stream) => match stream.reset {
                     Some(Reset::Remote(_)) if self.role == Role::Server => Code::STREAM_CLOSED,
-                    Some(_) => return Ok(None),
+                    Some(_) => return self.ignores(bytes),
                     None if stream.remote_ended => Code::STREAM_CLOSED,
                     None if !stream.head_received => Code::PROTOCOL_ERROR,
                     None => match stream.receive.take(bytes) {
@@ -62,6 +61,12 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             },
         };
         self.stream_error(id, error, out)?;
+        Ok(None)
+    }
+
+    /// Nobody does, and its peer need not have known that. Larger frames are no dearer than any.
+    fn ignores(&mut self, bytes: u32) -> Result<Option<Key>, Fault> {
+        self.late(u32::from((bytes as usize) < DRIB))?;
         Ok(None)
     }
 
@@ -116,10 +121,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     fn data_ends(&mut self, arriving: Arriving, out: &mut impl Outbound) -> Result<(), Fault> {
         let Arriving { key, end, length, .. } = arriving;
         if !end && length == 0 && self.role == Role::Server {
-            self.empty += 1;
-            if self.empty > EMPTY {
-                return Err(CALM);
-            }
+            self.guard.take(Flood::Empty, 1)?;
         }
         let Some(key) = key else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.reset.is_none()) else { return Ok(()) };

@@ -14,6 +14,7 @@
 //! While its peer does not read the answers to what it sends (PING, SETTINGS, resets), nothing more of it is received.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::flood::{Flood, Guard};
 use super::frame::{self, Code, DEFAULT_WINDOW, HEADER};
@@ -155,10 +156,9 @@ pub struct Connection<B, W> {
     pub(super) receive_window: ReceiveWindow,
     /// The highest stream of the peer's.
     pub(super) highest: u32,
+    /// Identifiers below it that were passed over, the last of them.
+    pub(super) skipped: Range<u32>,
     pub(super) guard: Guard,
-    pub(super) provoked: u32,
-    /// Empty DATA frames since the last request.
-    pub(super) empty: u32,
     pub(super) dribs: u32,
     pub(super) pong: bool,
     // What goes.
@@ -201,9 +201,8 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             continuing: None,
             receive_window: ReceiveWindow::new(limits.window.max(DEFAULT_WINDOW)),
             highest: 0,
-            guard: Guard::new(),
-            provoked: 0,
-            empty: 0,
+            skipped: 0..0,
+            guard: Guard::new(limits.provoked_resets),
             dribs: 0,
             pong: false,
             encoder: Encoder::new(),
@@ -346,17 +345,22 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             return;
         }
         // What is wrong with a request is its peer's doing, whoever finds it.
-        if code == Code::PROTOCOL_ERROR && self.provoke().is_err() {
-            return self.fail(CALM, out);
+        if code == Code::PROTOCOL_ERROR
+            && let Err(flood) = self.guard.take(Flood::Provoked, 1)
+        {
+            return self.fail(End::Flood(flood), out);
         }
         self.control(frame::RST_STREAM, 0, key.id, code.0.to_be_bytes(), out);
         self.give_up(key, Reset::Local(code), out);
     }
 
-    /// Counts a reset that the peer has provoked.
-    pub(super) fn provoke(&mut self) -> Result<(), Fault> {
-        self.provoked += 1;
-        if self.provoked > self.limits.provoked_resets { Err(CALM) } else { Ok(()) }
+    /// Counts what comes on a stream that is over, of which the peer need not have known.
+    pub(super) fn late(&mut self, cost: u32) -> Result<(), Fault> {
+        // An endpoint has nothing to say but on streams that it was asked on.
+        if self.role == Role::Server {
+            self.guard.take(Flood::Late, cost)?;
+        }
+        Ok(())
     }
 
     /// Nothing more comes or goes on a stream. What has come before its peer has reset it can be read.

@@ -6,8 +6,8 @@
 //! HTTP/1.1 when it is written as one.
 //!
 //! The layers: [`frame`] knows bytes, `hpack` field blocks (RFC 7541), `section` what a message's fields may be, `window`
-//! `stream` what is known of one stream, and `connection`, with `receive` (of which `blocks` and `bodies` are parts) and `send`,
-//! the rules between them. [`flood`] says what a client may not do too much of.
+//! credit, `stream` what is known of one stream, and `connection`, with `receive` (of which `blocks` and `bodies` are
+//! parts) and `send`, the rules between them. [`flood`] says what a client may not do too much of.
 
 mod blocks;
 mod bodies;

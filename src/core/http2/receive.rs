@@ -2,6 +2,7 @@
 //! `bodies`.
 
 use super::connection::{Connection, Continuing, Fault, Going, HEARD, Opening, Outbound, THERE};
+use super::flood::Flood;
 use super::frame::{
     self, ACK, CONTINUATION, Code, DATA, END_HEADERS, END_STREAM, FrameHeader, GOAWAY, HEADER, HEADERS, MAX_PAYLOAD,
     PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
@@ -251,11 +252,11 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     /// Resets a stream because of what its peer has sent on it.
     pub(super) fn stream_error(&mut self, id: u32, code: Code, out: &mut impl Outbound) -> Result<(), Fault> {
-        self.provoke()?;
+        self.guard.take(Flood::Provoked, 1)?;
         self.control(RST_STREAM, 0, id, code.0.to_be_bytes(), out);
         match self.streams.find(id) {
             Some(slot) => self.give_up(Key { slot, id }, Reset::Local(code), out),
-            None => self.streams.remember(id, true),
+            None => self.streams.forget(id),
         }
         Ok(())
     }

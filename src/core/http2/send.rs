@@ -352,7 +352,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         let flags = if end { END_STREAM } else { 0 };
         out.put(&FrameHeader { length, kind: DATA, flags, stream: key.id }.bytes());
         out.put(&bytes[..length]);
-        self.guard.sent(length, end);
+        self.guard.sent(length, length == bytes.len());
         length
     }
 
@@ -383,6 +383,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
     fn end_local(&mut self, key: Key) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.local_ended = true;
+            self.guard.completed();
             self.ended(key);
         }
     }

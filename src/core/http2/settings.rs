@@ -31,8 +31,8 @@ pub struct Limits {
     pub stream_window: u32,
     /// The connection's window, in bytes.
     pub window: u32,
-    /// Streams that the peer may make this side reset in a connection's life before it ends: by data beyond a window,
-    /// say, or a malformed request (CVE-2025-8671).
+    /// Streams that the peer may make this side reset at once before the connection ends, by data beyond a window, say, or
+    /// a malformed request (CVE-2025-8671). Time and messages that are sent to their end win them back.
     pub provoked_resets: u32,
 }
 

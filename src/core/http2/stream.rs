@@ -163,8 +163,9 @@ impl<B, W> Stream<B, W> {
     }
 }
 
-/// Streams that are over; what is said of those beyond is not known any more.
-const REMEMBERED: usize = 256;
+/// Streams that the peer has ended: more on one of these is its error, and it is told so. On any others that are over it may
+/// have sent what comes before it knew that, however many there have been since.
+const REMEMBERED: usize = 64;
 
 /// The streams of a connection.
 #[derive(Debug)]
@@ -173,12 +174,12 @@ pub(super) struct Streams<B, W> {
     free: Vec<u32>,
     ids: HashMap<u32, u32, RandomState>,
     open: u32,
-    over: VecDeque<(u32, bool)>,
+    ended: VecDeque<u32>,
 }
 
 impl<B, W: Default> Streams<B, W> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), ids: HashMap::default(), open: 0, over: VecDeque::new() }
+        Self { slots: Vec::new(), free: Vec::new(), ids: HashMap::default(), open: 0, ended: VecDeque::new() }
     }
 
     /// Streams that are not closed.
@@ -273,7 +274,12 @@ impl<B, W: Default> Streams<B, W> {
         let Some(stream) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         self.open -= u32::from(stream.counted);
         self.ids.remove(&stream.id);
-        self.remember(stream.id, matches!(stream.reset, Some(Reset::Local(_))));
+        if !matches!(stream.reset, Some(Reset::Local(_))) {
+            if self.ended.len() == REMEMBERED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(stream.id);
+        }
         spares.put_bytes(stream.head.bytes);
         spares.put_bytes(stream.data.bytes);
         if let Some(fields) = stream.fields {
@@ -286,16 +292,13 @@ impl<B, W: Default> Streams<B, W> {
         }
     }
 
-    /// Of one that is over: whether this side has reset it, so that what still comes is no error.
-    pub(super) fn remember(&mut self, id: u32, reset: bool) {
-        if self.over.len() == REMEMBERED {
-            self.over.pop_front();
-        }
-        self.over.push_back((id, reset));
+    /// Whether one that is over is known to have been ended by the peer.
+    pub(super) fn has_ended(&self, id: u32) -> bool {
+        self.ended.iter().rev().any(|ended| *ended == id)
     }
 
-    /// Whether this side has reset a stream that is over; `None` when that is not known any more.
-    pub(super) fn was_reset(&self, id: u32) -> Option<bool> {
-        self.over.iter().rev().find(|(over, _)| *over == id).map(|(_, reset)| *reset)
+    /// The peer has been told that one is over.
+    pub(super) fn forget(&mut self, id: u32) {
+        self.ended.retain(|ended| *ended != id);
     }
 }

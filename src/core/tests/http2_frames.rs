@@ -444,11 +444,11 @@ fn floods_end_the_connection() {
         }
         server.connection.end()
     };
-    assert_eq!((provoked(3), provoked(4)), (None, Some(End::Protocol(Code::ENHANCE_YOUR_CALM))));
+    assert_eq!((provoked(3), provoked(4)), (None, Some(End::Flood(Flood::Provoked))));
     let calm = Some(End::Protocol(Code::ENHANCE_YOUR_CALM));
     let open = || frame(HEADERS, END_HEADERS, 1, &post("100000"));
     // Empty frames, and pieces of a block.
-    assert_eq!(broken(&[vec![open()], vec![frame(DATA, 0, 1, b""); 101]].concat()), calm);
+    assert_eq!(broken(&[vec![open()], vec![frame(DATA, 0, 1, b""); 101]].concat()), Some(End::Flood(Flood::Empty)));
     let mut pieces = vec![frame(HEADERS, 0, 1, &get())];
     pieces.extend(vec![frame(CONTINUATION, 0, 1, b""); 17]);
     assert_eq!(broken(&pieces), calm);
@@ -663,4 +663,114 @@ fn streams_that_were_reset_are_bounded() {
     assert_eq!(server.keys.len(), 8, "of four that may be open");
     assert!(server.out.bytes.windows(5).any(|bytes| bytes == refused), "the others are refused");
     assert_eq!(server.connection.end(), None);
+}
+
+/// What comes on streams that are over: an error where the peer knew that, and forgiven where it need not have, however
+/// many streams there have been since.
+#[test]
+fn frames_on_streams_that_are_over() {
+    let begun = || {
+        let mut server = opened();
+        for id in [1, 3, 5] {
+            server.receive(&frame(HEADERS, END_HEADERS, id, &post("100")));
+        }
+        // The first is whole, the second reset here, and the third there.
+        server.receive(&frame(DATA, END_STREAM, 1, &[b'x'; 100]));
+        server.receive(&frame(RST_STREAM, 0, 5, &8_u32.to_be_bytes()));
+        let Peer { connection, out, spares, keys, .. } = &mut server;
+        connection.respond(keys[0], b"HTTP/1.1 200 OK\r\n\r\n", true, out).unwrap();
+        connection.reset(keys[1], Code::CANCEL, out);
+        keys.drain(..).for_each(|key| connection.let_go(key, spares, out));
+        server
+    };
+    let trailers = |id| frame(HEADERS, END_STREAM | END_HEADERS, id, &block(&[("x-end", "1")]));
+    for late in [0, 1000] {
+        let after = || {
+            let mut server = begun();
+            for id in (7..).step_by(2).take(late) {
+                server.receive(&frame(HEADERS, END_HEADERS | END_STREAM, id, &get()));
+                let Peer { connection, out, spares, keys, .. } = &mut server;
+                let key = keys.pop().unwrap();
+                connection.respond(key, b"HTTP/1.1 200 OK\r\n\r\n", true, out).unwrap();
+                connection.let_go(key, spares, out);
+            }
+            server.told();
+            server
+        };
+        let mut server = after();
+        for _ in 0..3 {
+            server.receive(&[frame(DATA, 0, 3, b"late"), frame(WINDOW_UPDATE, 0, 3, &[0, 0, 0, 1])].concat());
+        }
+        server.receive(&[trailers(3), frame(RST_STREAM, 0, 3, &[0; 4])].concat());
+        assert_eq!((server.resets(), server.connection.end()), (vec![], None), "{late} later");
+        // Fields of the block that was thrown away have been learnt.
+        server.receive(&frame(DATA, 0, 3, &[0; 16_384]));
+        let credit = server.told().iter().any(|(kind, id, _)| (*kind, *id) == (WINDOW_UPDATE, 0));
+        server.receive(&frame(DATA, 0, 3, &[0; 16_384]));
+        let credit = credit || server.told().iter().any(|(kind, id, _)| (*kind, *id) == (WINDOW_UPDATE, 0));
+        assert!(credit, "what is thrown away is given back");
+        if late > 0 {
+            continue;
+        }
+        for id in [1, 5] {
+            let mut server = after();
+            server.receive(&frame(DATA, 0, id, b"x"));
+            assert_eq!((server.resets(), server.connection.end()), (vec![(id, Code::STREAM_CLOSED.0)], None));
+            let mut server = after();
+            server.receive(&trailers(id));
+            assert_eq!(server.connection.end(), Some(End::Protocol(Code::STREAM_CLOSED)));
+        }
+    }
+    // One that was passed over has never been open.
+    let mut server = begun();
+    server.receive(&frame(HEADERS, END_HEADERS | END_STREAM, 21, &get()));
+    server.receive(&trailers(9));
+    assert_eq!(server.connection.end(), Some(End::Protocol(Code::PROTOCOL_ERROR)));
+    // It is no way to keep a core busy either.
+    let flooded = |bytes: &[u8]| {
+        let mut server = begun();
+        (0..30_000).for_each(|_| server.receive(bytes));
+        server.connection.end()
+    };
+    assert_eq!(flooded(&frame(DATA, 0, 3, b"x")), Some(End::Flood(Flood::Late)));
+    assert_eq!(flooded(&trailers(3)), Some(End::Flood(Flood::Late)));
+}
+
+/// A day of a connection, a request every second: now and then one is malformed, has a body that is too long, or comes with
+/// an empty frame. A flood is a matter of rate.
+#[test]
+fn a_long_life_is_no_flood() {
+    let mut server = opened();
+    let mut id = 1;
+    for second in 0..86_400 {
+        let step = 20 * second;
+        let mut say = |bytes: &[u8]| {
+            let Peer { connection, spares, out, .. } = &mut server;
+            out.bytes.clear();
+            connection.receive(bytes, step, spares, out);
+            while let Some(event) = connection.next_event() {
+                let Event::Request(key) = event else { continue };
+                if let Some((fields, _)) = connection.take_request(key, spares) {
+                    spares.put_fields(fields);
+                    connection.let_go(key, spares, out);
+                }
+            }
+            assert_eq!(connection.end(), None, "second {second}");
+        };
+        match second % 4 {
+            0 => say(&frame(HEADERS, END_HEADERS | END_STREAM, id, &block(&[("a", "b")]))),
+            1 => {
+                say(&frame(HEADERS, END_HEADERS, id, &post("1")));
+                say(&frame(DATA, 0, id, b""));
+                say(&frame(DATA, END_STREAM, id, b"xyz"));
+            }
+            2 => {
+                say(&frame(HEADERS, END_HEADERS, id, &post("9")));
+                say(&frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+            }
+            // Nothing but empty frames on one that is over.
+            _ => (0..9).for_each(|_| say(&frame(DATA, 0, 3, b""))),
+        }
+        id += if second % 4 == 3 { 0 } else { 2 };
+    }
 }

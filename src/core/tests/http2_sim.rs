@@ -14,7 +14,7 @@ mod random;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringway_core::http2::frame::{Code, DEFAULT_WINDOW};
+use ringway_core::http2::frame::{Code, DEFAULT_WINDOW, FrameHeader};
 use ringway_core::http2::{
     Connection, End, Event, Incoming, Key, Limits, Outbound, PseudoField, Refusal, Reset, Role, Spares,
 };
@@ -380,6 +380,121 @@ fn streams_arrive_whole_whatever_happens_to_their_bytes() {
     }
     eprintln!("{finished} exchanges, {reset} resets");
     assert!(finished > reset);
+}
+
+/// A busy connection, far away: its server answers most requests before their bodies have come, takes others back, and
+/// thousands of frames that the client has sent by then find their streams over, with hundreds of others since. Nobody
+/// has done anything wrong. How many came late.
+fn far(seed: u64) -> usize {
+    let mut random = Random(seed);
+    let mut client = Side::new(Role::Client);
+    let mut server = Side::new(Role::Server);
+    let limits = Limits { streams: 200, header_list: 8192, stream_window: 65_535, window: 1 << 24, provoked_resets: 0 };
+    for (side, role) in [(&mut client, Role::Client), (&mut server, Role::Server)] {
+        side.block = Block { bytes: Vec::new(), capacity: 64 << 20 };
+        side.connection = Connection::new(role, limits, &mut side.block);
+    }
+    // What is under way, by the round in which it has been sent.
+    let distance = 1 + random.below(8);
+    let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
+    let (mut late, mut highest) = (0, 0);
+    let mut bodies: BTreeMap<u32, Key> = BTreeMap::new();
+    for round in 0..150_u64 {
+        for _ in 0..random.below(60) {
+            let whole = random.chance(3);
+            let Side { connection, block, spares, keys, .. } = &mut client;
+            let head = b"POST /a HTTP/1.1\r\nHost: a\r\nX-Field: some\r\n\r\n";
+            if let Ok(key) = connection.request(head, b"http", whole, spares, block) {
+                keys.insert(key.id(), key);
+                if !whole {
+                    bodies.insert(key.id(), key);
+                }
+            }
+        }
+        let Side { connection, block, .. } = &mut client;
+        bodies.retain(|_, key| {
+            if connection.reset_by(*key).is_some() {
+                return false;
+            }
+            for _ in 0..random.below(4) {
+                let bytes = vec![b'x'; 1 + random.below(600)];
+                connection.send(*key, &bytes, false, block).unwrap();
+            }
+            let ends = random.chance(6);
+            if ends && random.chance(2) {
+                connection.send_trailers(*key, b"x-end: 1\r\n", block).unwrap();
+            } else if ends {
+                connection.finish(*key, block).unwrap();
+            }
+            !ends
+        });
+        let Side { connection, block, spares, keys, .. } = &mut client;
+        keys.retain(|_, key| {
+            let head = connection.head(*key).len();
+            connection.consume_head(*key, head);
+            let over = matches!(connection.incoming(*key), Incoming::End | Incoming::Reset(_)) || random.chance(30);
+            if over {
+                // Where it has been answered before its own end, or is not wanted any more, it ends here.
+                bodies.remove(&key.id());
+                connection.let_go(*key, spares, block);
+            }
+            !over
+        });
+        there.push_back(std::mem::take(&mut client.block.bytes));
+        if there.len() > distance {
+            let bytes = there.pop_front().unwrap();
+            let mut rest = &bytes[if round == distance as u64 { 24 } else { 0 }..];
+            while let Some(header) = rest.first_chunk() {
+                let header = FrameHeader::parse(header);
+                let over = header.stream != 0 && !server.keys.contains_key(&header.stream);
+                late += usize::from(over && (header.kind == 0 || (header.kind == 1 && header.stream <= highest)));
+                highest = highest.max(header.stream);
+                rest = &rest[9 + header.length..];
+            }
+            let Side { connection, block, spares, keys, .. } = &mut server;
+            assert_eq!(connection.receive(&bytes, round, spares, block), bytes.len());
+            while let Some(event) = connection.next_event() {
+                if let Event::Request(key) = event
+                    && let Some((fields, _)) = connection.take_request(key, spares)
+                {
+                    spares.put_fields(fields);
+                    keys.insert(key.id(), key);
+                }
+            }
+        }
+        let Side { connection, block, spares, keys, .. } = &mut server;
+        keys.retain(|_, key| {
+            let waits = connection.data(*key).len();
+            connection.consume(*key, waits);
+            connection.release(*key, waits, block);
+            match random.below(4) {
+                _ if connection.reset_by(*key).is_some() => {}
+                0 => connection.reset(*key, Code::CANCEL, block),
+                1 | 2 => connection.respond(*key, b"HTTP/1.1 200 OK\r\n\r\n", true, block).unwrap(),
+                _ => return true,
+            }
+            connection.let_go(*key, spares, block);
+            false
+        });
+        back.push_back(std::mem::take(&mut server.block.bytes));
+        if back.len() > distance {
+            let bytes = back.pop_front().unwrap();
+            let Side { connection, block, spares, .. } = &mut client;
+            assert_eq!(connection.receive(&bytes, round, spares, block), bytes.len());
+            while connection.next_event().is_some() {}
+        }
+        let ends = [client.connection.end(), server.connection.end()];
+        assert_eq!(ends, [None, None], "round {round}");
+    }
+    late
+}
+
+#[test]
+fn late_frames_end_no_connection() {
+    let late: usize =
+        (1..=40).map(|seed| std::panic::catch_unwind(|| far(seed)).unwrap_or_else(|_| panic!("seed {seed:#x}"))).sum();
+    eprintln!("{late} late frames");
+    assert!(late > 20_000, "{late}");
 }
 
 /// What a peer has not looked at can be told from what it has.

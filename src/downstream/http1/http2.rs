@@ -17,6 +17,7 @@ use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
 use ringway_core::http2::flood::Flood;
 use ringway_core::model::ClientHttp2;
+use ringway_core::rate::Gcra;
 
 use super::authorize::{self, Findings};
 use super::client::{Download, Parts, Pulled, Requester, Upload};
@@ -37,16 +38,30 @@ use crate::rt::{self, Deadline, Signal, Stream, Tick};
 /// How long a client that has been told that its connection ends may take to say that it has heard it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Streams of a connection that may be given up because their client takes or sends nothing, before the connection is.
-const STALLS: usize = 32;
+/// Streams of a connection that may be given up because their client takes or sends nothing, before the connection is:
+/// so many at once, and one more in so many nanoseconds.
+const STALLS: u64 = 31;
+const STALL_EVERY: u64 = 10_000_000_000;
 
 /// What a connection's tasks share.
 #[derive(Debug, Default)]
 struct Streams {
     open: Cell<usize>,
-    /// Given up because of their client.
-    stalled: Cell<usize>,
+    /// Of the limit on those that are given up because of their client.
+    stalls: Cell<u64>,
+    /// There have been too many.
+    stalled: Cell<bool>,
     driver: RefCell<Option<Waker>>,
+}
+
+impl Streams {
+    /// One has been given up because of its client.
+    fn stall(&self) {
+        match Gcra::new(1, STALL_EVERY, STALLS).judge(self.stalls.get(), rt::millis() * 1_000_000) {
+            Ok(due) => self.stalls.set(due),
+            Err(_wait) => self.stalled.set(true),
+        }
+    }
 }
 
 /// Serves a connection, of which `first` has been read already, to its end.
@@ -84,7 +99,7 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
     .await;
     let error = match server.end() {
         Some(End::Protocol) => DownstreamError::H2Protocol,
-        Some(End::Calm) => DownstreamError::H2Flood,
+        Some(End::Calm | End::Flood(Flood::Empty | Flood::Late | Flood::Provoked)) => DownstreamError::H2Flood,
         Some(End::Flood(Flood::Reset)) => DownstreamError::H2ResetFlood,
         Some(End::Flood(Flood::Ping)) => DownstreamError::H2PingFlood,
         Some(End::Flood(Flood::Settings)) => DownstreamError::H2SettingsFlood,
@@ -122,7 +137,7 @@ impl Phase {
         task: &mut Context<'_>,
     ) -> bool {
         *streams.driver.borrow_mut() = Some(task.waker().clone());
-        if streams.stalled.get() >= STALLS && !matches!(self, Self::Over) {
+        if streams.stalled.get() && !matches!(self, Self::Over) {
             server.calm_down();
             *self = Self::Over;
             return true;
@@ -191,7 +206,7 @@ fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
         }
         drop(respond);
         streams.open.set(streams.open.get() - 1);
-        if (streams.open.get() == 0 || streams.stalled.get() >= STALLS)
+        if (streams.open.get() == 0 || streams.stalled.get())
             && let Some(driver) = streams.driver.take()
         {
             driver.wake();
@@ -300,7 +315,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: Respond, gone:
     drop(buf);
     if stream.download.stall.passed {
         cx.core.metrics.downstream_error(DownstreamError::H2Stalled);
-        streams.stalled.set(streams.stalled.get() + 1);
+        streams.stall();
     }
     let (status, error) = match outcome {
         Outcome::Whole { .. } => return,
@@ -317,7 +332,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: Respond, gone:
     if let Some(error) = error {
         cx.core.metrics.downstream_error(error);
         if error == DownstreamError::BodyTimeout {
-            streams.stalled.set(streams.stalled.get() + 1);
+            streams.stall();
         }
     }
     local::count(cx, &plan.counted, status);
