@@ -116,6 +116,8 @@ impl Body {
         match found {
             Some(found) => Poll::Ready(found),
             None => {
+                // Bodies that are awaited whole must not wait for each other's credit.
+                self.0.with(|connection, key, out| connection.lend(key, out));
                 self.0.wait_for_more(cx);
                 Poll::Pending
             }

@@ -32,7 +32,7 @@ fn filter(more: &str) -> String {
 const TO_APP: &str = "    backendRefs: [{group: ringway.dev, kind: Backend, name: app}]\n";
 
 /// Everything is asked for at `auth` and goes to `app`.
-fn config(auth: &str, app: &str, more: &str) -> String {
+pub fn config(auth: &str, app: &str, more: &str) -> String {
     gateway("  - {name: web, port: 8080, protocol: HTTP}\n")
         + &route(&format!("  - filters: [{}]\n{TO_APP}", filter(more)))
         + &backend("auth", &[auth])
@@ -40,7 +40,7 @@ fn config(auth: &str, app: &str, more: &str) -> String {
 }
 
 /// With one worker, so that connections are counted easily.
-fn start(yaml: &str) -> Proxy {
+pub fn start(yaml: &str) -> Proxy {
     Proxy::with(yaml, &Options { workers: 1, ..Default::default() })
 }
 
@@ -65,7 +65,7 @@ fn ask(proxy: &Proxy, line: &str, fields: &str) -> Response {
     client.response_to(line.split(' ').next().unwrap()).unwrap()
 }
 
-fn expect_results(proxy: &Proxy, results: [(&str, f64); 3]) {
+pub fn expect_results(proxy: &Proxy, results: [(&str, f64); 3]) {
     for (result, count) in results {
         let label = format!("result=\"{result}\"");
         let count_now = || proxy.metric("ringway_external_auth_total", &["route=\"HTTPRoute/default/app\"", &label]);
@@ -241,7 +241,7 @@ fn a_server_that_is_slow_takes_no_longer_than_the_request_may() {
 }
 
 /// Lets those pass whose body begins with `good`.
-fn body_judge() -> Origin {
+pub fn body_judge() -> Origin {
     Origin::replying(|request| {
         let status = if request.body.starts_with(b"good") { "200 OK" } else { "403 Forbidden" };
         format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()

@@ -31,6 +31,7 @@ mod forwarding;
 mod grpc;
 mod http1;
 mod http2;
+mod http2_bounds;
 mod http2_input;
 mod http2_sim;
 mod http2_storm;

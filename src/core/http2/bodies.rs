@@ -109,7 +109,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             }
         }
         if stream.unread {
-            let unreleased = stream.receive.give_up();
+            let unreleased = stream.give_up();
             self.credit(unreleased, out);
         } else {
             stream.data.push(bytes);

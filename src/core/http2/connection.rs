@@ -330,7 +330,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         let answered = self.role == Role::Server && stream.local_ended;
         self.reset(key, if answered { Code::NO_ERROR } else { Code::CANCEL }, out);
         let gone = match self.streams.get_mut(key) {
-            Some(stream) => (stream.receive.give_up(), std::mem::take(&mut stream.dribs)),
+            Some(stream) => (stream.give_up(), std::mem::take(&mut stream.dribs)),
             None => (0, 0),
         };
         self.credit(gone.0, out);
@@ -374,7 +374,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             stream.trailers = Vec::new();
             dribs = std::mem::take(&mut stream.dribs);
         }
-        let unreleased = stream.receive.give_up();
+        let unreleased = stream.give_up();
         self.dribs -= dribs;
         self.credit(unreleased, out);
         self.streams.uncount(key.slot);

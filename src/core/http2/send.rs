@@ -124,10 +124,21 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.receive.unreleased());
         let (credit, over) = (stream.receive.release(bytes), stream.remote_ended || stream.reset.is_some());
+        let lent = bytes.min(stream.lent);
+        stream.lent -= lent;
         if let Some(credit) = credit.filter(|_| !over) {
             self.control(frame::WINDOW_UPDATE, 0, key.id, credit.to_be_bytes(), out);
         }
-        self.credit(bytes, out);
+        self.credit(bytes - lent, out);
+    }
+
+    /// What has come on a stream stays here until there is more of it: other streams do not wait for that. It holds as much
+    /// as its own window.
+    pub fn lend(&mut self, key: Key, out: &mut impl Outbound) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let held = stream.receive.unreleased();
+        let more = held - std::mem::replace(&mut stream.lent, held);
+        self.credit(more, out);
     }
 
     /// Nobody reads what comes on a stream any more: it takes credit of its stream's, and none of the others'.
@@ -136,7 +147,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         stream.unread = true;
         stream.data.clear();
         self.dribs -= std::mem::take(&mut stream.dribs);
-        let unreleased = stream.receive.give_up();
+        let unreleased = stream.give_up();
         self.credit(unreleased, out);
     }
 

@@ -127,6 +127,8 @@ pub(super) struct Stream<B, W> {
     /// Bytes of the body that are still to come, where that has been said.
     pub(super) expected: Option<u64>,
     pub(super) receive: ReceiveWindow,
+    /// Bytes that it holds and that the connection has its credit back for.
+    pub(super) lent: u32,
     pub(super) send: SendWindow,
     /// A request's head, until it is taken.
     pub(super) fields: Option<Fields>,
@@ -155,6 +157,11 @@ pub(super) struct Stream<B, W> {
 impl<B, W> Stream<B, W> {
     pub(super) fn is_closed(&self) -> bool {
         self.reset.is_some() || (self.local_ended && self.remote_ended)
+    }
+
+    /// Nothing that it holds is of interest; credit for the connection.
+    pub(super) fn give_up(&mut self) -> u32 {
+        self.receive.give_up().saturating_sub(std::mem::take(&mut self.lent))
     }
 
     /// Whether anything may be sent on it.
@@ -210,6 +217,7 @@ impl<B, W: Default> Streams<B, W> {
             bodiless: false,
             expected: None,
             receive: ReceiveWindow::new(receive),
+            lent: 0,
             send: SendWindow::new(send),
             fields: None,
             head: Queue { bytes: spares.take_bytes(), start: 0 },

@@ -774,3 +774,47 @@ fn a_long_life_is_no_flood() {
         id += if second % 4 == 3 { 0 } else { 2 };
     }
 }
+
+/// Bodies that are awaited whole hold up nobody: a connection has its credit back, and once only.
+#[test]
+fn what_waits_for_more_can_be_lent() {
+    let mut server = opened();
+    for id in [1, 3, 5] {
+        server.receive(&frame(HEADERS, END_HEADERS, id, &post("20000")));
+    }
+    let credit = |server: &mut Peer| -> u32 {
+        let frames = server.told().into_iter().filter(|(kind, id, _)| (*kind, *id) == (WINDOW_UPDATE, 0));
+        frames.map(|(.., payload)| u32::from_be_bytes(payload.try_into().unwrap())).sum()
+    };
+    let mut given = 0;
+    let (first, second, third) = (server.keys[0], server.keys[1], server.keys[2]);
+    for key in [first, second, third] {
+        // Nobody takes it.
+        let Peer { connection, spares, out, .. } = &mut server;
+        connection.receive(&frame(DATA, 0, key.id(), &[0; 16_384]), 0, spares, out);
+        connection.lend(key, out);
+        connection.lend(key, out);
+        given += credit(&mut server);
+    }
+    assert!(given >= 32_768, "{given}");
+    let Peer { connection, spares, out, .. } = &mut server;
+    // One is read, one given up, one ignored.
+    connection.consume(first, 16_384);
+    connection.release(first, 16_384, out);
+    connection.let_go(second, spares, out);
+    connection.ignore(third, out);
+    // All else is as if nothing had been lent.
+    for id in [7, 9, 11, 13] {
+        connection.receive(&frame(HEADERS, END_HEADERS, id, &post("20000")), 0, spares, out);
+        connection.receive(&frame(DATA, 0, id, &[0; 16_384]), 0, spares, out);
+        while let Some(event) = connection.next_event() {
+            if let Event::Request(key) = event {
+                connection.take_request(key, spares).unwrap();
+                connection.let_go(key, spares, out);
+            }
+        }
+    }
+    given += credit(&mut server);
+    let came = 7 * 16_384;
+    assert!(given <= came && given + 32_768 > came, "{given} of {came}");
+}
