@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::{Claim, Known};
@@ -20,6 +20,8 @@ struct Job {
     claim: Claim,
     ticket: u64,
     answers: Sender<Checked>,
+    /// Gone when nobody waits for it any more.
+    wanted: Weak<()>,
 }
 
 /// What has been found of one.
@@ -90,8 +92,8 @@ impl Checker {
         self.next.set(ticket + 1);
         let wait = Rc::new(Wait::default());
         self.waiting.borrow_mut().insert(ticket, Rc::clone(&wait));
-        let _place = Place { of: &self.waiting, ticket };
-        match thread().try_send(Job { claim, ticket, answers }) {
+        let place = Place { of: &self.waiting, ticket, wanted: Arc::default() };
+        match thread().try_send(Job { claim, ticket, answers, wanted: Arc::downgrade(&place.wanted) }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Busy),
         }
@@ -124,6 +126,7 @@ impl Checker {
 struct Place<'w> {
     of: &'w RefCell<HashMap<u64, Rc<Wait>>>,
     ticket: u64,
+    wanted: Arc<()>,
 }
 
 impl Drop for Place<'_> {
@@ -147,7 +150,10 @@ fn thread() -> &'static SyncSender<Job> {
 }
 
 fn run(queue: &Queue<Job>) {
-    while let Ok(Job { claim, ticket, answers }) = queue.recv() {
+    while let Ok(Job { claim, ticket, answers, wanted }) = queue.recv() {
+        if wanted.strong_count() == 0 {
+            continue;
+        }
         let right = claim.is_right();
         drop(claim);
         answers.send(Checked { ticket, right });

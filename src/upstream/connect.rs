@@ -2,8 +2,12 @@
 //! implementation for requests and for TCP connections.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ringway_core::balance::Maglev;
@@ -16,7 +20,7 @@ use rustix::net::Shutdown;
 use crate::buffer::{Buf, Class};
 use crate::http2::{Client, ClientSettings};
 use crate::metrics::{BackendMetrics, UpstreamError};
-use crate::rt::{self, HandshakeError, Stream, Tick};
+use crate::rt::{self, HandshakeError, Signal, Stream, Tick};
 use crate::sys;
 use crate::tls::ClientTls;
 
@@ -62,6 +66,8 @@ pub enum ConnectError {
     Overflow,
     /// The backend's limits were reached for as long as one may wait.
     PendingTimeout,
+    /// Whoever wanted it has given it up.
+    GivenUp,
 }
 
 /// What became of all attempts.
@@ -107,6 +113,8 @@ pub struct Dial<'b> {
     pub upgrade: bool,
     /// Until when, besides the endpoint's own limit.
     pub by: Tick,
+    /// Raised when it is not wanted any more.
+    pub gone: Option<&'b Signal>,
     /// Bytes that are relayed, of which as many as can be have been sent when there is a connection in plain.
     pub ahead: Option<&'b RefCell<Option<Buf>>>,
 }
@@ -121,8 +129,19 @@ impl Dial<'_> {
 }
 
 /// A connection to one of a backend's endpoints. Where an endpoint cannot be connected to, nothing has been sent, and
-/// another one is tried.
+/// another one is tried. What is given up has nothing in flight; an attempt that others can use goes on without it.
 pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
+    let mut attempts = pin!(attempts(dial));
+    poll_fn(|task| match (attempts.as_mut().poll(task), dial.gone) {
+        (Poll::Pending, Some(gone)) => {
+            pin!(gone.wait()).poll(task).map(|()| Err(ConnectFailure { error: ConnectError::GivenUp, attempts: 0 }))
+        }
+        (polled, _) => polled,
+    })
+    .await
+}
+
+async fn attempts(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
     let mut tried = Tried::default();
     let mut attempts = 0;
     let mut last = ConnectError::NoEndpoint;
@@ -146,6 +165,7 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connected, ConnectFailure> {
                 lease.request = place.take();
                 return Ok(Connected { lease, link, reused });
             }
+            Err(ConnectError::GivenUp) => return Err(ConnectFailure { error: ConnectError::GivenUp, attempts }),
             Err(error) => last = error,
         }
         dial.metrics.error(last.into());
@@ -167,7 +187,8 @@ impl From<ConnectError> for UpstreamError {
             ConnectError::NoEndpoint => Self::NoEndpoint,
             ConnectError::Refused => Self::ConnectRefused,
             ConnectError::Timeout => Self::ConnectTimeout,
-            ConnectError::NoResources => Self::NoResources,
+            // Which is nobody's error.
+            ConnectError::GivenUp | ConnectError::NoResources => Self::NoResources,
             ConnectError::TlsHandshake => Self::TlsHandshake,
             ConnectError::TlsCertificate => Self::TlsCertificate,
             ConnectError::Overflow => Self::Overflow,
@@ -181,14 +202,14 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
     let Dial { reuse, by: deadline, .. } = *dial;
     let endpoint = Rc::clone(lease);
     let versions = Versions::wanted(dial, &endpoint);
-    let mut opening: Option<Opening<'_>> = None;
+    let mut opening: Option<Opening> = None;
     loop {
         if versions.http2() {
             // An attempt that has not found a place to connect from is over: others may find what it waits for.
             drop(opening.take());
             match endpoint.multiplexed.join(dial.marks, endpoint.settings.http2.max_streams, deadline).await? {
                 Joined::Slot(slot) => return Ok((Link::Http2(slot), true)),
-                Joined::Opening(this) => opening = Some(this),
+                Joined::Opening => opening = Some(Opening::new(&endpoint)),
                 Joined::Unavailable => {}
             }
         }
@@ -209,13 +230,66 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
             break;
         }
     }
-    let opened = Box::pin(open(lease, dial, versions)).await;
+    let first = opening_bytes(dial, endpoint.tls.is_some())?;
+    let (source, has_header) = (dial.marks.source_ip(), dial.marks.header.is_some());
+    let wanted = Wanted { versions, source, has_header, by: endpoint.connect_by().min(deadline), deadline };
+    let mut attempt = Box::pin(open(Rc::clone(&endpoint), wanted, first));
+    let given_up = async {
+        match dial.gone {
+            Some(gone) => gone.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let Ok((opened, rest)) = rt::race(attempt.as_mut(), given_up).await else {
+        if dial.marks.is_empty() && reuse != Reuse::Never {
+            go_on(attempt, endpoint, lease.connection.take(), opening);
+        }
+        return Err(ConnectError::GivenUp);
+    };
     if let Some(opening) = &mut opening {
         opening.ended(opened.as_ref().err().copied());
     }
-    let link = opened?;
+    dial.keep(rest);
+    let link = match opened? {
+        Opened::Stream(stream) => Link::Stream(stream),
+        Opened::Http2(client) => Link::Http2(endpoint.multiplexed.put(client, dial.marks, lease.connection.take())),
+    };
     drop(opening);
     Ok((link, false))
+}
+
+/// Attempts of an endpoint's on one core that go on without the request that began them. Clients that give up sooner than
+/// a connection is there would never get one otherwise; those beyond are ended.
+const GOING_ON: u32 = 16;
+
+/// Has an attempt go on, and its connection kept.
+fn go_on(
+    attempt: Pin<Box<impl Future<Output = (Result<Opened, ConnectError>, Option<Buf>)> + 'static>>,
+    endpoint: Rc<Endpoint>,
+    place: Option<Permit>,
+    mut opening: Option<Opening>,
+) {
+    if endpoint.going_on.get() >= GOING_ON {
+        return;
+    }
+    endpoint.going_on.set(endpoint.going_on.get() + 1);
+    rt::spawn(async move {
+        let (opened, _nothing) = attempt.await;
+        endpoint.going_on.set(endpoint.going_on.get() - 1);
+        if let Some(opening) = &mut opening {
+            opening.ended(opened.as_ref().err().copied());
+        }
+        let gate = place.as_ref().map(Permit::gate);
+        match opened {
+            Ok(Opened::Stream(stream)) => endpoint.put(stream, Marks::default(), place),
+            Ok(Opened::Http2(client)) => drop(endpoint.multiplexed.put(client, Marks::default(), place)),
+            Err(_nobody_waits) => drop(place),
+        }
+        drop(opening);
+        if let Some(gate) = gate {
+            gate.wake(Kind::Connection);
+        }
+    });
 }
 
 /// Which versions of HTTP a connection may turn out to speak.
@@ -254,55 +328,73 @@ impl Versions {
     }
 }
 
-/// A new connection, with the place among the backend's that the lease has for it.
-async fn open(lease: &mut Lease, dial: &Dial<'_>, versions: Versions) -> Result<Link, ConnectError> {
-    let Dial { marks, by: deadline, .. } = *dial;
-    let endpoint = Rc::clone(lease);
-    let by = endpoint.connect_by().min(deadline);
-    let first = opening(dial, endpoint.tls.is_some())?;
+/// How a connection is to be made.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    versions: Versions,
+    /// Where it leaves from.
+    source: Option<IpAddr>,
+    /// What it begins with is a header, which has to leave.
+    has_header: bool,
+    by: Tick,
+    deadline: Tick,
+}
+
+/// What has been made.
+enum Opened {
+    Stream(Stream),
+    Http2(Rc<Client>),
+}
+
+/// A new connection that begins with `first`, and what could not be sent of that. It needs nothing of the request that it
+/// is for.
+async fn open(
+    endpoint: Rc<Endpoint>,
+    wanted: Wanted,
+    first: Option<Buf>,
+) -> (Result<Opened, ConnectError>, Option<Buf>) {
+    let Wanted { versions, source, has_header, by, deadline } = wanted;
     let (stream, rest) = match &endpoint.address {
-        EndpointAddress::Tcp(address) => {
-            match sys::connect_tcp(*address, endpoint.settings.keepalive, marks.source_ip()) {
-                Ok(socket) => rt::connect_tcp(socket, by, first).await,
-                Err(error) => (Err(error), first),
-            }
-        }
+        EndpointAddress::Tcp(address) => match sys::connect_tcp(*address, endpoint.settings.keepalive, source) {
+            Ok(socket) => rt::connect_tcp(socket, by, first).await,
+            Err(error) => (Err(error), first),
+        },
         EndpointAddress::Unix(path) => (rt::connect_unix(path), first),
         EndpointAddress::Echo(_) => (Err(io::ErrorKind::Unsupported.into()), first),
     };
     let mut stream = match stream {
         Ok(stream) => stream,
-        Err(error) => {
-            if marks.header.is_none() {
-                dial.keep(rest);
-            }
-            return Err(classify(&error));
-        }
+        Err(error) => return (Err(classify(&error)), rest.filter(|_| !has_header)),
     };
-    match rest {
-        Some(rest) if marks.header.is_some() => send(&mut stream, rest, by).await?,
-        rest => dial.keep(rest),
-    }
+    let rest = match rest {
+        Some(rest) if has_header => match send(&mut stream, rest, by).await {
+            Ok(()) => None,
+            Err(error) => return (Err(error), None),
+        },
+        rest => rest,
+    };
     let mut chosen = versions == Versions::Http2;
     if let Some(tls) = &endpoint.tls {
-        secure(&mut stream, tls, versions.alpn(), rt::tick_after(HANDSHAKE).min(deadline)).await?;
+        let secured = secure(&mut stream, tls, versions.alpn(), rt::tick_after(HANDSHAKE).min(deadline)).await;
+        if let Err(error) = secured {
+            return (Err(error), rest);
+        }
         if versions == Versions::Either {
             chosen = stream.tls().is_some_and(|session| session.borrow().alpn() == Some(b"h2"));
             endpoint.multiplexed.chosen(chosen);
         }
     }
     if !chosen {
-        return Ok(Link::Stream(stream));
+        return (Ok(Opened::Stream(stream)), rest);
     }
-    let wanted = endpoint.settings.http2;
+    let http2 = endpoint.settings.http2;
     let settings = ClientSettings {
-        max_streams: wanted.max_streams,
-        ping_interval: wanted.ping_interval,
-        ping_timeout: wanted.ping_timeout,
+        max_streams: http2.max_streams,
+        ping_interval: http2.ping_interval,
+        ping_timeout: http2.ping_timeout,
         scheme: if endpoint.tls.is_some() { "https" } else { "http" },
     };
-    let client = Client::start(stream, settings);
-    Ok(Link::Http2(endpoint.multiplexed.put(client, marks, lease.connection.take())))
+    (Ok(Opened::Http2(Client::start(stream, settings))), rest)
 }
 
 /// A place for a new connection; `None` where a kept one has come back in the meantime.
@@ -323,7 +415,7 @@ async fn connection_place(
 }
 
 /// What a connection begins with, as far as it is known: a header, or bytes that are relayed.
-fn opening(dial: &Dial<'_>, encrypted: bool) -> Result<Option<Buf>, ConnectError> {
+fn opening_bytes(dial: &Dial<'_>, encrypted: bool) -> Result<Option<Buf>, ConnectError> {
     match (dial.marks.header, dial.ahead) {
         (Some(header), _) => {
             let mut buf = Buf::new(Class::Head);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{ConnectError, Marks, Permit};
+use super::{ConnectError, Endpoint, Marks, Permit};
 use crate::http2::{Client, Slot};
 use crate::rt::{self, Deadline, Signal, Tick};
 
@@ -49,41 +49,59 @@ struct Waiter {
 }
 
 /// What a request is to do.
-pub(super) enum Joined<'m> {
+pub(super) enum Joined {
     /// Go on a connection.
     Slot(Slot),
-    /// Open one, and say how that went.
-    Opening(Opening<'m>),
+    /// Open one, as an [`Opening`], and say how that went.
+    Opening,
     /// Do as in HTTP/1.1: the endpoint does not speak HTTP/2.
     Unavailable,
 }
 
 /// A connection that is being opened; others may wait for it.
-pub(super) struct Opening<'m> {
-    all: &'m Multiplexed,
+pub(super) struct Opening {
+    of: Rc<Endpoint>,
     failed: Option<ConnectError>,
 }
 
-impl Opening<'_> {
+impl Opening {
+    /// That [`Multiplexed::join`] has asked for.
+    pub(super) fn new(endpoint: &Rc<Endpoint>) -> Self {
+        Self { of: Rc::clone(endpoint), failed: None }
+    }
+
     /// It is open, or has failed.
     pub(super) fn ended(&mut self, failed: Option<ConnectError>) {
         self.failed = failed;
     }
 }
 
-impl Drop for Opening<'_> {
+impl Drop for Opening {
     fn drop(&mut self) {
-        self.all.opening.set(self.all.opening.get() - 1);
-        for waiter in self.all.waiting.take() {
+        let all = &self.of.multiplexed;
+        all.opening.set(all.opening.get() - 1);
+        for waiter in all.waiting.take() {
             waiter.failed.set(self.failed);
             waiter.signal.raise();
         }
     }
 }
 
+/// A wait for one that is being opened; left when dropped.
+struct Waiting<'m> {
+    of: &'m Multiplexed,
+    waiter: Rc<Waiter>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.of.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
+    }
+}
+
 impl Multiplexed {
     /// A place for a request on a connection with these marks, of which each takes `most`.
-    pub(super) async fn join(&self, marks: Marks<'_>, most: u32, by: Tick) -> Result<Joined<'_>, ConnectError> {
+    pub(super) async fn join(&self, marks: Marks<'_>, most: u32, by: Tick) -> Result<Joined, ConnectError> {
         loop {
             self.prune();
             let (mut best, mut room) = (None, 0);
@@ -104,17 +122,16 @@ impl Multiplexed {
             let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
             if !marks.is_empty() || waiting >= self.opening.get().saturating_mul(most) {
                 self.opening.set(self.opening.get() + 1);
-                return Ok(Joined::Opening(Opening { all: self, failed: None }));
+                return Ok(Joined::Opening);
             }
-            let waiter = Rc::<Waiter>::default();
-            self.waiting.borrow_mut().push(Rc::clone(&waiter));
+            let waiting = Waiting { of: self, waiter: Rc::default() };
+            self.waiting.borrow_mut().push(Rc::clone(&waiting.waiter));
             // No descriptor: the deadline only wakes.
             let mut timer = Deadline::new(-1);
-            if rt::race(waiter.signal.wait(), timer.passed(by)).await.is_err() {
-                self.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
+            if rt::race(waiting.waiter.signal.wait(), timer.passed(by)).await.is_err() {
                 return Err(ConnectError::Timeout);
             }
-            if let Some(error) = waiter.failed.take() {
+            if let Some(error) = waiting.waiter.failed.take() {
                 return Err(error);
             }
         }

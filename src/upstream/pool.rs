@@ -31,6 +31,8 @@ pub struct Endpoint {
     pub tls: Option<ClientTls>,
     /// Connections of HTTP/2.
     pub multiplexed: Multiplexed,
+    /// Attempts to connect whose requests have been given up.
+    pub(super) going_on: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
 }
 
@@ -95,7 +97,8 @@ impl Endpoint {
         let latency = Cell::new(PeakEwma::default());
         let multiplexed = Multiplexed::default();
         let idle = RefCell::default();
-        Self { address, identity, settings, counters, arrived, latency, tls, multiplexed, idle }
+        let going_on = Cell::new(0);
+        Self { address, identity, settings, counters, arrived, latency, tls, multiplexed, going_on, idle }
     }
 
     /// Requests and connections in flight, of all cores.

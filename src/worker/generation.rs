@@ -173,6 +173,7 @@ impl Generation {
             reuse,
             upgrade,
             by,
+            gone: None,
             ahead: None,
         }
     }

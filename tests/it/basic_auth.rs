@@ -210,3 +210,26 @@ fn a_flood_of_passwords_holds_nobody_else_up() {
     let stream = ask(&mut client, "/", &login("slow", "slow"));
     assert_eq!(client.answer(stream).status(), 200);
 }
+
+/// A request that is taken back while its password is being checked is over, and what has not been looked at is not.
+#[test]
+fn requests_that_are_taken_back_wait_for_no_check() {
+    let yaml = base("echo") + &everybody() + &access("a", "closed", "  basicAuth: {users: {name: users}}\n");
+    let proxy = Proxy::with(&yaml, &Options { workers: 1, ..Options::default() });
+    let mut client = H2::connect(&proxy.address);
+    let streams: Vec<u32> = (0..60)
+        .map(|n| {
+            let field = login("slow", &n.to_string());
+            let authority =
+                [(":authority", "x"), (":path", "/"), ("authority", "x"), ("authorization", field.as_str())];
+            client.open(&[&[(":method", "GET"), (":scheme", "http")][..], &authority].concat(), true)
+        })
+        .collect();
+    streams.iter().for_each(|stream| client.reset(*stream, 8));
+    client.settle();
+    proxy.expect_metric("ringway_downstream_errors_total", &["reason=\"aborted\""], 50.0);
+    // A handful may have been checked by then.
+    let refused = crate::support::proxy::sum(&proxy.metrics(), "ringway_requests_total", &["4xx"]);
+    assert!(refused <= 10.0, "{refused} were checked");
+    assert_eq!(ask(&proxy, "/", &login("user0", "open sesame"), "").status, 200);
+}

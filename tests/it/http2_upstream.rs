@@ -15,7 +15,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, backend, config, gateway};
 use crate::support::tls::Authority;
 
-const HTTP2: &str = "kubernetes.io/h2c";
+pub const HTTP2: &str = "kubernetes.io/h2c";
 
 fn h2c(name: &str, endpoints: &[&str]) -> String {
     backend(name, endpoints).replace("spec: {", &format!("spec: {{appProtocol: {HTTP2}, "))
@@ -490,4 +490,45 @@ fn resets_with_goaways_leave_nothing_behind() {
     assert!(grown < 4 << 10, "{grown} KiB more after 500 connections");
     assert!(connections.load(Ordering::SeqCst) >= 600);
     assert_eq!(proxy.metric("ringway_panics_total", &[]), 0.0);
+}
+
+/// A connection dies, or is found to be dead, with requests on it and others that wait for a place: the former are told, the
+/// latter go on another one, and nobody is left waiting.
+#[test]
+fn a_connection_that_dies_leaves_nobody_waiting() {
+    for silent in [true, false] {
+        let (address, connections) = frames(PLAIN, move |mut server, number| {
+            if number > 0 {
+                while let Some(stream) = server.request() {
+                    server.reply(stream, "200", b"other");
+                }
+                return;
+            }
+            let _held = [server.request().unwrap(), server.request().unwrap()];
+            if silent {
+                while server.read().is_some() {}
+            } else {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let yaml = config(&[&address], "")
+            .replace("spec: {endpoints", &format!("spec: {{appProtocol: {HTTP2}, endpoints"))
+            + "---\napiVersion: ringway.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: one}\nspec:\n  targetRefs: [{group: ringway.dev, kind: Backend, name: origin}]\n  http2: {maxConcurrentStreams: 2, keepAlive: {interval: 300ms, timeout: 300ms}}\n  circuitBreaker: {maxConnections: 1, maxPendingRequests: 100, pendingTimeout: 60s}\n";
+        let proxy = Proxy::with(&yaml, &crate::support::proxy::Options { workers: 1, ..Default::default() });
+        let mut client = H2::connect(&proxy.address);
+        let streams: Vec<u32> = (0..8).map(|_| client.open(&post("/"), true)).collect();
+        let mut told: Vec<(u16, String)> = streams
+            .iter()
+            .map(|stream| client.answer(*stream))
+            .map(|answer| {
+                (answer.status(), if answer.status() == 200 { answer.text().to_owned() } else { String::new() })
+            })
+            .collect();
+        told.sort();
+        let expected = [vec![(200, "other".to_owned()); 6], vec![(502, String::new()); 2]].concat();
+        assert_eq!(told, expected, "silent: {silent}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+        eventually("nothing is in flight", || proxy.metric("ringway_upstream_in_flight", &[]) == 0.0);
+        assert_eq!(proxy.metric("ringway_upstream_pending", &[]), 0.0);
+    }
 }

@@ -28,6 +28,7 @@ mod explain;
 mod external_auth;
 mod filters;
 mod forwarding;
+mod given_up;
 mod grpc;
 mod http1;
 mod http2;

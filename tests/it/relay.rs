@@ -1,13 +1,13 @@
 //! What moves bytes between two streams: bulk, chatter, stalls, limits.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use crate::support::client::{Client, Ended};
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Options, Proxy, backend, policy};
-use crate::support::{Random, eventually};
+use crate::support::{Random, black_hole, eventually};
 use crate::tcp::{ONE, config};
 
 /// The byte at a place of a stream.
@@ -179,17 +179,8 @@ fn running_out_of_pipes_falls_back_to_copying() {
 
 #[test]
 fn a_black_holed_endpoint_is_given_up_for_another() {
-    // A queue of one that is full: further SYNs are not answered.
-    let hole = TcpListener::bind(format!("{}:0", crate::support::address())).unwrap();
-    socket2::SockRef::from(&hole).listen(0).unwrap();
+    let (hole, _stuffing) = black_hole();
     let address = hole.local_addr().unwrap().to_string();
-    let mut stuffing = Vec::new();
-    for _ in 0..3 {
-        let target = address.parse().unwrap();
-        if let Ok(stream) = TcpStream::connect_timeout(&target, Duration::from_millis(200)) {
-            stuffing.push(stream);
-        }
-    }
     let origin = Origin::script(|mut conn, _| {
         conn.stream.write_all(b"hello").unwrap();
     });

@@ -17,7 +17,7 @@ use super::request_body::ready_to_read;
 use crate::buffer::{Buf, Class};
 use crate::metrics::UpstreamError;
 use crate::rt::{self, Tick};
-use crate::upstream::{self, ConnectError, Connected, Link, Marks, Reuse};
+use crate::upstream::{self, ConnectError, ConnectFailure, Connected, Link, Marks, Reuse};
 use crate::worker::Generation;
 
 /// Copies of a core that are on their way; more are not made.
@@ -75,6 +75,15 @@ pub(super) enum Unheard {
     CalledOff,
 }
 
+impl From<ConnectFailure> for Unheard {
+    fn from(failure: ConnectFailure) -> Self {
+        match failure.error {
+            ConnectError::GivenUp => Self::CalledOff,
+            error => Self::Unconnected(error),
+        }
+    }
+}
+
 impl From<UpstreamError> for Unheard {
     fn from(error: UpstreamError) -> Self {
         Self::Failed(error)
@@ -92,9 +101,11 @@ pub(super) async fn ask(generation: &Generation, question: &Question<'_>) -> Res
     }
     let mut attempt = 1;
     loop {
-        let dial = generation.dial(backend, None, marks, Reuse::KeptAndLookedAt, false, by);
-        let connected = upstream::connect(dial).await;
-        let Connected { lease, link, reused } = connected.map_err(|failure| Unheard::Unconnected(failure.error))?;
+        let mut dial = generation.dial(backend, None, marks, Reuse::KeptAndLookedAt, false, by);
+        if let Watch::Signal(gone) = question.watch {
+            dial.gone = Some(gone);
+        }
+        let Connected { lease, link, reused } = upstream::connect(dial).await?;
         let mut stream = None;
         let stall = by.saturating_sub(rt::now());
         let stall = Duration::from_millis(stall * 50);

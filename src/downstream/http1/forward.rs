@@ -100,9 +100,16 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
         let more = attempt < ATTEMPTS.max(2) && rt::now() < plan.by;
         let who = marks(cx, &generation, plan.backend, header.as_deref());
         let mut dial = generation.dial(plan.backend, plan.key, who, plan.reuse, plan.upgrade, by);
+        dial.gone = client.parts().gone;
         dial.wanted = plan.extra.as_ref().and_then(|extra| extra.session.as_ref()?.endpoint);
         let Connected { mut lease, link, reused } = match upstream::connect(dial).await {
             Ok(connected) => connected,
+            Err(ConnectFailure { error: ConnectError::GivenUp, .. }) => {
+                cx.core.metrics.downstream_error(DownstreamError::Aborted);
+                local::count(cx, &plan.counted, 0);
+                local::count_call(plan, grpc::CANCELLED);
+                return (Outcome::Gone, buf);
+            }
             Err(failure) => {
                 sessions::unanswered(plan);
                 let tried = failure.error != ConnectError::NoEndpoint;
@@ -345,7 +352,9 @@ async fn pause(cx: &Cx, plan: &mut Plan) -> bool {
 /// How a request is answered for which there is no connection. Nothing of it has been sent.
 fn unconnected(failure: ConnectFailure, exchange: &mut Exchange) -> u16 {
     let fault = match failure.error {
-        ConnectError::NoEndpoint | ConnectError::Overflow | ConnectError::PendingTimeout => return 503,
+        ConnectError::NoEndpoint | ConnectError::Overflow | ConnectError::PendingTimeout | ConnectError::GivenUp => {
+            return 503;
+        }
         ConnectError::Refused => UpstreamFault::ConnectRefused,
         ConnectError::Timeout => UpstreamFault::ConnectTimeout,
         ConnectError::NoResources => UpstreamFault::NoResources,

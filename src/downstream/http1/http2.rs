@@ -237,7 +237,10 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
     let mut findings = Findings::default();
     let (decision, buf) = loop {
         match decide::decide_stream(cx, &head, &findings) {
-            Ok((Decision::Check(claim), _buf)) => findings.password = Some(cx.core.passwords.check(claim).await),
+            Ok((Decision::Check(claim), _buf)) => match rt::race(cx.core.passwords.check(claim), gone.wait()).await {
+                Ok(verdict) => findings.password = Some(verdict),
+                Err(()) => return cx.core.metrics.downstream_error(DownstreamError::Aborted),
+            },
             Ok((Decision::Ask(ask), buf)) => {
                 drop(buf);
                 let gather =

@@ -6,6 +6,7 @@ pub mod origin;
 pub mod proxy;
 pub mod tls;
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -65,4 +66,14 @@ impl Random {
     pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
+}
+
+/// An endpoint whose queue of connections is full, so that it answers no SYN until somebody accepts. How many stand in it.
+pub fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+    let hole = TcpListener::bind(format!("{}:0", address())).unwrap();
+    socket2::SockRef::from(&hole).listen(0).unwrap();
+    let target = hole.local_addr().unwrap();
+    let stuffing = (0..3).filter_map(|_| TcpStream::connect_timeout(&target, Duration::from_millis(200)).ok());
+    let stuffing: Vec<TcpStream> = stuffing.collect();
+    (hole, stuffing)
 }
