@@ -188,6 +188,11 @@ async fn guarded<E>(core: Rc<Core>, peer: SocketAddr, served: impl Future<Output
     }
 }
 
+/// Gives memory back that requests have used, a part of it.
+pub fn trim() {
+    http1::trim();
+}
+
 fn panicked(core: &Core, peer: SocketAddr) {
     core.metrics.panics.inc();
     tracing::error!(worker = core.settings.id, %peer, "panic in a connection's task; the connection is closed");

@@ -34,7 +34,7 @@ pub use mailbox::{Inbox, Receiver, Sender, mailbox};
 pub use pace::pace;
 pub use source::Source;
 pub use stream::{HandshakeError, Reader, Stream, StreamCount, Writer, connect_tcp, connect_unix, open_streams};
-pub use task::{Signal, catch_unwind, join, race, sleep, spawn};
+pub use task::{Signal, catch_unwind, caught, join, race, sleep, spawn};
 
 /// Submission queue entries of a worker's ring. 3,000 to 6,000 simultaneous completions were all answered with 1,024.
 pub const RING_ENTRIES: u32 = 1024;

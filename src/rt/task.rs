@@ -26,11 +26,16 @@ pub(super) type Panic = Box<dyn Any + Send>;
 /// Runs `future`; a panic inside it ends here. It is boxed by the caller: an async function here would hold it twice,
 /// as its argument and as what it polls.
 pub fn catch_unwind<F: Future>(mut future: Pin<Box<F>>) -> impl Future<Output = Result<F::Output, Panic>> {
-    poll_fn(move |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    poll_fn(move |cx| caught(|| future.as_mut().poll(cx)))
+}
+
+/// Polls something; a panic inside it ends here.
+pub fn caught<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, Panic>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(poll)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Err(panic) => Poll::Ready(Err(panic)),
-    })
+    }
 }
 
 /// Runs both to their ends. They are pinned by the caller, for the reason given at [`catch_unwind`].

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringway_core::http::Date;
 
 use super::Core;
-use crate::{buffer, relay, rt};
+use crate::{buffer, downstream, relay, rt};
 
 /// Runs for ever.
 pub(super) async fn run(core: Rc<Core>) {
@@ -29,6 +29,7 @@ pub(super) async fn run(core: Rc<Core>) {
         // Free blocks beyond what the last seconds needed go back, a quarter of them each second.
         wanted = buffer::in_use().max(wanted / 4 * 3);
         buffer::trim(wanted);
+        downstream::trim();
         relay::trim_pipes();
         let pipes = relay::pipes();
         core.metrics.pipes_in_use.set(pipes.in_use as u64);

@@ -189,7 +189,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 return self.stream_error(id, Code::PROTOCOL_ERROR, out);
             }
         }
-        let key = self.streams.insert(id, self.limits.stream_window(), self.peer.window, spares);
+        let key = self.streams.insert(self.role, id, self.limits.stream_window(), self.peer.window, spares);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.fields = Some(fields);
             stream.head_received = true;

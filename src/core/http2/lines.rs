@@ -125,7 +125,7 @@ impl Writer<'_> {
         if asked.connect {
             encoder.field(b":protocol", b"websocket", block);
         }
-        // The key proves what the stream proves by itself.
+        // The key proves what the stream proves by itself. What is left out is never in the table.
         self.fields(asked.fields, |name| {
             name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"sec-websocket-key")
         })
@@ -144,7 +144,14 @@ impl Writer<'_> {
         let fields = Lines(crlf(head).map_or(&[], |start| &head[start + 2..]));
         self.encoder.begin(self.block);
         self.encoder.status(200, self.block);
-        self.fields(fields, |name| name.eq_ignore_ascii_case(b"sec-websocket-accept"))
+        let mut said = Ok(());
+        for line in fields {
+            said = said.and(match field(line) {
+                Some((name, _)) if name.eq_ignore_ascii_case(b"sec-websocket-accept") => Ok(()),
+                _ => self.line(line, |_| false),
+            });
+        }
+        said
     }
 
     /// Trailers.
@@ -155,16 +162,25 @@ impl Writer<'_> {
 
     /// Fields; what is about a connection of HTTP/1.1 is left out (RFC 9113 section 8.2.2).
     fn fields(&mut self, lines: Lines<'_>, leave_out: impl Fn(&[u8]) -> bool) -> Result<(), Unspeakable> {
-        let Self { encoder, block } = self;
         let mut said = Ok(());
         for line in lines {
-            match field(line).filter(|(name, value)| is_token(name) && is_value(value)) {
-                Some((name, _)) if is_about_connection(name) || leave_out(name) => {}
-                Some((name, value)) => encoder.field(name, value, block),
-                None => said = Err(Unspeakable),
-            }
+            said = said.and(self.line(line, &leave_out));
         }
         said
+    }
+
+    fn line(&mut self, line: &[u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<(), Unspeakable> {
+        let Self { encoder, block } = self;
+        // Most have been said before, in the same words.
+        if encoder.line(line, block) {
+            return Ok(());
+        }
+        match field(line).filter(|(name, value)| is_token(name) && is_value(value)) {
+            Some((name, _)) if is_about_connection(name) || leave_out(name) => {}
+            Some((name, value)) => encoder.line_field(line, name, value, block),
+            None => return Err(Unspeakable),
+        }
+        Ok(())
     }
 }
 

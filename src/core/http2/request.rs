@@ -75,6 +75,9 @@ pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
     let mut cookies = 0;
     let mut size = pseudo.method.len() + pseudo.path.len() + pseudo.authority.map_or(0, <[u8]>::len);
     let (mut length, mut host, mut expect, mut te_trailers, mut max_forwards) = (None, None, None, false, None);
+    let most = fields().size_hint().0.min(limits.head_fields);
+    room.reserve_exact(most);
+    tags.reserve_exact(most);
     for (name, value) in fields() {
         size += name.len() + value.len() + OVERHEAD;
         if size > limits.head_bytes || room.len() >= limits.head_fields {

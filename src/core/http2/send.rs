@@ -180,7 +180,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
         let id = self.next;
         self.next += 2;
-        let key = self.streams.insert(id, self.limits.stream_window(), self.peer.window, spares);
+        let key = self.streams.insert(self.role, id, self.limits.stream_window(), self.peer.window, spares);
         let end = end && !asked.connect;
         if let Some(stream) = self.streams.get_mut(key) {
             stream.handles = 1;

@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::frame::Code;
 use super::section::Fields;
+use super::settings::Role;
 use super::window::{ReceiveWindow, SendWindow};
 
 /// A stream's place in a connection. It names nothing once the stream has been released.
@@ -78,34 +79,48 @@ impl Queue {
 pub struct Spares {
     fields: Vec<Fields>,
     bytes: Vec<Vec<u8>>,
+    /// Bytes of all that is kept.
+    held: usize,
 }
 
 impl Spares {
-    /// How many of a kind are kept.
-    const KEPT: usize = 64;
+    /// How many of a kind are kept: as many as a busy core has streams.
+    const KEPT: usize = 1024;
     /// Bytes of the largest that is.
     const LARGEST: usize = 8 << 10;
+    /// Bytes of all.
+    const MOST: usize = 1 << 20;
 
     pub(super) fn take_fields(&mut self) -> Fields {
-        self.fields.pop().unwrap_or_default()
+        let fields = self.fields.pop().unwrap_or_default();
+        self.held -= fields.capacity();
+        fields
     }
 
     /// Takes a head's memory back.
     pub fn put_fields(&mut self, fields: Fields) {
-        if self.fields.len() < Self::KEPT && fields.capacity() <= Self::LARGEST {
+        if self.takes(self.fields.len(), fields.capacity()) {
+            self.held += fields.capacity();
             self.fields.push(fields);
         }
     }
 
     fn take_bytes(&mut self) -> Vec<u8> {
-        self.bytes.pop().unwrap_or_default()
+        let bytes = self.bytes.pop().unwrap_or_default();
+        self.held -= bytes.capacity();
+        bytes
     }
 
     fn put_bytes(&mut self, mut bytes: Vec<u8>) {
-        if self.bytes.len() < Self::KEPT && (1..=Self::LARGEST).contains(&bytes.capacity()) {
+        if self.takes(self.bytes.len(), bytes.capacity()) {
+            self.held += bytes.capacity();
             bytes.clear();
             self.bytes.push(bytes);
         }
+    }
+
+    fn takes(&self, kept: usize, capacity: usize) -> bool {
+        kept < Self::KEPT && (1..=Self::LARGEST).contains(&capacity) && self.held + capacity <= Self::MOST
     }
 }
 
@@ -206,7 +221,7 @@ impl<B, W: Default> Streams<B, W> {
         self.ids.get(&id).copied()
     }
 
-    pub(super) fn insert(&mut self, id: u32, receive: u32, send: u32, spares: &mut Spares) -> Key {
+    pub(super) fn insert(&mut self, role: Role, id: u32, receive: u32, send: u32, spares: &mut Spares) -> Key {
         let stream = Stream {
             id,
             reset: None,
@@ -220,7 +235,8 @@ impl<B, W: Default> Streams<B, W> {
             lent: 0,
             send: SendWindow::new(send),
             fields: None,
-            head: Queue { bytes: spares.take_bytes(), start: 0 },
+            // A client's answers have heads in lines.
+            head: Queue { bytes: if role == Role::Client { spares.take_bytes() } else { Vec::new() }, start: 0 },
             data: Queue { bytes: spares.take_bytes(), start: 0 },
             trailers: Vec::new(),
             unread: false,

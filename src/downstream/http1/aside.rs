@@ -115,7 +115,7 @@ pub(super) async fn ask(generation: &Generation, question: &Question<'_>) -> Res
                 up.wr.set_stall_timeout(stall);
                 exchange(up, question).await
             }
-            Link::Http2(slot) => exchange(&mut Http2Origin::new(slot, stall), question).await,
+            Link::Http2(slot) => exchange(&mut Http2Origin::new(slot, stall, true), question).await,
         };
         match heard {
             Ok((heard, clean)) => {
@@ -157,8 +157,7 @@ async fn exchange<O: Origin>(up: &mut O, question: &Question<'_>) -> Result<(Hea
     }
     let (begun, _buf) = up.begin(buf, head.len(), first, true).await;
     begun.map_err(|_refused| UpstreamError::Write)?;
-    let (source, _, _) = up.parts();
-    answer(source, question).await
+    answer(up.source(), question).await
 }
 
 /// Reads the answer.

@@ -32,6 +32,9 @@ pub(super) trait Requester {
 
     /// Both directions.
     fn parts(&mut self) -> Parts<'_, Self::Upload, Self::Download>;
+
+    /// Where the rest of an exchange is held that not every one comes to.
+    fn held<F: Future>(rest: F) -> impl Future<Output = F::Output>;
 }
 
 /// A client's two directions.
@@ -111,6 +114,11 @@ impl Requester for Stream {
 
     fn parts(&mut self) -> Parts<'_, Reader, Writer> {
         Parts { upload: &mut self.rd, download: &mut self.wr, gone: None }
+    }
+
+    /// Apart: most exchanges of HTTP/1.1 are with endpoints that speak it as well, and are no larger for the others.
+    fn held<F: Future>(rest: F) -> impl Future<Output = F::Output> {
+        Box::pin(rest)
     }
 }
 

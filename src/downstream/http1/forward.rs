@@ -139,8 +139,8 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
                 once(cx, client, up, buf, first, plan, by).await
             }
             Link::Http2(slot) => {
-                let up = multiplexed.insert(Box::new(Http2Origin::new(slot, stall)));
-                Box::pin(once(cx, client, &mut **up, buf, first, plan, by)).await
+                let up = multiplexed.insert(Box::new(Http2Origin::new(slot, stall, plan.upgrade)));
+                C::held(once(cx, client, &mut **up, buf, first, plan, by)).await
             }
         };
         buf = back;
@@ -279,8 +279,7 @@ async fn once<C: Requester, O: Origin>(
         None => (upload.watch(), upload.watch()),
         Some(gone) => (Watch::Signal(gone), Watch::Signal(gone)),
     };
-    let (source, _, _) = up.parts();
-    let answered = translated::<O, _>(cx, source, download, (watch, later), plan, by, &Progress::default()).await;
+    let answered = translated::<O, _>(cx, up.source(), download, (watch, later), plan, by, &Progress::default()).await;
     let sent = if written.is_ok() { Sent::Whole } else { Sent::Refused };
     if written.is_err() {
         // It has left some of the request there.

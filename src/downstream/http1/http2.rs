@@ -1,15 +1,14 @@
-//! HTTP/2 connections of clients: one task for the connection and one for each request.
+//! HTTP/2 connections of clients: one task for the connection and one for each request ([`streams`]).
 //!
 //! A request goes the way of one in HTTP/1.1: decided about by the same code and forwarded by the same exchange. What is
 //! HTTP/2's own is here: a request's body comes as frames with credit, an answer leaves as frames, and a connection ends
 //! by saying so.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ringway_core::http1::body::{BodyDecoder, BodyError, CRLF, LAST_CHUNK, chunk_header};
@@ -17,7 +16,6 @@ use ringway_core::http1::encode::{self, Reply};
 use ringway_core::http1::request::RequestError;
 use ringway_core::http2::flood::Flood;
 use ringway_core::model::ClientHttp2;
-use ringway_core::rate::Gcra;
 
 use super::authorize::{self, Findings};
 use super::client::{Download, Parts, Pulled, Requester, Upload};
@@ -28,41 +26,15 @@ use super::io::{Filled, Stall, Watch, gone, pour};
 use super::origin::{Origin, Sink, Source};
 use super::piece::Piece;
 use super::request_body::{ClientFault, RequestBody, ready_to_read};
+use super::streams::{self, Streams};
 use super::{Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
-use crate::downstream::panicked;
-use crate::http2::{Body, End, Gone, Outgoing, Request, Reset, Respond, Server, Settings, TRAILER_LIMIT};
+use crate::http2::{Body, End, Gone, Head, Outgoing, Reset, Respond, Server, Settings, TRAILER_LIMIT};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Deadline, Signal, Stream, Tick};
 
 /// How long a client that has been told that its connection ends may take to say that it has heard it.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Streams of a connection that may be given up because their client takes or sends nothing, before the connection is:
-/// so many at once, and one more in so many nanoseconds.
-const STALLS: u64 = 31;
-const STALL_EVERY: u64 = 10_000_000_000;
-
-/// What a connection's tasks share.
-#[derive(Debug, Default)]
-struct Streams {
-    open: Cell<usize>,
-    /// Of the limit on those that are given up because of their client.
-    stalls: Cell<u64>,
-    /// There have been too many.
-    stalled: Cell<bool>,
-    driver: RefCell<Option<Waker>>,
-}
-
-impl Streams {
-    /// One has been given up because of its client.
-    fn stall(&self) {
-        match Gcra::new(1, STALL_EVERY, STALLS).judge(self.stalls.get(), rt::millis() * 1_000_000) {
-            Ok(due) => self.stalls.set(due),
-            Err(_wait) => self.stalled.set(true),
-        }
-    }
-}
 
 /// Serves a connection, of which `first` has been read already, to its end.
 pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
@@ -85,7 +57,7 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
                 Poll::Ready(Some(request)) => {
                     streams.open.set(streams.open.get() + 1);
                     cx.requests.set(cx.requests.get().saturating_add(1));
-                    start(&cx, &streams, request);
+                    streams::start(&cx, &streams, request);
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {
@@ -194,42 +166,15 @@ impl Phase {
     }
 }
 
-/// Serves a request in a task of its own.
-fn start(cx: &Rc<Cx>, streams: &Rc<Streams>, request: Request) {
-    let (cx, streams) = (Rc::clone(cx), Rc::clone(streams));
-    let respond = request.respond.clone();
-    let served = rt::catch_unwind(Box::pin(exchange(Rc::clone(&cx), Rc::clone(&streams), request)));
-    rt::spawn(async move {
-        if served.await.is_err() {
-            panicked(&cx.core, cx.client.source);
-            respond.reset(Reset::Internal);
-        }
-        drop(respond);
-        streams.open.set(streams.open.get() - 1);
-        if (streams.open.get() == 0 || streams.stalled.get())
-            && let Some(driver) = streams.driver.take()
-        {
-            driver.wake();
-        }
-    });
-}
-
-/// Serves a request; ends early what waits for the endpoint when the client takes it back.
-async fn exchange(cx: Rc<Cx>, streams: Rc<Streams>, request: Request) {
-    let gone = Signal::default();
-    let respond = request.respond.clone();
-    let mut served = pin!(answer(&cx, &streams, request, &gone));
-    poll_fn(|task| {
-        if !gone.is_raised() && respond.poll_gone(task).is_ready() {
-            gone.raise();
-        }
-        served.as_mut().poll(task)
-    })
-    .await;
-}
-
-async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
-    let Request { mut head, mut body, respond } = request;
+/// Answers a request.
+pub(super) async fn answer(
+    cx: &Cx,
+    streams: &Streams,
+    mut head: Head,
+    mut body: Body,
+    respond: &Respond,
+    gone: &Signal,
+) {
     let waits = head.fields().any(|(name, _)| name == b"expect");
     if let Some(length) = body.whole().filter(|_| !waits && head.pseudo().protocol.is_none()) {
         head.body_is(length);
@@ -244,7 +189,7 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
             Ok((Decision::Ask(ask), buf)) => {
                 drop(buf);
                 let gather =
-                    async |limit, by, expects| frames::gather(cx, &mut body, &respond, limit, by, expects).await;
+                    async |limit, by, expects| frames::gather(cx, &mut body, respond, limit, by, expects).await;
                 if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut findings, gather)).await {
                     return respond.reset(Reset::Cancel);
                 }
@@ -254,7 +199,7 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
             }
             Ok(decided) => break decided,
             Err(error) => {
-                refuse(cx, &respond, error).await;
+                refuse(cx, respond, error).await;
                 return;
             }
         }
@@ -267,14 +212,14 @@ async fn answer(cx: &Cx, streams: &Streams, request: Request, gone: &Signal) {
                 // The rest of the request was malformed, or is not coming: the stream is over.
                 return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
             }
-            if send(&respond, &bytes).await.is_err() {
+            if send(respond, &bytes).await.is_err() {
                 cx.core.metrics.downstream_error(DownstreamError::Aborted);
             }
             if let Some(counted) = &counted {
                 local::count(cx, counted, status);
             }
         }
-        Decision::Forward(plan) => Box::pin(forward(cx, streams, body, respond, gone, buf, plan)).await,
+        Decision::Forward(plan) => forward(cx, streams, body, respond, gone, buf, plan).await,
     }
 }
 
@@ -308,10 +253,10 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
+async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
     let mut stream = H2 {
         upload: H2Body { body, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
-        download: H2Answer { respond: respond.clone(), stall: Stall::new(cx.timeouts.get().body_idle) },
+        download: H2Answer { respond, stall: Stall::new(cx.timeouts.get().body_idle) },
         gone,
     };
     let (outcome, buf) = forward::forward(cx, &mut stream, buf, &mut plan).await;
@@ -340,7 +285,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: Respond, gone:
     }
     local::count(cx, &plan.counted, status);
     let bytes = local::stand_in(cx, status, plan.reply, &plan);
-    if send(&respond, &bytes).await.is_err() {
+    if send(respond, &bytes).await.is_err() {
         cx.core.metrics.downstream_error(DownstreamError::Aborted);
     }
 }
@@ -365,7 +310,7 @@ async fn upgraded(cx: &Cx, stream: &mut H2<'_>, up: Upgraded, from_up: Buf) {
 /// A request's stream.
 struct H2<'g> {
     upload: H2Body,
-    download: H2Answer,
+    download: H2Answer<'g>,
     gone: &'g Signal,
 }
 
@@ -378,15 +323,15 @@ struct H2Body {
     given: usize,
 }
 
-struct H2Answer {
-    respond: Respond,
+struct H2Answer<'g> {
+    respond: &'g Respond,
     /// How long the client may give no credit.
     stall: Stall,
 }
 
-impl Requester for H2<'_> {
+impl<'g> Requester for H2<'g> {
     type Upload = H2Body;
-    type Download = H2Answer;
+    type Download = H2Answer<'g>;
 
     /// What has come whole leaves with the head, and can be sent again.
     fn first(&mut self, buf: &mut Buf, plan: &mut Plan) -> Result<usize, BodyError> {
@@ -403,8 +348,13 @@ impl Requester for H2<'_> {
         Ok(plan.head + length)
     }
 
-    fn parts(&mut self) -> Parts<'_, H2Body, H2Answer> {
+    fn parts(&mut self) -> Parts<'_, H2Body, H2Answer<'g>> {
         Parts { upload: &mut self.upload, download: &mut self.download, gone: Some(self.gone) }
+    }
+
+    /// In place: the task that holds it serves many requests.
+    fn held<F: Future>(rest: F) -> impl Future<Output = F::Output> {
+        rest
     }
 }
 
@@ -442,9 +392,9 @@ impl Source for H2Body {
     }
 }
 
-impl Sink for H2Answer {
+impl Sink for H2Answer<'_> {
     async fn send(&mut self, buf: Buf, piece: Piece, _trailers: &[u8]) -> (io::Result<()>, Buf) {
-        pour(&self.respond, &mut self.stall, buf, 0..piece.len, &piece.rest, false).await
+        pour(self.respond, &mut self.stall, buf, 0..piece.len, &piece.rest, false).await
     }
 
     async fn finish(&mut self) {
@@ -576,7 +526,7 @@ fn chunk(mut buf: Buf, trailers: Option<&Vec<u8>>) -> Buf {
     buf
 }
 
-impl Download for H2Answer {
+impl Download for H2Answer<'_> {
     async fn interim(&mut self, mut buf: Buf, head: usize) -> (io::Result<()>, Buf) {
         let lines = &buf.data()[..head];
         let switched = lines.starts_with(b"HTTP/1.1 101");
@@ -596,7 +546,7 @@ impl Download for H2Answer {
         }
         if payload > 0 {
             let payload = head..head + payload;
-            let (sent, left) = pour(&self.respond, &mut self.stall, buf, payload, &rest, end).await;
+            let (sent, left) = pour(self.respond, &mut self.stall, buf, payload, &rest, end).await;
             if sent.is_err() || !trailers {
                 return (sent, left);
             }

@@ -22,8 +22,11 @@ mod origin;
 mod piece;
 mod request_body;
 mod sessions;
+mod streams;
 mod tunnel;
 mod websocket;
+
+pub(super) use streams::trim;
 
 use std::cell::Cell;
 use std::future::Future;

@@ -37,6 +37,9 @@ pub(super) trait Origin {
     /// window is what is behind them then, unless this fails.
     async fn begin(&mut self, buf: Buf, head: usize, first: usize, end: bool) -> (Result<(), Begin>, Buf);
 
+    /// Where the answer comes from.
+    fn source(&mut self) -> &mut Self::Source;
+
     /// Both directions, and what breaks off the exchange.
     fn parts(&mut self) -> (&mut Self::Source, &mut Self::Sink, impl Fn() + 'static);
 }
@@ -99,6 +102,10 @@ impl Origin for Stream {
         (written.map_err(|_error| Begin::Write), buf)
     }
 
+    fn source(&mut self) -> &mut Reader {
+        &mut self.rd
+    }
+
     fn parts(&mut self) -> (&mut Reader, &mut Writer, impl Fn() + 'static) {
         let fd = self.fd();
         (&mut self.rd, &mut self.wr, move || sys::reset(fd))
@@ -152,6 +159,8 @@ pub(super) struct Http2Origin {
     source: Http2Source,
     sink: Http2Sink,
     slot: Slot,
+    /// The request may ask for another protocol.
+    upgrade: bool,
 }
 
 pub(super) struct Http2Source {
@@ -175,8 +184,8 @@ pub(super) struct Http2Sink {
 }
 
 impl Http2Origin {
-    /// On a place.
-    pub(super) fn new(slot: Slot, stall: Duration) -> Self {
+    /// On a place. `upgrade`: the request may ask for another protocol, as HTTP/1.1 does that.
+    pub(super) fn new(slot: Slot, stall: Duration, upgrade: bool) -> Self {
         let source = Http2Source {
             received: None,
             next: None,
@@ -188,7 +197,7 @@ impl Http2Origin {
             timer: Deadline::new(-1),
             accept: None,
         };
-        Self { source, sink: Http2Sink { sending: None, stall: Stall::new(stall) }, slot }
+        Self { source, sink: Http2Sink { sending: None, stall: Stall::new(stall) }, slot, upgrade }
     }
 }
 
@@ -198,7 +207,9 @@ impl Origin for Http2Origin {
     type Sink = Http2Sink;
 
     async fn begin(&mut self, mut buf: Buf, head: usize, first: usize, end: bool) -> (Result<(), Begin>, Buf) {
-        if let Some(key) = websocket::key(&buf.data()[..head]) {
+        if self.upgrade
+            && let Some(key) = websocket::key(&buf.data()[..head])
+        {
             self.source.accept = Some(websocket::accept(key));
             // An endpoint says in its SETTINGS whether it takes this, and those of a new connection may still come.
             let by = rt::tick_after(SETTINGS);
@@ -225,6 +236,10 @@ impl Origin for Http2Origin {
             buf.consume(first);
         }
         (sent.map_err(|_gone| Begin::Write), buf)
+    }
+
+    fn source(&mut self) -> &mut Http2Source {
+        &mut self.source
     }
 
     fn parts(&mut self) -> (&mut Http2Source, &mut Http2Sink, impl Fn() + 'static) {

@@ -45,7 +45,12 @@ pub struct Encoder {
     pending: Option<(usize, usize)>,
     /// Counts to [`REFRESH`].
     passed: u8,
+    /// By hash: lines whose fields have been in the table, and which entry that was. Empty until there is one.
+    lines: Vec<(u32, u32)>,
 }
+
+/// Lines that are remembered, a power of two.
+const LINES: usize = 32;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Link {
@@ -58,8 +63,8 @@ struct Link {
 /// What the dynamic table has of a field.
 #[derive(Debug, Default)]
 struct Found {
-    /// Index of an entry that is the field.
-    field: Option<usize>,
+    /// The age of an entry that is the field.
+    field: Option<u32>,
     /// Index of an entry with its name.
     name: Option<usize>,
     /// How many entries with its name there are.
@@ -75,7 +80,7 @@ impl Default for Encoder {
 impl Encoder {
     /// At the beginning of a connection: the peer's table is of 4096 octets until it says otherwise.
     pub const fn new() -> Self {
-        Self { table: Table::new(DEFAULT_LIMIT), heads: Vec::new(), pending: None, passed: 0 }
+        Self { table: Table::new(DEFAULT_LIMIT), heads: Vec::new(), pending: None, passed: 0, lines: Vec::new() }
     }
 
     /// The peer's SETTINGS_HEADER_TABLE_SIZE; what is used is at most 4096. The next block begins with what this
@@ -104,7 +109,34 @@ impl Encoder {
 
     /// Memory held, in bytes.
     pub fn memory(&self) -> usize {
-        self.table.memory() + self.heads.capacity() * size_of::<u32>()
+        self.table.memory() + (self.heads.capacity() + 2 * self.lines.capacity()) * size_of::<u32>()
+    }
+
+    /// A field by its whole line, `name: value` without the line's end, where [`Self::line_field`] has written it before
+    /// and the table has it; else false. It needs no look at what it consists of, which was taken when it came first.
+    #[inline]
+    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        let hash = names::hash(line);
+        let Some(&(its, number)) = self.lines.get(hash as usize & (LINES - 1)) else { return false };
+        let age = self.table.next().wrapping_sub(1).wrapping_sub(number);
+        let Some((name, value, _)) = self.table.get(age).filter(|_| its == hash) else { return false };
+        let is_it = line.split_at_checked(name.len()).is_some_and(|(its_name, rest)| {
+            its_name.eq_ignore_ascii_case(name) && rest.strip_prefix(b": ") == Some(value)
+        });
+        if is_it {
+            integer(COUNT + 1 + age as usize, 7, 0x80, out);
+        }
+        is_it
+    }
+
+    /// A field as [`Self::field`] writes it, for which [`Self::line`] is asked next time.
+    pub fn line_field(&mut self, line: &[u8], name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let Some(number) = self.write(name, value, out) else { return };
+        if self.lines.is_empty() {
+            self.lines = vec![(0, 0); LINES];
+        }
+        let hash = names::hash(line);
+        self.lines[hash as usize & (LINES - 1)] = (hash, number);
     }
 
     /// A status from 100 to 999.
@@ -130,8 +162,16 @@ impl Encoder {
     /// cookies are never indexed (section 7.1.3). `:status`, `:method`, `:scheme`, `:path` and `:authority` are fields by
     /// these names.
     pub fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        self.write(name, value, out);
+    }
+
+    /// A field; the number of its entry in the table, if it has one.
+    fn write(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Option<u32> {
         let mut lower = [0; NAME];
-        let Some(lower) = lower.get_mut(..name.len()) else { return plain(name, value, 0, out) };
+        let Some(lower) = lower.get_mut(..name.len()) else {
+            plain(name, value, 0, out);
+            return None;
+        };
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
         let name = &*lower;
@@ -143,7 +183,8 @@ impl Encoder {
                 let first = usize::from(*index);
                 for index in first..first + usize::from(*values) {
                     if STATIC[index - 1].1 == value {
-                        return integer(index, 7, 0x80, out);
+                        integer(index, 7, 0x80, out);
+                        return None;
                     }
                 }
                 (first, *policy)
@@ -154,9 +195,10 @@ impl Encoder {
             Policy::Cookie if value.len() < SHORT_COOKIE => literal(index, name, value, 4, 0x10, out),
             Policy::Passes => literal(index, name, value, 4, 0, out),
             Policy::Recurs | Policy::Cookie | Policy::Ticks | Policy::Varies => {
-                self.indexed(index, name, hash, value, policy, out);
+                return self.indexed(index, name, hash, value, policy, out);
             }
         }
+        None
     }
 
     /// A field that nobody on its way may index, as the peer that sent it has asked (section 6.2.3).
@@ -169,16 +211,26 @@ impl Encoder {
         literal(index, lower, value, 4, 0x10, out);
     }
 
-    /// A field that may be in the dynamic table. `index` is its name's in the static one, or 0.
-    fn indexed(&mut self, index: usize, name: &[u8], hash: u32, value: &[u8], policy: Policy, out: &mut Vec<u8>) {
+    /// A field that may be in the dynamic table; the number of its entry. `index` is its name's in the static one, or 0.
+    fn indexed(
+        &mut self,
+        index: usize,
+        name: &[u8],
+        hash: u32,
+        value: &[u8],
+        policy: Policy,
+        out: &mut Vec<u8>,
+    ) -> Option<u32> {
         // What would take more than half of the table would have to come again soon to be worth what it evicts.
         if name.len() + value.len() + OVERHEAD > self.table.limit() / 2 {
-            return literal(index, name, value, 4, 0, out);
+            literal(index, name, value, 4, 0, out);
+            return None;
         }
         let value_hash = names::hash(value);
         let found = self.find(name, hash, value, value_hash);
-        if let Some(index) = found.field {
-            return integer(index, 7, 0x80, out);
+        if let Some(age) = found.field {
+            integer(COUNT + 1 + age as usize, 7, 0x80, out);
+            return Some(self.table.next().wrapping_sub(1).wrapping_sub(age));
         }
         let index = if index > 0 { index } else { found.name.unwrap_or(0) };
         let insert = match policy {
@@ -191,7 +243,8 @@ impl Encoder {
             }
         };
         if !insert {
-            return literal(index, name, value, 4, 0, out);
+            literal(index, name, value, 4, 0, out);
+            return None;
         }
         literal(index, name, value, 6, INDEXING, out);
         let number = self.table.next();
@@ -203,6 +256,7 @@ impl Encoder {
         if self.table.insert(name, value, Link { name: hash, value: value_hash, older: *head }) {
             *head = number;
         }
+        Some(number)
     }
 
     fn find(&self, name: &[u8], hash: u32, value: &[u8], value_hash: u32) -> Found {
@@ -217,7 +271,7 @@ impl Encoder {
                 found.name.get_or_insert(index);
                 found.values += 1;
                 if link.value == value_hash && its_value == value {
-                    found.field = Some(index);
+                    found.field = Some(age);
                     break;
                 }
             }
