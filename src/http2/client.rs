@@ -94,15 +94,10 @@ impl Client {
         self.life.open.get()
     }
 
-    /// How many more it takes.
-    pub fn room(&self) -> u32 {
-        if self.is_ended() { 0 } else { self.limit().saturating_sub(self.open()) }
-    }
-
-    /// How many it takes.
-    pub fn limit(&self) -> u32 {
-        let theirs = self.link.look(|connection| connection.peer_streams());
-        self.settings.max_streams.min(theirs.unwrap_or(UNSAID))
+    /// How many it takes; `None`: no more.
+    pub fn limit(&self) -> Option<u32> {
+        let theirs = self.link.look(|connection| (!connection.takes_no_more()).then(|| connection.peer_streams()))?;
+        Some(self.settings.max_streams.min(theirs.unwrap_or(UNSAID)))
     }
 
     /// It takes no more requests: it has ended, or the endpoint has said so.
@@ -186,7 +181,8 @@ impl Slot {
         match sent {
             Ok(key) => {
                 let stream = Handle::new(link, key);
-                Ok((Sending(stream.clone()), Received(stream)))
+                let received = Received(stream.reader());
+                Ok((Sending(stream), received))
             }
             // Nothing has been sent.
             Err(Refusal::Ending) => Err(Failure::GoneAway),
@@ -228,12 +224,6 @@ pub enum Incoming {
     End,
 }
 
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.0.with(|connection, key, out| connection.ignore(key, out));
-    }
-}
-
 impl Received {
     /// What comes next.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Failure>> {
@@ -250,7 +240,7 @@ impl Received {
     pub fn read_head(&mut self, buf: &mut Buf) -> bool {
         self.0.with(|connection, key, _| {
             let heads = connection.head(key);
-            let head = memchr::memmem::find(heads, b"\r\n\r\n").map_or(heads.len(), |end| end + 4);
+            let head = first_head(heads);
             // An end that is cut in two is found in the second piece.
             let taken = if head > buf.room() { buf.room().saturating_sub(4) } else { head };
             let fits = buf.push(&heads[..taken]);
@@ -264,7 +254,7 @@ impl Received {
     pub fn take_head(&mut self) -> Vec<u8> {
         self.0.with(|connection, key, _| {
             let heads = connection.head(key);
-            let end = memchr::memmem::find(heads, b"\r\n\r\n").map_or(heads.len(), |end| end + 4);
+            let end = first_head(heads);
             let head = heads[..end].to_vec();
             connection.consume_head(key, end);
             head
@@ -289,6 +279,12 @@ impl Received {
             self.0.with(|connection, key, out| connection.release(key, bytes, out));
         }
     }
+}
+
+/// How long the first of these heads is.
+fn first_head(heads: &[u8]) -> usize {
+    // Where there is one, which is nearly always, it is looked through once; a searcher takes longer to be made.
+    memchr::memchr_iter(b'\r', heads).find(|at| heads[*at..].starts_with(b"\r\n\r\n")).map_or(heads.len(), |at| at + 4)
 }
 
 /// What moves a connection.

@@ -73,12 +73,6 @@ impl Drop for Head {
 #[derive(Debug)]
 pub struct Body(Handle);
 
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.0.with(|connection, key, out| connection.ignore(key, out));
-    }
-}
-
 impl Body {
     /// Waits for bytes and moves them behind a buffer's window, no more than `room`; how many, none at the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut Buf, room: usize) -> Poll<Result<usize, Gone>> {
@@ -261,6 +255,6 @@ pub struct Request {
 
 impl Request {
     pub(super) fn new(head: Head, stream: Handle) -> Self {
-        Self { head, body: Body(stream.clone()), respond: Respond(stream) }
+        Self { head, body: Body(stream.reader()), respond: Respond(stream) }
     }
 }

@@ -223,10 +223,7 @@ impl Link {
                     let taken = with_spares(|spares| connection.take_request(key, spares));
                     if let Some((fields, end_stream)) = taken {
                         drop(inner);
-                        return Some(Request::new(
-                            Head::new(fields, end_stream),
-                            Handle { link: Rc::clone(self), key },
-                        ));
+                        return Some(Request::new(Head::new(fields, end_stream), Handle::new(self, key)));
                     }
                 }
             }
@@ -333,21 +330,24 @@ async fn pump_out(mut wr: Writer, link: Rc<Link>) {
 pub struct Handle {
     link: Rc<Link>,
     key: Key,
+    /// It reads what comes: without it, nobody does.
+    reads: bool,
 }
 
 impl Clone for Handle {
     fn clone(&self) -> Self {
-        self.link.with(|connection, _| connection.hold(self.key));
-        Self { link: Rc::clone(&self.link), key: self.key }
+        self.link.inner.borrow_mut().connection.hold(self.key);
+        Self { link: Rc::clone(&self.link), key: self.key, reads: false }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         let wakers = self.link.with(|connection, out| {
-            let wakers = connection.attached(self.key).map(std::mem::take);
-            with_spares(|spares| connection.let_go(self.key, spares, out));
-            wakers
+            if self.reads {
+                connection.ignore(self.key, out);
+            }
+            with_spares(|spares| connection.let_go(self.key, spares, out))
         });
         // Outside of the connection: they may be the last that hold a task.
         drop(wakers);
@@ -357,7 +357,14 @@ impl Drop for Handle {
 impl Handle {
     /// Of a stream that is held for this.
     pub(super) fn new(link: &Rc<Link>, key: Key) -> Self {
-        Self { link: Rc::clone(link), key }
+        Self { link: Rc::clone(link), key, reads: false }
+    }
+
+    /// Another that reads what comes.
+    pub(super) fn reader(&self) -> Self {
+        let mut reader = self.clone();
+        reader.reads = true;
+        reader
     }
 
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Connection<Chunk, Wakers>, Key, &mut Block) -> R) -> R {

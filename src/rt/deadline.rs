@@ -114,6 +114,10 @@ impl Deadline {
             if now() >= at {
                 return Poll::Ready(());
             }
+            if at == Tick::MAX {
+                // It never does.
+                return Poll::Pending;
+            }
             self.set(at, |entry| entry.action = Action::Wake(cx.waker().clone()));
             Poll::Pending
         })

@@ -103,18 +103,8 @@ impl Multiplexed {
     /// A place for a request on a connection with these marks, of which each takes `most`.
     pub(super) async fn join(&self, marks: Marks<'_>, most: u32, by: Tick) -> Result<Joined, ConnectError> {
         loop {
-            self.prune();
-            let (mut best, mut room) = (None, 0);
-            for kept in self.open.borrow().iter().filter(|kept| kept.has(marks)) {
-                if kept.client.room() > room {
-                    room = kept.client.room();
-                    best = Some(Rc::clone(&kept.client));
-                }
-            }
-            if let Some(client) = best
-                && (self.opening.get() > 0 || client.open() < client.limit().div_ceil(4) * 3)
-            {
-                return Ok(Joined::Slot(client.slot()));
+            if let Some(slot) = self.place(marks) {
+                return Ok(Joined::Slot(slot));
             }
             if self.single.get() {
                 return Ok(Joined::Unavailable);
@@ -137,6 +127,29 @@ impl Multiplexed {
         }
     }
 
+    /// A place on a connection that is there, unless another is to be opened.
+    fn place(&self, marks: Marks<'_>) -> Option<Slot> {
+        let (mut best, mut room, mut most, mut ended) = (None, 0, 0, false);
+        let open = self.open.borrow();
+        for kept in open.iter() {
+            let Some(limit) = kept.client.limit() else {
+                ended = true;
+                continue;
+            };
+            let free = limit.saturating_sub(kept.client.open());
+            if free > room && kept.has(marks) {
+                (best, room, most) = (Some(&kept.client), free, limit);
+            }
+        }
+        let enough = |client: &Client| self.opening.get() > 0 || client.open() < most.div_ceil(4) * 3;
+        let slot = best.filter(|client| enough(client)).map(Client::slot);
+        drop(open);
+        if ended {
+            self.let_go(|kept| kept.client.is_ended());
+        }
+        slot
+    }
+
     /// A new connection with its first request.
     pub(super) fn put(&self, client: Rc<Client>, marks: Marks<'_>, place: Option<Permit>) -> Slot {
         let slot = client.slot();
@@ -152,7 +165,7 @@ impl Multiplexed {
 
     /// Whether a connection with these marks takes another request.
     pub(super) fn has_room(&self, marks: Marks<'_>) -> bool {
-        self.open.borrow().iter().any(|kept| kept.has(marks) && kept.client.room() > 0)
+        self.open.borrow().iter().any(|kept| kept.has(marks) && kept.client.limit() > Some(kept.client.open()))
     }
 
     /// Connections without requests.
@@ -170,12 +183,6 @@ impl Multiplexed {
     /// Lets go of all that have no request.
     pub(super) fn clear(&self) {
         self.let_go(|kept| kept.client.open() == 0);
-    }
-
-    fn prune(&self) {
-        if self.open.borrow().iter().any(|kept| kept.client.is_ended()) {
-            self.let_go(|kept| kept.client.is_ended());
-        }
     }
 
     /// A connection ends with its last request once nobody holds it.

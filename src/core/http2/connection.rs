@@ -319,12 +319,12 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
     }
 
-    /// One less does. What nobody holds is reset, unless it has ended, and forgotten.
-    pub fn let_go(&mut self, key: Key, spares: &mut Spares, out: &mut impl Outbound) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+    /// One less does. What nobody holds is reset, unless it has ended, and forgotten; what was kept with it is given back.
+    pub fn let_go(&mut self, key: Key, spares: &mut Spares, out: &mut impl Outbound) -> Option<W> {
+        let stream = self.streams.get_mut(key)?;
         stream.handles -= 1;
         if stream.handles > 0 {
-            return;
+            return None;
         }
         // The answer is whole: the rest of the request is of no interest (section 8.1).
         let answered = self.role == Role::Server && stream.local_ended;
@@ -335,8 +335,9 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         };
         self.credit(gone.0, out);
         self.dribs -= gone.1;
-        self.streams.remove(key.slot, spares);
+        let attached = self.streams.remove(key.slot, spares);
         self.settle();
+        attached
     }
 
     /// Resets a stream, unless it is over.

@@ -1,6 +1,6 @@
 //! Requests of HTTP/2 (RFC 9113 section 8.3.1).
 
-use super::section::is_name;
+use super::section::{self, is_name};
 use crate::http::{Method, Tag, Version, classify_request, is_token, list, trim};
 use crate::http1::Fields;
 use crate::http1::framing::content_length;
@@ -169,7 +169,7 @@ pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
 
 /// Section 8.2.1: no NUL, CR or LF, and no white space at either end; no other control character could be forwarded.
 fn is_value(value: &[u8]) -> bool {
-    trim(value).len() == value.len() && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
+    trim(value).len() == value.len() && section::is_value(value)
 }
 
 #[cfg(test)]

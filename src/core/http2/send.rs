@@ -191,7 +191,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         let said = self.writer().request(&asked, scheme);
         self.write_block(id, end, out);
         if said.is_err() {
-            self.let_go(key, spares, out);
+            let _nobody_waits = self.let_go(key, spares, out);
             return Err(Refusal::Unspeakable);
         }
         Ok(key)

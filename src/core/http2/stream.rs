@@ -293,9 +293,9 @@ impl<B, W: Default> Streams<B, W> {
         }
     }
 
-    /// Forgets one.
-    pub(super) fn remove(&mut self, slot: u32, spares: &mut Spares) {
-        let Some(stream) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+    /// Forgets one; what was kept with it.
+    pub(super) fn remove(&mut self, slot: u32, spares: &mut Spares) -> Option<W> {
+        let stream = self.slots.get_mut(slot as usize)?.take()?;
         self.open -= u32::from(stream.counted);
         self.ids.remove(&stream.id);
         if !matches!(stream.reset, Some(Reset::Local(_))) {
@@ -314,6 +314,7 @@ impl<B, W: Default> Streams<B, W> {
         if self.ids.is_empty() && self.slots.len() > 4 {
             (self.slots, self.free, self.ids) = (Vec::new(), Vec::new(), HashMap::default());
         }
+        Some(stream.attached)
     }
 
     /// Whether one that is over is known to have been ended by the peer.
