@@ -89,6 +89,9 @@ pub fn trim(keep: usize) {
 /// is trimmed: in the allocator it stayed (8,000 idle connections held 10 MB of it). With debug assertions they come
 /// from the allocator all the same, where sanitizers see them.
 ///
+/// They begin at different places of their pages. A window's first lines stand at the same distance from a block's beginning,
+/// and what several hundred requests have there would share the few places of a cache that such addresses map to.
+///
 /// INVARIANT: `ptr` came from `map(class.block())` and every byte of it is initialised (both kinds give zeroes).
 struct Block {
     ptr: NonNull<u8>,
@@ -99,9 +102,28 @@ struct Block {
 fn map(len: usize) -> Option<NonNull<u8>> {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
     // SAFETY: a fresh private mapping at a place of the kernel's choice touches no memory of ours.
-    let mapped =
-        unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) };
-    NonNull::new(mapped.ok()?.cast())
+    let mapped = unsafe {
+        mmap_anonymous(std::ptr::null_mut(), len + PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+    };
+    let base = NonNull::new(mapped.ok()?.cast::<u8>())?;
+    let place = PLACE.get();
+    PLACE.set((place + STEP) % PAGE);
+    // SAFETY: `place` is below a page, by which the mapping is longer.
+    Some(unsafe { base.add(place) })
+}
+
+/// The size of a page, which is where mappings begin.
+#[cfg(not(debug_assertions))]
+const PAGE: usize = 4096;
+
+/// From one block's place in its page to the next one's: an odd number of cache lines, so that all are come by, and
+/// more than most heads have.
+#[cfg(not(debug_assertions))]
+const STEP: usize = 9 * 64;
+
+#[cfg(not(debug_assertions))]
+thread_local! {
+    static PLACE: Cell<usize> = const { Cell::new(0) };
 }
 
 #[cfg(debug_assertions)]
@@ -116,8 +138,9 @@ fn map(len: usize) -> Option<NonNull<u8>> {
 /// `ptr` came from `map(len)`, is given back once, and nothing refers to it any more.
 #[cfg(not(debug_assertions))]
 unsafe fn unmap(ptr: NonNull<u8>, len: usize) {
-    // SAFETY: the caller's promise.
-    let unmapped = unsafe { rustix::mm::munmap(ptr.as_ptr().cast(), len) };
+    let place = ptr.as_ptr() as usize % PAGE;
+    // SAFETY: the caller's promise; a mapping begins at a page, and the block less than one behind that.
+    let unmapped = unsafe { rustix::mm::munmap(ptr.as_ptr().sub(place).cast(), len + PAGE) };
     debug_assert!(unmapped.is_ok(), "a mapping of ours");
 }
 

@@ -295,26 +295,31 @@ impl<B, W: Default> Streams<B, W> {
 
     /// Forgets one; what was kept with it.
     pub(super) fn remove(&mut self, slot: u32, spares: &mut Spares) -> Option<W> {
-        let stream = self.slots.get_mut(slot as usize)?.take()?;
-        self.open -= u32::from(stream.counted);
-        self.ids.remove(&stream.id);
-        if !matches!(stream.reset, Some(Reset::Local(_))) {
+        let place = self.slots.get_mut(slot as usize)?;
+        // What is of use is taken out, since a stream is some cache lines to move.
+        let stream = place.as_mut()?;
+        let (id, counted, reset) = (stream.id, stream.counted, stream.reset);
+        let attached = std::mem::take(&mut stream.attached);
+        spares.put_bytes(std::mem::take(&mut stream.head.bytes));
+        spares.put_bytes(std::mem::take(&mut stream.data.bytes));
+        if let Some(fields) = stream.fields.take() {
+            spares.put_fields(fields);
+        }
+        *place = None;
+        self.open -= u32::from(counted);
+        self.ids.remove(&id);
+        if !matches!(reset, Some(Reset::Local(_))) {
             if self.ended.len() == REMEMBERED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(stream.id);
-        }
-        spares.put_bytes(stream.head.bytes);
-        spares.put_bytes(stream.data.bytes);
-        if let Some(fields) = stream.fields {
-            spares.put_fields(fields);
+            self.ended.push_back(id);
         }
         self.free.push(slot);
         // A burst's room goes with its last stream.
         if self.ids.is_empty() && self.slots.len() > 4 {
             (self.slots, self.free, self.ids) = (Vec::new(), Vec::new(), HashMap::default());
         }
-        Some(stream.attached)
+        Some(attached)
     }
 
     /// Whether one that is over is known to have been ended by the peer.
