@@ -29,24 +29,26 @@ pub enum Reset {
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    fields: Fields,
+    /// Present until drop.
+    fields: Option<Box<Fields>>,
     end_stream: bool,
     /// Bytes of the body, where it has come whole.
     whole: Option<u64>,
 }
 
 impl Head {
-    pub(super) fn new(fields: Fields, end_stream: bool) -> Self {
-        Self { fields, end_stream, whole: None }
+    pub(super) fn new(fields: Box<Fields>, end_stream: bool) -> Self {
+        Self { fields: Some(fields), end_stream, whole: None }
     }
 
     /// What it says outside of fields.
     pub fn pseudo(&self) -> Pseudo<'_> {
+        let said = |field| self.all().pseudo(field);
         Pseudo {
-            method: self.fields.pseudo(PseudoField::Method).unwrap_or_default(),
-            authority: self.fields.pseudo(PseudoField::Authority),
-            path: self.fields.pseudo(PseudoField::Path).unwrap_or_default(),
-            protocol: self.fields.pseudo(PseudoField::Protocol),
+            method: said(PseudoField::Method).unwrap_or_default(),
+            authority: said(PseudoField::Authority),
+            path: said(PseudoField::Path).unwrap_or_default(),
+            protocol: said(PseudoField::Protocol),
             end_stream: self.end_stream,
             whole: self.whole,
         }
@@ -59,13 +61,19 @@ impl Head {
 
     /// Its fields.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter()
+        self.all().iter()
+    }
+
+    fn all(&self) -> &Fields {
+        self.fields.as_ref().expect("present until drop")
     }
 }
 
 impl Drop for Head {
     fn drop(&mut self) {
-        with_spares(|spares| spares.put_fields(std::mem::take(&mut self.fields)));
+        if let Some(fields) = self.fields.take() {
+            with_spares(|spares| spares.put_fields(fields));
+        }
     }
 }
 

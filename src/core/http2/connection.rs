@@ -298,7 +298,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
 
     /// A request's head, and whether nothing comes behind it; the caller holds the stream then. `None` where it has been
     /// taken back already.
-    pub fn take_request(&mut self, key: Key, spares: &mut Spares) -> Option<(Fields, bool)> {
+    pub fn take_request(&mut self, key: Key, spares: &mut Spares) -> Option<(Box<Fields>, bool)> {
         let stream = self.streams.get_mut(key)?;
         let fields = stream.fields.take()?;
         if stream.reset.is_some() {

@@ -108,14 +108,14 @@ impl Fields {
 /// A request's.
 #[derive(Debug)]
 pub(super) struct RequestSection {
-    fields: Fields,
+    fields: Box<Fields>,
     size: Size,
     malformed: bool,
     length: Option<u64>,
 }
 
 impl RequestSection {
-    pub(super) fn new(mut room: Fields, limit: usize) -> Self {
+    pub(super) fn new(mut room: Box<Fields>, limit: usize) -> Self {
         room.clear();
         Self { fields: room, size: Size { bytes: 0, limit }, malformed: false, length: None }
     }
@@ -160,7 +160,7 @@ impl RequestSection {
     }
 
     /// The fields, what they are, and what they say of the body's length.
-    pub(super) fn end(self) -> (Fields, Verdict, Option<u64>) {
+    pub(super) fn end(self) -> (Box<Fields>, Verdict, Option<u64>) {
         let has = |field| self.fields.pseudo(field).is_some();
         let connect = self.fields.pseudo(PseudoField::Method) == Some(b"CONNECT");
         let complete = match (connect, has(PseudoField::Protocol)) {
@@ -355,8 +355,8 @@ mod tests {
 
     const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
 
-    fn request(fields: &[(&str, &str)]) -> (Fields, Verdict, Option<u64>) {
-        let mut section = RequestSection::new(Fields::default(), 1000);
+    fn request(fields: &[(&str, &str)]) -> (Box<Fields>, Verdict, Option<u64>) {
+        let mut section = RequestSection::new(Box::default(), 1000);
         fields.iter().for_each(|(name, value)| section.field(name.as_bytes(), value.as_bytes()));
         section.end()
     }

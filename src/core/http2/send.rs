@@ -261,7 +261,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         debug_assert!(from < bytes.as_ref().len(), "nothing is parked for no bytes");
         let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.sends()) else { return };
         debug_assert!(stream.parked.is_none(), "one at a time");
-        stream.parked = Some((bytes, from, end));
+        stream.parked = Some(Box::new((bytes, from, end)));
         if stream.send.left() > 0 && !std::mem::replace(&mut stream.in_line, true) {
             self.line.push_back(key);
         }
@@ -305,15 +305,16 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
         while let Some(&key) = self.line.front() {
             let parked = self.streams.get_mut(key).and_then(|stream| stream.parked.take());
-            let Some((bytes, from, end)) = parked else {
+            let Some(mut parked) = parked else {
                 self.step_out(key);
                 continue;
             };
-            let whole = bytes.as_ref().len();
-            let from = from + self.write_data(key, &bytes.as_ref()[from..], end, out);
+            let (bytes, from, end) = &mut *parked;
+            let (whole, end) = (bytes.as_ref().len(), *end);
+            *from += self.write_data(key, &bytes.as_ref()[*from..], end, out);
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            if from < whole {
-                stream.parked = Some((bytes, from, end));
+            if *from < whole {
+                stream.parked = Some(parked);
                 if stream.send.left() == 0 {
                     self.step_out(key);
                 } else if self.is_blocked(out) {
@@ -324,7 +325,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 }
                 continue;
             }
-            drop(bytes);
+            drop(parked);
             self.step_out(key);
             if end {
                 self.end_local(key);

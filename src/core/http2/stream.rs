@@ -77,7 +77,11 @@ impl Queue {
 /// Memory that streams have used and others will: heads, lines and queues.
 #[derive(Debug, Default)]
 pub struct Spares {
-    fields: Vec<Fields>,
+    #[allow(
+        clippy::vec_box,
+        reason = "they are handed from one to the other, and a stream holds one for a moment only"
+    )]
+    fields: Vec<Box<Fields>>,
     bytes: Vec<Vec<u8>>,
     /// Bytes of all that is kept.
     held: usize,
@@ -91,14 +95,14 @@ impl Spares {
     /// Bytes of all.
     const MOST: usize = 1 << 20;
 
-    pub(super) fn take_fields(&mut self) -> Fields {
+    pub(super) fn take_fields(&mut self) -> Box<Fields> {
         let fields = self.fields.pop().unwrap_or_default();
         self.held -= fields.capacity();
         fields
     }
 
     /// Takes a head's memory back.
-    pub fn put_fields(&mut self, fields: Fields) {
+    pub fn put_fields(&mut self, fields: Box<Fields>) {
         if self.takes(self.fields.len(), fields.capacity()) {
             self.held += fields.capacity();
             self.fields.push(fields);
@@ -146,7 +150,7 @@ pub(super) struct Stream<B, W> {
     pub(super) lent: u32,
     pub(super) send: SendWindow,
     /// A request's head, until it is taken.
-    pub(super) fields: Option<Fields>,
+    pub(super) fields: Option<Box<Fields>>,
     /// An answer's head in lines, or several.
     pub(super) head: Queue,
     pub(super) data: Queue,
@@ -156,7 +160,7 @@ pub(super) struct Stream<B, W> {
     /// What small frames among what waits have cost beyond their bytes.
     pub(super) dribs: u32,
     /// What could not be sent yet, from where, and whether it is the last.
-    pub(super) parked: Option<(B, usize, bool)>,
+    pub(super) parked: Option<Box<(B, usize, bool)>>,
     /// It stands in line to send.
     pub(super) in_line: bool,
     /// Something is to be told about it, and will be.
