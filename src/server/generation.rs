@@ -71,7 +71,7 @@ pub(super) struct Generations {
 impl Generations {
     /// Of as many workers as there are `cores`: those whose connections the kernel is to give to them.
     pub(super) fn new(cores: Vec<Option<usize>>) -> Self {
-        let mut ids = SocketIds::default();
+        let mut ids = SocketIds::new(cores.len());
         let current = Arc::new(Snapshot::compile(0, Model::default(), &mut ids));
         Self {
             registry: Registry::new(cores.len()),

@@ -110,6 +110,8 @@ pub struct SocketIds {
     taken: HashMap<(SocketAddr, Speaks), Arc<AtomicU32>>,
     /// What rate limits have counted, by their names.
     rates: HashMap<String, Arc<RateTable>>,
+    /// Cores that count.
+    cores: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,11 +123,17 @@ enum Speaks {
 }
 
 impl SocketIds {
+    /// For a process with as many workers.
+    pub fn new(cores: usize) -> Self {
+        Self { cores, ..Self::default() }
+    }
+
     /// The tables of these limits: those that are as they were go on with what they have counted.
     fn rates(&mut self, limits: Vec<RateLimit>) -> Vec<Arc<RateTable>> {
+        let cores = self.cores;
         let table = |limit: RateLimit| match self.rates.get(&limit.name).filter(|known| known.limit == limit) {
             Some(known) => Arc::clone(known),
-            None => Arc::new(RateTable::new(limit)),
+            None => Arc::new(RateTable::new(limit, cores)),
         };
         let tables: Vec<Arc<RateTable>> = limits.into_iter().map(table).collect();
         self.rates = tables.iter().map(|table| (table.limit.name.clone(), Arc::clone(table))).collect();

@@ -304,7 +304,8 @@ fn weigh(
     if let Some(limits) = extras.map(|extras| extras.rate_limits.as_slice()).filter(|limits| !limits.is_empty())
         // A request whose password has been looked at, or that has been asked for, has been counted.
         && findings.is_empty()
-        && let Some(wait) = extra::over_limit(generation, limits, head, access::of_request(cx.client.ip(), policy, head), started)
+        && let client = access::of_request(cx.client.ip(), policy, head)
+        && let Some(wait) = extra::over_limit(core.settings.id, generation, limits, head, client, started)
     {
         local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
         return local.error(429, Some(DownstreamError::RateLimited));

@@ -160,6 +160,7 @@ pub(super) fn backoff(retry: &Retry, count: u32, random: u64) -> std::time::Dura
 
 /// Judges a request by its rule's limits: after how many seconds another would pass, if this one may not.
 pub(super) fn over_limit(
+    worker: usize,
     generation: &Generation,
     limits: &[usize],
     head: &RequestHead<'_>,
@@ -173,15 +174,15 @@ pub(super) fn over_limit(
             continue;
         }
         let judged = match &table.limit.key {
-            RateKey::Route => table.judge(b"", at),
+            RateKey::Route => table.judge(worker, b"", at),
             RateKey::ClientIp => match client.to_canonical() {
-                IpAddr::V4(address) => table.judge(&address.octets(), at),
-                IpAddr::V6(address) => table.judge(&address.octets()[..8], at),
+                IpAddr::V4(address) => table.judge(worker, &address.octets(), at),
+                IpAddr::V6(address) => table.judge(worker, &address.octets()[..8], at),
             },
             RateKey::Header(name) => {
                 let is_it = |field: &&[u8]| field.eq_ignore_ascii_case(name.as_bytes());
                 match head.fields().find(|(field, _)| is_it(field)) {
-                    Some((_, value)) => table.judge(value, at),
+                    Some((_, value)) => table.judge(worker, value, at),
                     None => Ok(()),
                 }
             }
