@@ -10,7 +10,7 @@ use crate::explain::explain;
 use crate::http2_upstream::{PLAIN, frames};
 use crate::support::client::{Ended, Response};
 use crate::support::eventually;
-use crate::support::h2::{DATA, END_STREAM, H2, get, post};
+use crate::support::h2::{DATA, END_HEADERS, END_STREAM, H2, HEADERS, block, get, post};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Options, Proxy, backend, gateway};
 use crate::support::tls::{Authority, TlsOrigin};
@@ -287,6 +287,44 @@ fn a_body_goes_along_where_it_is_to() {
     );
     assert_eq!(app.requests()[2].trailers[0].0.to_lowercase(), "x-trailer");
     assert_eq!(app.requests()[3].header("expect"), None);
+}
+
+/// What the server alone may say is not said by a client behind its body: in chunks or frames, to endpoints of HTTP/1.1 and
+/// HTTP/2, of which the second is a proxy of its own.
+#[test]
+fn trailers_cannot_say_what_the_server_says() {
+    let (auth, app) = (judge(), Origin::echo());
+    let behind = Proxy::to(&app.address);
+    let (ip, port) = behind.address.rsplit_once(':').unwrap();
+    let in_frames = format!("spec: {{appProtocol: kubernetes.io/h2c, endpoints: [{{ip: {ip}, port: {port}}}]");
+    let plain = config(&auth.address, &app.address, ", http: {allowedResponseHeaders: [X-User, X-Role]}");
+    let framed = config(&auth.address, "127.0.0.1:1", ", http: {allowedResponseHeaders: [X-User, X-Role]}")
+        .replace("spec: {endpoints: [{ip: \"127.0.0.1\", port: 1}]", &in_frames);
+    // The server has said one of the two, and nothing of the other.
+    let trailers = [("x-user", "root"), ("x_user", "root"), ("x-role", "admin"), ("x-sum", "1")];
+    for yaml in [&plain, &framed] {
+        let proxy = start(yaml);
+        let mut client = proxy.client();
+        let lines: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = "POST /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}2\r\nhi\r\n0\r\n{lines}\r\n"));
+        assert_eq!(client.response().status, 200);
+        client.send(format!("{head}2\r\nhi\r\n"));
+        std::thread::sleep(Duration::from_millis(30));
+        client.send(format!("0\r\n{lines}\r\n"));
+        assert_eq!(client.response().status, 200);
+        let mut client = H2::connect(&proxy.address);
+        let stream = client.open(&[post("/a"), vec![("authorization", "Bearer good")]].concat(), false);
+        client.frame(DATA, 0, stream, b"hi");
+        client.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&trailers));
+        assert_eq!(client.answer(stream).status(), 200);
+    }
+    let asked = app.requests();
+    assert_eq!(asked.len(), 6);
+    for request in asked {
+        let names: Vec<String> = request.trailers.iter().map(|(name, _)| name.to_lowercase()).collect();
+        assert_eq!((request.header("x-user"), names), (Some("me"), vec!["x-sum".to_owned()]));
+    }
 }
 
 #[test]

@@ -30,8 +30,15 @@ impl Granted<'_> {
     }
 }
 
+/// Names of fields, in lower case, that the client may not send at a request's end either: whose word they are others'.
+pub fn withheld(granted: &[Granted<'_>]) -> Vec<Vec<u8>> {
+    let names = granted.iter().flat_map(|granted| granted.names.iter().map(|name| name.clone().into_bytes()));
+    let fields = granted.iter().flat_map(|granted| granted.fields.iter().map(|(name, _)| name.clone()));
+    names.chain(fields).collect()
+}
+
 /// Whether two names are one variable to what reads fields as CGI does.
-fn is_one_variable(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn is_one_variable(a: &[u8], b: &[u8]) -> bool {
     let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
 }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::authorize::is_one_variable;
 use super::request;
 use super::response;
 use crate::http::{is_forbidden_trailer, is_token, trim};
@@ -55,6 +56,8 @@ pub struct Decoded {
 pub struct BodyDecoder {
     state: State,
     trailers: Vec<u8>,
+    /// Names of trailer fields that are not passed on.
+    withheld: Option<Box<[Vec<u8>]>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,7 @@ enum At {
 impl BodyDecoder {
     /// Of a message without a body.
     pub fn none() -> Self {
-        Self { state: State::Done, trailers: Vec::new() }
+        Self { state: State::Done, trailers: Vec::new(), withheld: None }
     }
 
     /// Of a request.
@@ -112,7 +115,7 @@ impl BodyDecoder {
             request::Framing::Length(length) => State::Length(length),
             request::Framing::Chunked => State::Chunked(Chunked::default()),
         };
-        Self { state, trailers: Vec::new() }
+        Self { state, trailers: Vec::new(), withheld: None }
     }
 
     /// Of a response.
@@ -123,7 +126,7 @@ impl BodyDecoder {
             response::Framing::Chunked => State::Chunked(Chunked::default()),
             response::Framing::UntilClose => State::UntilClose,
         };
-        Self { state, trailers: Vec::new() }
+        Self { state, trailers: Vec::new(), withheld: None }
     }
 
     /// Of a response that comes in frames (HTTP/2). It ends by [`BodyDecoder::end_of_frames`].
@@ -133,7 +136,28 @@ impl BodyDecoder {
             response::Framing::Length(length) => Some(length),
             response::Framing::Chunked | response::Framing::UntilClose => None,
         };
-        Self { state: State::Frames { left, ended: false }, trailers: Vec::new() }
+        Self { state: State::Frames { left, ended: false }, trailers: Vec::new(), withheld: None }
+    }
+
+    /// Trailer fields of these names (in lower case) are not passed on either, nor those that a backend which reads fields as
+    /// variables (CGI) would take for them: what somebody else says of a request is not the client's to say at its end.
+    pub fn withholding(mut self, names: Vec<Vec<u8>>) -> Self {
+        self.withheld = (!names.is_empty()).then(|| names.into());
+        self
+    }
+
+    /// What may be passed on of trailer lines that have come apart from the body, each with its CR LF.
+    pub fn pass(&self, lines: Vec<u8>) -> Vec<u8> {
+        if self.withheld.is_none() {
+            return lines;
+        }
+        let name = |line: &[u8]| memchr::memchr(b':', line).unwrap_or(line.len());
+        let kept = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !self.withholds(&line[..name(line)]));
+        kept.flatten().copied().collect()
+    }
+
+    fn withholds(&self, name: &[u8]) -> bool {
+        self.withheld.as_ref().is_some_and(|all| all.iter().any(|known| is_one_variable(name, known)))
     }
 
     /// Nothing comes behind the bytes that are decoded next but these trailer lines.
@@ -204,7 +228,7 @@ impl BodyDecoder {
             State::Chunked(chunked) => {
                 let (decoded, trailers) = chunked.decode(buf)?;
                 if let Some(trailers) = trailers {
-                    self.trailers = trailers;
+                    self.trailers = self.pass(trailers);
                     self.state = State::Done;
                 }
                 Ok(decoded)
@@ -464,5 +488,22 @@ mod tests {
         assert_eq!(chunk_header(0, &mut [0; 18]), b"0\r\n");
         assert_eq!(chunk_header(65_536, &mut [0; 18]), b"10000\r\n");
         assert_eq!(chunk_header(usize::MAX, &mut [0; 18]), b"ffffffffffffffff\r\n");
+    }
+
+    #[test]
+    fn trailers_that_are_anothers_word_are_withheld() {
+        let names = || vec![b"x-user".to_vec()];
+        let bytes = b"0\r\nX-User: root\r\nX_USER: root\r\nX-Users: a\r\nX-Sum: 1\r\n\r\n";
+        let kept = b"X-Users: a\r\nX-Sum: 1\r\n";
+        for cut in 0..bytes.len() {
+            let mut decoder = BodyDecoder::request(request::Framing::Chunked).withholding(names());
+            let (mut first, mut second) = (bytes[..cut].to_vec(), bytes[cut..].to_vec());
+            assert!(!decoder.decode(&mut first).unwrap().done);
+            assert!(decoder.decode(&mut second).unwrap().done);
+            assert_eq!(decoder.trailers(), kept);
+        }
+        let apart = b"x-user: root\r\nx_user: root\r\nX-Users: a\r\nX-Sum: 1\r\n".to_vec();
+        assert_eq!(BodyDecoder::none().withholding(names()).pass(apart.clone()), kept);
+        assert_eq!(BodyDecoder::none().withholding(Vec::new()).pass(apart.clone()), apart);
     }
 }

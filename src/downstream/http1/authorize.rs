@@ -299,10 +299,11 @@ async fn gather(
     findings: &mut Findings,
 ) -> (Result<Vec<u8>, ClientFault>, Buf) {
     let received_by = received_by(cx, ask.started);
+    let mut gathered = Gathered::new(ask.framing);
     loop {
-        match whole(&buf.data()[ask.client_head..], ask) {
-            Ok(None) => {}
-            Ok(Some(body)) => return (Ok(body), buf),
+        match gathered.take(&buf.data()[ask.client_head..], ask.body_limit) {
+            Ok(false) => {}
+            Ok(true) => return (Ok(gathered.body), buf),
             Err(fault) => return (Err(fault), buf),
         }
         if buf.room() == 0 {
@@ -331,29 +332,29 @@ async fn gather(
     }
 }
 
-/// The body at the front of these bytes, if it is whole.
-fn whole(bytes: &[u8], ask: &Ask) -> Result<Option<Vec<u8>>, ClientFault> {
-    if let Framing::Length(length) = ask.framing
-        && (bytes.len() as u64) < length
-    {
-        return Ok(None);
+/// A body that is read beside the bytes that it stands in, each of them once.
+struct Gathered {
+    decoder: BodyDecoder,
+    /// Bytes that have been decoded.
+    seen: usize,
+    body: Vec<u8>,
+}
+
+impl Gathered {
+    fn new(framing: Framing) -> Self {
+        Self { decoder: BodyDecoder::request(framing), seen: 0, body: Vec::new() }
     }
-    let mut copy = bytes.to_vec();
-    let mut decoder = BodyDecoder::request(ask.framing);
-    let (mut body, mut at) = (Vec::new(), 0);
-    loop {
-        let decoded = decoder.decode(&mut copy[at..]).map_err(|_bad| ClientFault::BadBody)?;
-        body.extend_from_slice(&copy[at..][decoded.data]);
-        if body.len() as u64 > ask.body_limit {
-            return Err(ClientFault::TooLarge);
-        }
-        if decoded.done {
-            return Ok(Some(body));
-        }
-        if decoded.consumed == 0 {
-            return Ok(None);
-        }
-        at += decoded.consumed;
+
+    /// Decodes what is new of `bytes`, which begin with what was there before. True once the body is whole.
+    fn take(&mut self, bytes: &[u8], limit: u64) -> Result<bool, ClientFault> {
+        // Decoding closes the gaps between chunks, and what stands in the buffer is to leave as it has come.
+        let from = self.body.len();
+        self.body.extend_from_slice(&bytes[self.seen..]);
+        let decoded = self.decoder.decode(&mut self.body[from..]).map_err(|_bad| ClientFault::BadBody)?;
+        self.seen += decoded.consumed;
+        self.body.truncate(from + decoded.data.end);
+        self.body.drain(from..from + decoded.data.start);
+        if self.body.len() as u64 > limit { Err(ClientFault::TooLarge) } else { Ok(decoded.done) }
     }
 }
 
@@ -376,4 +377,32 @@ pub(super) async fn ask_stream(
         }
     }
     ask.put(cx, payload, Watch::Signal(gone), findings).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_a_body_is_decoded_once() {
+        let bytes = b"3\r\ngoo\r\n1;x=y\r\nd\r\n0\r\nX-Trailer: t\r\n\r\nGET /next";
+        let whole = bytes.len() - "GET /next".len();
+        for step in 1..bytes.len() {
+            let mut gathered = Gathered::new(Framing::Chunked);
+            let mut come = 0;
+            while come < whole {
+                let known = gathered.seen;
+                assert_eq!(known, come, "nothing is left to be decoded again");
+                come = (come + step).min(bytes.len());
+                assert_eq!(gathered.take(&bytes[..come], 4).unwrap(), come >= whole);
+            }
+            assert_eq!((gathered.body.as_slice(), gathered.seen), (&b"good"[..], whole));
+        }
+        let mut short = Gathered::new(Framing::Chunked);
+        assert_eq!(short.take(bytes, 3), Err(ClientFault::TooLarge));
+        let mut known = Gathered::new(Framing::Length(4));
+        assert_eq!(known.take(b"go", 4), Ok(false));
+        assert_eq!(known.take(b"goodGET", 4), Ok(true));
+        assert_eq!(known.body, b"good");
+    }
 }

@@ -436,6 +436,7 @@ fn weigh(
         extra.session = asked.map(|(asked, kept)| asked.at(kept == Some(share)).behind(extra.added.len()));
         Box::new(extra)
     });
+    let withheld = ringway_core::http1::authorize::withheld(&granted);
     let plan = Plan {
         socket: socket.index,
         rule: rule.index(),
@@ -446,7 +447,7 @@ fn weigh(
         grpc: compiled.grpc,
         grpc_status: None,
         web,
-        body: BodyDecoder::request(head.body),
+        body: BodyDecoder::request(head.body).withholding(withheld),
         chunked: sent.body == Framing::Chunked,
         length: if let Framing::Length(length) = head.body { Some(length) } else { None },
         head: scratch.len(),

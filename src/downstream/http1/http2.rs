@@ -476,7 +476,7 @@ impl Upload for H2Body {
         }
         if body.frames && end {
             match self.trailers().await {
-                Ok(trailers) => body.trailers = trailers,
+                Ok(trailers) => body.trailers = body.decoder.pass(trailers),
                 Err(fault) => return (Pulled::Fault(fault), buf),
             }
         }
@@ -486,7 +486,7 @@ impl Upload for H2Body {
                 false => Ok(Vec::new()),
             };
             match trailers {
-                Ok(trailers) => buf = chunk(buf, end.then_some(&trailers)),
+                Ok(trailers) => buf = chunk(buf, end.then_some(&body.decoder.pass(trailers))),
                 Err(fault) => return (Pulled::Fault(fault), buf),
             }
         }
