@@ -45,14 +45,11 @@ impl Latencies {
         LatencySnapshot { by_route: self.by_route.iter().enumerate().filter_map(copy).collect() }
     }
 
-    /// Carries the histograms of routes that stay over to their new ids.
-    pub fn rebind(&mut self, old: &[String], new: &[String]) {
-        let mut known: HashMap<&str, Box<Histogram<u32>>> = old
-            .iter()
-            .zip(std::mem::take(&mut self.by_route))
-            .filter_map(|(name, histogram)| Some((name.as_str(), histogram?)))
-            .collect();
-        self.by_route = new.iter().map(|name| known.remove(name.as_str())).collect();
+    /// Carries the histograms of routes that stay over to their new ids; `before` says which they had.
+    pub fn rebind(&mut self, before: &[Option<u32>]) {
+        let mut old = std::mem::take(&mut self.by_route);
+        let mut carry = |before: &Option<u32>| old.get_mut((*before)? as usize)?.take();
+        self.by_route = before.iter().map(&mut carry).collect();
     }
 }
 

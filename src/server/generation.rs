@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use crate::control::Accepted;
 use crate::metrics::Registry;
-use crate::snapshot::{Snapshot, SocketId, SocketIds, SocketKind, SocketSnapshot};
+use crate::snapshot::{Carried, Snapshot, SocketId, SocketIds, SocketKind, SocketSnapshot};
 use crate::sys::{self, Listening};
 use crate::worker::Message;
 
 use super::workers::Workers;
 
-/// Workers answer within a turn of their loop.
+/// Workers build what is theirs in pieces, between turns of their loop.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a generation is not served.
@@ -45,6 +45,7 @@ pub(super) struct Prepared {
     model: Model,
     status: Value,
     snapshot: Arc<Snapshot>,
+    carried: Arc<Carried>,
     /// New sockets, one per worker.
     listeners: Vec<Vec<(SocketId, OwnedFd)>>,
 }
@@ -136,7 +137,8 @@ impl Generations {
                 worker.push((socket.id, bound));
             }
         }
-        Ok(Prepared { model, status, snapshot, listeners })
+        let carried = Arc::new(Carried::between(&self.current, &snapshot));
+        Ok(Prepared { model, status, snapshot, carried, listeners })
     }
 
     /// Two processes of one user share a port silently when both set SO_REUSEPORT, so a port is first bound without.
@@ -153,12 +155,13 @@ impl Generations {
 
     /// Hands it to the workers and waits until all of them serve it.
     pub(super) fn apply(&mut self, prepared: Prepared, workers: &Workers) -> Result<(), ApplyError> {
-        let Prepared { model, status, snapshot, listeners } = prepared;
+        let Prepared { model, status, snapshot, carried, listeners } = prepared;
         let metrics = self.registry.bind(&model);
         let mut answers = Vec::new();
         for (worker, (metrics, listeners)) in metrics.into_iter().zip(listeners).enumerate() {
             let (done, answer) = mpsc::channel();
-            workers.send(worker, Message::Apply { snapshot: Arc::clone(&snapshot), metrics, listeners, done });
+            let (snapshot, carried) = (Arc::clone(&snapshot), Arc::clone(&carried));
+            workers.send(worker, Message::Apply { snapshot, carried, metrics, listeners, done });
             answers.push(answer);
         }
         for (worker, answer) in answers.into_iter().enumerate() {

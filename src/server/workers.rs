@@ -38,15 +38,17 @@ impl Plan {
     /// Starts the threads.
     pub(super) fn start(self, generations: &Generations, events: &Sender<Event>) -> io::Result<Workers> {
         let mut senders = Vec::new();
+        let remains = worker::collect()?;
         for settings in self.settings {
             let (sender, inbox) = rt::mailbox()?;
             let metrics = generations.registry().unbound(settings.id);
             let events = events.clone();
             let id = settings.id;
+            let remains = remains.clone();
             let run = move || {
                 let seed = seed();
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    worker::run(settings, seed, metrics, inbox)
+                    worker::run(settings, seed, metrics, inbox, remains)
                 }));
                 let result = match ended {
                     Ok(Ok(drained)) => Ok(drained.cut),

@@ -15,11 +15,13 @@ use ringway_core::model::{
 };
 use ringway_core::route::RouteTable;
 
+mod carried;
 mod rate;
 mod tls;
 
 use crate::tls::ClientTls;
 
+pub use carried::{Before, Carried};
 pub use rate::RateTable;
 pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 

@@ -11,9 +11,10 @@ use ringway_core::route::{CompiledRule, RouteTable};
 use ringway_core::session;
 
 use super::Core;
+use super::remains::{Graves, Pieces, Remains};
 use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
 use crate::rt::{self, Tick};
-use crate::snapshot::{Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
+use crate::snapshot::{Before, Carried, Snapshot, SocketId, SocketKind, SocketSnapshot, TlsKind, TlsListenerSnapshot};
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Balanced, Dial, Endpoint, Gate, Limiter, Marks, Reuse};
 
@@ -25,11 +26,18 @@ pub struct Generation {
     /// This core's counters for it.
     pub metrics: WorkerMetrics,
     by_id: Vec<Option<u32>>,
-    splits: Vec<Vec<RefCell<Option<WeightedRoundRobin>>>>,
+    splits: Splits,
     /// By socket, then by listener: this core's copies.
     tls: Vec<Vec<Option<ServerTls>>>,
-    backends: Vec<Balanced>,
+    backends: Vec<Rc<Balanced>>,
+    graves: Graves,
 }
+
+/// Whose turn it is in a split.
+pub(super) type Split = RefCell<Option<WeightedRoundRobin>>;
+
+/// By socket, then by rule.
+pub(super) type Splits = Vec<Vec<Split>>;
 
 /// A socket of a generation.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +64,7 @@ impl<'g> Socket<'g> {
 
 impl Generation {
     /// Serves nothing.
-    pub fn empty(metrics: WorkerMetrics) -> Self {
+    pub(super) fn empty(metrics: WorkerMetrics, graves: Graves) -> Self {
         Self {
             shared: Arc::new(Snapshot::default()),
             metrics,
@@ -64,19 +72,41 @@ impl Generation {
             splits: Vec::new(),
             tls: Vec::new(),
             backends: Vec::new(),
+            graves,
         }
     }
 
-    /// Builds this core's part around `shared`. Endpoints that were there before keep their connections.
-    pub fn build(core: &Core, old: &Self, shared: Arc<Snapshot>, metrics: WorkerMetrics) -> Self {
-        let kept = Kept::of(old);
-        let counters = shared.backends.iter().zip(&shared.tls).zip(&metrics.endpoints).zip(&metrics.limiters);
-        let backends = counters
-            .map(|(((backend, tls), counters), limiter)| {
-                let gate = limiter.as_ref().map(|limiter| old.gate(limiter));
-                kept.backend(core, backend, tls, counters, gate)
-            })
-            .collect();
+    /// Builds this core's part around `shared`, in pieces between which other tasks have their turns. Backends that are as
+    /// they were stay what they are, and endpoints that were there before keep their connections.
+    pub(super) async fn build(
+        core: &Core,
+        old: &Self,
+        shared: Arc<Snapshot>,
+        carried: &Carried,
+        metrics: WorkerMetrics,
+    ) -> Self {
+        let pieces = Pieces::default();
+        let mut backends = Vec::with_capacity(shared.backends.len());
+        for (index, (backend, before)) in shared.backends.iter().zip(&carried.backends).enumerate() {
+            pieces.next().await;
+            let limiter = metrics.limiters[index].as_ref();
+            if let Before::Same(number) = before
+                && let known = &old.backends[*number as usize]
+                && is_gate(known.gate(), limiter)
+            {
+                backends.push(Rc::clone(known));
+                continue;
+            }
+            let before: &[u32] = match before {
+                Before::Same(number) => std::slice::from_ref(number),
+                Before::Named(numbers) => numbers,
+            };
+            let before: Vec<&Balanced> = before.iter().map(|number| &*old.backends[*number as usize]).collect();
+            let kept = Kept::of(&before);
+            let gate = limiter.map(|limiter| gate(&before, limiter));
+            let counters = &metrics.endpoints[index];
+            backends.push(Rc::new(kept.backend(core, backend, &shared.tls[index], counters, gate)));
+        }
         let mut by_id = Vec::new();
         let mut splits = Vec::with_capacity(shared.sockets.len());
         for (index, socket) in shared.sockets.iter().enumerate() {
@@ -86,27 +116,27 @@ impl Generation {
                 }
                 by_id[id] = Some(u32::try_from(index).expect("fewer sockets than 2^32"));
             }
-            splits.push(match &socket.kind {
-                SocketKind::Http { table, .. } => {
-                    table.rules().iter().map(|rule| action_turn(core, &rule.action)).collect()
+            let mut turns = Vec::new();
+            if let Some(table) = socket.kind.table() {
+                turns.reserve_exact(table.rules().len());
+                for rule in table.rules() {
+                    pieces.next().await;
+                    turns.push(action_turn(core, &rule.action));
                 }
+            }
+            match &socket.kind {
+                SocketKind::Http { .. } => {}
                 SocketKind::Tls(socket) => {
-                    let rules = socket.table.rules().iter().map(|rule| action_turn(core, &rule.action));
-                    rules.chain(socket.streams.iter().map(|stream| RefCell::new(turn(core, &stream.split)))).collect()
+                    turns.extend(socket.streams.iter().map(|stream| RefCell::new(turn(core, &stream.split))));
                 }
                 SocketKind::Tcp(listener) | SocketKind::Udp(listener) => {
-                    vec![RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split)))]
+                    turns.push(RefCell::new(listener.route.as_ref().and_then(|(_, split)| turn(core, split))));
                 }
-            });
+            }
+            splits.push(turns);
         }
         let tls = shared.sockets.iter().map(|socket| server_tls(&socket.kind)).collect();
-        Self { shared, metrics, by_id, splits, tls, backends }
-    }
-
-    /// The gate in front of these limits, with those who wait at it; a new one where there is none.
-    fn gate(&self, limiter: &Arc<Limiter>) -> Rc<Gate> {
-        let known = self.backends.iter().filter_map(Balanced::gate).find(|gate| gate.is_for(limiter));
-        known.map_or_else(|| Rc::new(Gate::new(Arc::clone(limiter))), Rc::clone)
+        Self { shared, metrics, by_id, splits, tls, backends, graves: old.graves.clone() }
     }
 
     /// The socket with this number, or the one that has taken its place with other options, if this generation has it.
@@ -179,22 +209,52 @@ impl Generation {
     }
 
     /// All backends.
-    pub fn backends(&self) -> &[Balanced] {
-        &self.backends
+    pub fn backends(&self) -> impl Iterator<Item = &Balanced> {
+        self.backends.iter().map(|backend| &**backend)
     }
 }
 
-/// Endpoints of a generation that has been served, by backend and address.
-struct Kept<'o>(HashMap<&'o str, HashMap<&'o EndpointAddress, Vec<&'o Rc<Endpoint>>>>);
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let metrics = WorkerMetrics {
+            core: Arc::clone(&self.metrics.core),
+            routes: std::mem::take(&mut self.metrics.routes),
+            backends: std::mem::take(&mut self.metrics.backends),
+            endpoints: std::mem::take(&mut self.metrics.endpoints),
+            limiters: std::mem::take(&mut self.metrics.limiters),
+            budgets: std::mem::take(&mut self.metrics.budgets),
+            listeners: std::mem::take(&mut self.metrics.listeners),
+        };
+        let remains = Remains {
+            _shared: std::mem::take(&mut self.shared),
+            _metrics: metrics,
+            _splits: std::mem::take(&mut self.splits),
+        };
+        self.graves.take(remains, std::mem::take(&mut self.backends));
+    }
+}
+
+/// The gate in front of these limits, with those who wait at it; a new one where there is none.
+fn gate(before: &[&Balanced], limiter: &Arc<Limiter>) -> Rc<Gate> {
+    let known = before.iter().filter_map(|backend| backend.gate()).find(|gate| gate.is_for(limiter));
+    known.map_or_else(|| Rc::new(Gate::new(Arc::clone(limiter))), Rc::clone)
+}
+
+fn is_gate(gate: Option<&Rc<Gate>>, limiter: Option<&Arc<Limiter>>) -> bool {
+    match (gate, limiter) {
+        (Some(gate), Some(limiter)) => gate.is_for(limiter),
+        (gate, limiter) => gate.is_none() && limiter.is_none(),
+    }
+}
+
+/// Endpoints that a backend of this name had, by address.
+struct Kept<'o>(HashMap<&'o EndpointAddress, Vec<&'o Rc<Endpoint>>>);
 
 impl<'o> Kept<'o> {
-    fn of(old: &'o Generation) -> Self {
-        let mut kept: HashMap<&str, HashMap<&EndpointAddress, Vec<&Rc<Endpoint>>>> = HashMap::new();
-        for (backend, known) in old.shared.backends.iter().zip(&old.backends) {
-            let by_address = kept.entry(&backend.name).or_default();
-            for endpoint in known.endpoints() {
-                by_address.entry(&endpoint.address).or_default().push(endpoint);
-            }
+    fn of(before: &[&'o Balanced]) -> Self {
+        let mut kept: HashMap<&EndpointAddress, Vec<&Rc<Endpoint>>> = HashMap::new();
+        for endpoint in before.iter().flat_map(|backend| backend.endpoints()) {
+            kept.entry(&endpoint.address).or_default().push(endpoint);
         }
         Self(kept)
     }
@@ -209,16 +269,15 @@ impl<'o> Kept<'o> {
         counters: &[CoreCounters<EndpointMetrics>],
         gate: Option<Rc<Gate>>,
     ) -> Balanced {
-        let before = self.0.get(backend.name.as_str());
         let settings = &backend.settings;
         let endpoint = |(endpoint, counters): (&ringway_core::model::Endpoint, &CoreCounters<EndpointMetrics>)| {
-            let known = before.and_then(|before| before.get(&endpoint.address));
+            let known = self.0.get(&endpoint.address);
             if let Some(same) = known.and_then(|all| all.iter().find(|one| one.settings == settings.connection)) {
                 return Rc::clone(same);
             }
             let arrived = match known.and_then(|all| all.first()) {
                 Some(known) => known.arrived,
-                None => before.is_some_and(|before| !before.is_empty()).then(rt::now),
+                None => (!self.0.is_empty()).then(rt::now),
             };
             let tls = tls.as_ref().map(ClientTls::for_core);
             let (address, connection) = (endpoint.address.clone(), settings.connection.clone());
@@ -247,7 +306,7 @@ fn server_tls(kind: &SocketKind) -> Vec<Option<ServerTls>> {
     socket.listeners.iter().map(of).collect()
 }
 
-fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobin>> {
+fn action_turn(core: &Core, action: &Action) -> Split {
     RefCell::new(match action {
         Action::Forward(split) => turn(core, split),
         Action::Redirect(_) | Action::Respond(_) | Action::Fail(_) => None,
@@ -256,8 +315,10 @@ fn action_turn(core: &Core, action: &Action) -> RefCell<Option<WeightedRoundRobi
 
 /// Splits of one target need no turn.
 fn turn(core: &Core, split: &[WeightedTarget]) -> Option<WeightedRoundRobin> {
-    let weights: Vec<u32> = split.iter().map(|share| share.weight).collect();
-    (split.len() > 1).then(|| WeightedRoundRobin::new(&weights, start(core)))
+    (split.len() > 1).then(|| {
+        let weights: Vec<u32> = split.iter().map(|share| share.weight).collect();
+        WeightedRoundRobin::new(&weights, start(core))
+    })
 }
 
 /// Cores start their rounds at random places, so that together they do not send everything to the first endpoint.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringway_core::http::Date;
 
 use super::Core;
+use super::remains::Pieces;
 use crate::{buffer, downstream, relay, rt};
 
 /// Runs for ever.
@@ -18,7 +19,9 @@ pub(super) async fn run(core: Rc<Core>) {
         core.seconds.set(now);
         let generation = core.generation();
         let mut pooled = 0;
+        let pieces = Pieces::default();
         for backend in generation.backends() {
+            pieces.next().await;
             backend.make_room();
             for endpoint in backend.endpoints() {
                 endpoint.sweep();
@@ -26,6 +29,7 @@ pub(super) async fn run(core: Rc<Core>) {
             }
         }
         drop(generation);
+        core.graves.free().await;
         // Free blocks beyond what the last seconds needed go back, a quarter of them each second.
         wanted = buffer::in_use().max(wanted / 4 * 3);
         buffer::trim(wanted);

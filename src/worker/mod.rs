@@ -7,6 +7,7 @@ mod accept;
 mod conn;
 mod generation;
 mod housekeeping;
+mod remains;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,11 +26,14 @@ use crate::downstream;
 use crate::metrics::{CoreMetrics, Latencies, LatencySnapshot, WorkerMetrics};
 use crate::rt::{self, Driver, Listener, Receiver, Signal};
 use crate::session::SessionKeys;
-use crate::snapshot::{Snapshot, SocketId, SocketKind};
+use crate::snapshot::{Carried, Snapshot, SocketId, SocketKind};
 use crate::tls::TicketRing;
+
+use remains::Graves;
 
 pub use conn::{ConnGuard, ConnState, Place, Registry};
 pub use generation::{Generation, HttpSocket, Socket};
+pub use remains::{Remains, collect};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub enum Message {
     Apply {
         /// What to serve.
         snapshot: Arc<Snapshot>,
+        /// What of it has been there before.
+        carried: Arc<Carried>,
         /// Where to count.
         metrics: WorkerMetrics,
         /// Sockets that are new with it, bound and listening.
@@ -101,6 +107,7 @@ pub struct Core {
     date: Cell<Date>,
     seconds: Cell<u64>,
     random: Cell<u64>,
+    graves: Graves,
 }
 
 impl Core {
@@ -137,7 +144,14 @@ impl Core {
 }
 
 /// Runs a worker on the calling thread until it has drained.
-pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receiver<Message>) -> io::Result<Drained> {
+/// What is left of its generations goes to `remains`.
+pub fn run(
+    settings: Settings,
+    seed: u64,
+    metrics: WorkerMetrics,
+    inbox: Receiver<Message>,
+    remains: mpsc::Sender<Remains>,
+) -> io::Result<Drained> {
     if let Some(core) = settings.pin
         && !core_affinity::set_for_current(core)
     {
@@ -145,6 +159,7 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
     }
     let driver = settings.driver;
     let now = housekeeping::now();
+    let graves = Graves::new(remains);
     let core = Rc::new(Core {
         metrics: Arc::clone(&metrics.core),
         latencies: RefCell::new(Latencies::default()),
@@ -154,12 +169,13 @@ pub fn run(settings: Settings, seed: u64, metrics: WorkerMetrics, inbox: Receive
         encoders: Encoders::default(),
         copies: Cell::new(0),
         session_keys: RefCell::default(),
-        generation: RefCell::new(Rc::new(Generation::empty(metrics))),
+        generation: RefCell::new(Rc::new(Generation::empty(metrics, graves.clone()))),
         draining: Cell::new(false),
         date: Cell::new(Date::at(now)),
         seconds: Cell::new(now),
         random: Cell::new(seed),
         settings,
+        graves,
     });
     rt::run(driver, serve(core, inbox))?
 }
@@ -170,11 +186,16 @@ async fn serve(core: Rc<Core>, inbox: Receiver<Message>) -> io::Result<Drained> 
     rt::spawn(housekeeping::run(Rc::clone(&core)));
     loop {
         match inbox.next().await? {
-            Message::Apply { snapshot, metrics, listeners, done } => {
+            Message::Apply { snapshot, carried, metrics, listeners, done } => {
                 let old = core.generation();
-                let new = Rc::new(Generation::build(&core, &old, snapshot, metrics));
-                core.latencies.borrow_mut().rebind(&old.shared.routes, &new.shared.routes);
+                // One that this worker took too long for has not counted.
+                let known = carried.from == old.shared.generation;
+                let carried = if known { carried } else { Arc::new(Carried::between(&old.shared, &snapshot)) };
+                // In pieces, while the old one is served.
+                let new = Rc::new(Generation::build(&core, &old, snapshot, &carried, metrics).await);
+                core.latencies.borrow_mut().rebind(&carried.routes);
                 *core.generation.borrow_mut() = Rc::clone(&new);
+                drop(old);
                 accepting.retain(|id, stop| {
                     let stays = new.socket(*id).is_some_and(|found| found.shared.id == *id);
                     if !stays {

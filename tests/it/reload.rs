@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Directory, Options, Proxy, config, gateway};
+use crate::support::proxy::{Directory, Options, Proxy, backend, config, gateway};
 
 #[test]
 fn reloads_under_load_fail_no_request() {
@@ -175,7 +175,7 @@ fn listeners_come_and_go_and_established_connections_stay() {
 fn a_tcp_connection_outlives_its_route() {
     let tcp = gateway("  - {name: web, port: 8080, protocol: TCP}\n")
         + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: raw}\nspec:\n  parentRefs: [{name: edge}]\n  rules: [{backendRefs: [{group: ringway.dev, kind: Backend, name: echo}]}]\n"
-        + &crate::support::proxy::backend("echo", &["echo"]);
+        + &backend("echo", &["echo"]);
     let proxy = Proxy::start(&tcp);
     let mut client = proxy.client();
     client.send("one");
@@ -190,4 +190,49 @@ fn a_tcp_connection_outlives_its_route() {
         fresh.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         fresh.response_to("GET").is_ok_and(|response| response.status == 200)
     });
+}
+
+/// More backends than a worker builds or frees in one turn: what stays keeps its connections and figures, what changes
+/// changes, what goes is gone.
+#[test]
+fn thousands_of_backends_change_hands() {
+    let one = Origin::echo();
+    let other = Origin::replying(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother".to_vec());
+    let yaml = |changed: &str, services: std::ops::Range<usize>| {
+        let service = |number: usize| {
+            let address = if number == 700 { changed } else { &one.address };
+            let route = format!(
+                "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: s{number}}}\nspec:\n  parentRefs: [{{name: edge}}]\n  rules:\n  - matches: [{{path: {{value: /s{number}}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: b{number}}}]\n"
+            );
+            route + &backend(&format!("b{number}"), &[address])
+        };
+        gateway("  - {name: web, port: 8080, protocol: HTTP}\n") + &services.map(service).collect::<String>()
+    };
+    let options = Options { workers: 1, ..Options::default() };
+    let proxy = Proxy::with(&yaml(&one.address, 0..1400), &options);
+    let mut client = proxy.client();
+    for path in ["/s3/a", "/s700/a", "/s1399/a"] {
+        assert_eq!(client.get(path).text(), format!("GET {path}"));
+    }
+    assert_eq!(one.connections(), 3);
+    // Others stand where these stood: every number of a backend and a route is another one.
+    proxy.reload(&yaml(&other.address, 1..1402));
+    assert_eq!(client.get("/s3/b").text(), "GET /s3/b");
+    assert_eq!(client.get("/s1399/b").text(), "GET /s1399/b");
+    assert_eq!(client.get("/s700/b").text(), "other");
+    assert_eq!(client.get("/s0/b").status, 404);
+    assert_eq!(client.get("/s1401/b").text(), "GET /s1401/b");
+    assert_eq!((one.connections(), other.connections()), (4, 1));
+    for (route, count) in [("s3", 2.0), ("s700", 2.0), ("s1399", 2.0), ("s1401", 1.0)] {
+        proxy.expect_metric("ringway_requests_total", &[&format!("route=\"HTTPRoute/default/{route}\"")], count);
+    }
+    let slowest = |route: &str| {
+        let route = format!("route=\"HTTPRoute/default/{route}\"");
+        proxy.metric("ringway_request_duration_seconds", &[&route, "quantile=\"1\""])
+    };
+    assert!(slowest("s3") > 0.0 && slowest("s1401") > 0.0);
+    // Back to a few.
+    proxy.reload(&yaml(&one.address, 3..4));
+    assert_eq!((client.get("/s3/c").text(), client.get("/s700/c").status), ("GET /s3/c", 404));
+    assert_eq!(one.connections(), 4);
 }
