@@ -434,8 +434,8 @@ impl Server {
             driver: self.driver.as_str(),
             generation: self.generations.number(),
             config_errors: self.config_errors as u64,
-            stale: self.count(|served| served == Served::LastGood),
-            left_out: self.count(|served| served != Served::LastGood),
+            stale: self.count(Served::is_last_good),
+            left_out: self.count(|served| !served.is_last_good()),
             routes: &self.generations.current().routes,
             certificates: &certificates(self.generations.model()),
         };

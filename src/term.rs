@@ -161,6 +161,7 @@ pub fn status_table(status: &Value) -> String {
         for object in items(&own["inError"]) {
             let served = match object["served"].as_str() {
                 Some("LastGood") => "its last good version is served",
+                Some("LastGoodInPart") => "its last good version is served, but for what only the new one protects",
                 Some("Closed") => "left out, and what it was to apply to is not served",
                 _ => "left out",
             };

@@ -4,28 +4,27 @@
 //! last good version, and is left out where there is none. A policy that is left out must not leave its targets
 //! unprotected, so they are closed; where it cannot be told what would have been protected, nothing new is served.
 
-use std::cell::RefCell;
+mod closed;
+mod conditions;
+mod last_good;
+mod protection;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use serde_json::{Value as Json, json};
-
-use super::graph::CONTROLLER;
-use super::read::{Cx, Environment, FromNode as _};
+use super::read::{Cx, FromNode as _};
+use super::resources::Resources;
 use super::resources::meta::Meta;
-use super::resources::refs::{GATEWAY_GROUP, PolicyTargetRef, RINGWAY_GROUP};
-use super::resources::{Closed, Resources};
+use super::resources::refs::PolicyTargetRef;
 use super::source::{Diagnostic, FileId, Severity, Sources, Span};
 use super::yaml::{self, Key, Node, Value};
 
-/// Kinds whose absence would leave something open, or have it answered from the wrong place.
-const CLOSING: [&str; 5] =
-    ["AccessPolicy", "RateLimitPolicy", "BackendTLSPolicy", "ClientPolicy", "L4ForwardingPolicy"];
-/// The filter that protects what is behind it.
-const EXTERNAL_AUTH: &str = "ExternalAuth";
-/// Fields of a rule of HTTPRoute and GRPCRoute. A rule without `matches` that has others is not taken for one that matches all.
-const RULE_FIELDS: [&str; 7] = ["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
+use closed::{CLOSING, EXTERNAL_AUTH, close, close_new, targets};
+pub(super) use conditions::mark;
+pub use last_good::LastGood;
+pub(super) use last_good::Remembering;
+use last_good::{Remembered, Texts};
+use protection::Protection;
 
 /// What an object is told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,21 +35,6 @@ pub struct ObjectKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// The last good version of every object, by the file that it stands in.
-#[derive(Debug, Default)]
-pub struct LastGood {
-    objects: HashMap<ObjectKey, Arc<FileText>>,
-    /// What `${file:PATH}` was replaced by.
-    texts: HashMap<PathBuf, String>,
-}
-
-/// A file as it was.
-#[derive(Debug)]
-struct FileText {
-    name: String,
-    text: String,
 }
 
 /// An object in error.
@@ -71,6 +55,8 @@ pub struct InError {
 pub enum Served {
     /// Its last good version.
     LastGood,
+    /// Its last good version without what its new one protects and it does not.
+    LastGoodInPart,
     /// An error to everybody that it was to apply to.
     Closed,
     /// Nothing.
@@ -78,10 +64,16 @@ pub enum Served {
 }
 
 impl Served {
+    /// A version of it is served.
+    pub fn is_last_good(self) -> bool {
+        matches!(self, Self::LastGood | Self::LastGoodInPart)
+    }
+
     /// As `/status` has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LastGood => "LastGood",
+            Self::LastGoodInPart => "LastGoodInPart",
             Self::Closed => "Closed",
             Self::Nothing => "Nothing",
         }
@@ -90,6 +82,9 @@ impl Served {
     fn told(self) -> &'static str {
         match self {
             Self::LastGood => "its last good version is served",
+            Self::LastGoodInPart => {
+                "its last good version is served, but for what only the new one protects, which is not served"
+            }
             Self::Closed => "it is left out, and what it was to apply to is not served",
             Self::Nothing => "it is left out",
         }
@@ -113,57 +108,15 @@ struct Met {
     /// Errors of its own.
     errors: usize,
     span: Span,
-}
-
-/// Notes what `${file:PATH}` was replaced by.
-pub(super) struct Remembering<'a> {
-    inner: &'a dyn Environment,
-    texts: RefCell<HashMap<PathBuf, String>>,
-}
-
-impl<'a> Remembering<'a> {
-    pub(super) fn new(inner: &'a dyn Environment) -> Self {
-        Self { inner, texts: RefCell::default() }
-    }
-}
-
-impl Environment for Remembering<'_> {
-    fn variable(&self, name: &str) -> Option<String> {
-        self.inner.variable(name)
-    }
-
-    fn file(&self, path: &Path) -> std::io::Result<String> {
-        let text = self.inner.file(path)?;
-        self.texts.borrow_mut().insert(path.to_owned(), text.clone());
-        Ok(text)
-    }
-
-    fn bytes(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        self.inner.bytes(path)
-    }
-}
-
-/// Replaces `${file:PATH}` as it was.
-struct Remembered<'a> {
-    inner: &'a dyn Environment,
-    texts: &'a HashMap<PathBuf, String>,
-}
-
-impl Environment for Remembered<'_> {
-    fn variable(&self, name: &str) -> Option<String> {
-        self.inner.variable(name)
-    }
-
-    fn file(&self, path: &Path) -> std::io::Result<String> {
-        self.texts.get(path).map_or_else(|| self.inner.file(path), |text| Ok(text.clone()))
-    }
+    /// What was put in place of its `${file:PATH}`.
+    texts: Texts,
 }
 
 /// Reads a file, object by object.
 pub(super) fn read(
     id: FileId,
     sources: &Sources,
-    environment: &dyn Environment,
+    environment: &Remembering<'_>,
     resources: &mut Resources,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> File {
@@ -185,6 +138,7 @@ pub(super) fn read(
                 api_version: scalar(object, "apiVersion", &cx).unwrap_or_default(),
                 errors: cx.errors() - before + within,
                 span: object.span,
+                texts: environment.take(),
             });
         }
     }
@@ -242,32 +196,28 @@ pub(super) struct Recovered {
     pub(super) spans: Vec<Span>,
 }
 
-/// What is remembered of files without errors.
-pub(super) fn remember(files: &[File], sources: &Sources, environment: Remembering<'_>) -> LastGood {
-    let mut last_good = LastGood { objects: HashMap::new(), texts: environment.texts.into_inner() };
-    for file in files {
-        let text = Arc::new(file.text(sources));
-        last_good.objects.extend(file.met.iter().filter_map(|met| Some((met.key.clone()?, Arc::clone(&text)))));
-    }
-    last_good
-}
-
 impl File {
-    fn text(&self, sources: &Sources) -> FileText {
-        FileText { name: sources.name(self.id).to_owned(), text: sources.text(self.id).to_owned() }
-    }
-
     /// Its objects with what is known of them.
     fn objects(&self) -> impl Iterator<Item = (&Met, &Node)> {
         self.met.iter().zip(self.documents.iter().flat_map(objects))
     }
 }
 
+/// Objects in error, with the files that they stand in.
+type Bad<'f> = Vec<(&'f File, &'f Met, &'f Node)>;
+
+/// What of an object is served as it was.
+struct Kept {
+    /// Of a policy, what it applies to.
+    targets: Vec<PolicyTargetRef>,
+    served: Served,
+}
+
 /// Chooses what is served of files that have errors. `None`: nothing of them can be, which is reported.
 pub(super) fn recover(
     files: &[File],
     sources: &mut Sources,
-    environment: Remembering<'_>,
+    environment: &Remembering<'_>,
     last: &LastGood,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Recovered> {
@@ -293,30 +243,34 @@ pub(super) fn recover(
         spans: Vec::new(),
     };
     let mut good: HashSet<&ObjectKey> = HashSet::new();
-    let mut bad: Vec<(&File, &Met, &Node)> = Vec::new();
+    let mut bad: Bad<'_> = Vec::new();
     for file in files.iter().filter(|file| !file.broken) {
-        let text = Arc::new(file.text(sources));
-        let cx = Cx::new(&environment, file.directory.clone());
+        found.last_good.add(file, sources, is_good);
         for (met, object) in file.objects() {
             if is_good(met) {
-                found.resources.read(object, &cx);
+                // As it was read the first time, should a file have changed since.
+                let environment = Remembered { inner: environment, texts: &met.texts };
+                environment.with(&file.directory, |cx| found.resources.read(object, cx));
                 good.extend(&met.key);
-                found.last_good.objects.extend(met.key.clone().map(|key| (key, Arc::clone(&text))));
             } else {
                 bad.push((file, met, object));
             }
         }
     }
-    let kept =
-        keep(wanted(files, &bad, &good, &count, sources, last), sources, &environment, last, &mut found.resources);
-    found
-        .last_good
-        .objects
-        .extend(kept.keys().filter_map(|key| Some((key.clone(), Arc::clone(last.objects.get(key)?)))));
+    let protection = Protection::of(files, environment, &found.resources);
+    let wanted = wanted(files, &bad, &good, &count, sources, last);
+    let mut unknown = HashSet::new();
+    let kept = keep(&wanted, &bad, &protection, sources, environment, last, &mut found.resources, &mut unknown);
+    found.last_good.keep(kept.keys(), last);
+    // Those in files that cannot be read have no place of their own.
+    for key in unknown.iter().filter(|key| !bad.iter().any(|(_, met, _)| met.key.as_ref() == Some(*key))) {
+        diagnostics.push(Diagnostic { severity: Severity::Error, span: None, message: nothing_new(key), help: None });
+        refused = true;
+    }
     for file in files.iter().filter(|file| file.broken) {
         for (met, _) in file.objects() {
             let Some(key) = met.key.clone().filter(|key| !good.contains(key)) else { continue };
-            let served = if kept.contains_key(&key) { Served::LastGood } else { Served::Nothing };
+            let served = kept.get(&key).map_or(Served::Nothing, |kept| kept.served);
             let error = first_error(file, None, sources, diagnostics);
             found.in_error.push(InError { api_version: met.api_version.clone(), key, error, served });
         }
@@ -324,40 +278,86 @@ pub(super) fn recover(
     for (file, met, object) in bad {
         found.spans.push(met.span);
         let Some(key) = met.key.clone() else { continue };
-        let cx = Cx::new(&environment, file.directory.clone());
+        let cx = Cx::new(environment, file.directory.clone());
         let served = match kept.get(&key) {
-            Some(targets) => close_new(&key, object, targets, &cx, &mut found.resources).map(|()| Served::LastGood),
+            _ if unknown.contains(&key) => None,
+            Some(kept) => close_new(&key, object, &kept.targets, &cx, &mut found.resources).map(|()| kept.served),
             None => close(&key, object, &cx, &mut found.resources),
         };
         let Some(served) = served else {
-            let message =
-                format!("{} {}: what it applies to cannot be read: nothing new is served", key.kind, full_name(&key));
-            diagnostics.push(Diagnostic::error(met.span.begin(), message));
+            diagnostics.push(Diagnostic::error(met.span.begin(), nothing_new(&key)));
             refused = true;
             continue;
         };
         let error = first_error(file, Some(met.span), sources, diagnostics);
         diagnostics
             .push(Diagnostic::note(met.span.begin(), format!("{} {}: {}", key.kind, full_name(&key), served.told())));
-        if !found.in_error.iter().any(|known| known.key == key) {
-            found.in_error.push(InError { api_version: met.api_version.clone(), key, error, served });
+        match found.in_error.iter_mut().find(|known| known.key == key) {
+            // Of an object that is there twice one version may close more than the other.
+            Some(known) if known.served == Served::Nothing => known.served = served,
+            Some(_) => {}
+            None => found.in_error.push(InError { api_version: met.api_version.clone(), key, error, served }),
         }
     }
-    for key in kept.keys() {
+    for (key, kept) in &kept {
         if !found.in_error.iter().any(|known| known.key == *key) {
             let error = files.iter().find(|file| file.broken).map(|file| first_error(file, None, sources, diagnostics));
             let (key, error) = (key.clone(), error.unwrap_or_default());
-            found.in_error.push(InError { api_version: String::new(), key, error, served: Served::LastGood });
+            found.in_error.push(InError { api_version: String::new(), key, error, served: kept.served });
         }
     }
     found.in_error.sort_by(|a, b| a.key.cmp(&b.key));
-    found.last_good.texts = environment.texts.into_inner();
-    if !kept.is_empty() {
-        for (path, text) in &last.texts {
-            found.last_good.texts.entry(path.clone()).or_insert_with(|| text.clone());
+    (!refused).then_some(found)
+}
+
+fn nothing_new(key: &ObjectKey) -> String {
+    format!("{} {}: what it applies to cannot be read: nothing new is served", key.kind, full_name(key))
+}
+
+/// Reads the last good versions of objects: those that could be, with what is served of them. `unknown` are those of which
+/// it cannot be told what may be.
+#[allow(clippy::too_many_arguments, reason = "both versions, and where they come from")]
+fn keep(
+    wanted: &HashSet<ObjectKey>,
+    bad: &Bad<'_>,
+    protection: &Protection,
+    sources: &mut Sources,
+    environment: &Remembering<'_>,
+    last: &LastGood,
+    resources: &mut Resources,
+    unknown: &mut HashSet<ObjectKey>,
+) -> HashMap<ObjectKey, Kept> {
+    let mut newer: HashMap<&ObjectKey, Vec<(&Node, Cx<'_>)>> = HashMap::new();
+    for (file, met, object) in bad {
+        if let Some(key) = &met.key {
+            newer.entry(key).or_default().push((object, Cx::new(environment, file.directory.clone())));
         }
     }
-    (!refused).then_some(found)
+    let mut kept = HashMap::new();
+    for version in last.versions(wanted, sources) {
+        let environment = Remembered { inner: environment, texts: version.texts };
+        environment.with(&version.directory, |cx| {
+            let (key, newer) = (version.key, newer.get(version.key).map_or(&[][..], Vec::as_slice));
+            let Some(lasting) = protection.lasting(key, &version.node, cx, newer) else {
+                unknown.insert(key.clone());
+                return;
+            };
+            let before = cx.errors();
+            resources.read(lasting.old.as_ref().unwrap_or(&version.node), cx);
+            if cx.errors() > before {
+                return;
+            }
+            let part = lasting.old.is_some() || !lasting.new.is_empty() || !lasting.closed.is_empty();
+            for (index, route) in &lasting.new {
+                newer[*index].1.silent(|cx| resources.read_beside(route, cx));
+            }
+            resources.closed.extend(lasting.closed);
+            let targets = targets(&version.node, cx).unwrap_or_default();
+            let served = if part { Served::LastGoodInPart } else { Served::LastGood };
+            kept.insert(key.clone(), Kept { targets, served });
+        });
+    }
+    kept
 }
 
 fn full_name(key: &ObjectKey) -> String {
@@ -391,228 +391,10 @@ fn wanted(
     for file in files.iter().filter(|file| file.broken) {
         wanted.extend(file.met.iter().filter_map(|met| met.key.clone()));
         let name = sources.name(file.id);
-        let is_new = !last.objects.values().any(|text| text.name == name);
-        let lost =
-            last.objects.iter().filter(|(key, text)| if is_new { !met.contains_key(key) } else { text.name == name });
+        let is_new = !last.files().any(|(_, of)| of == name);
+        let lost = last.files().filter(|(key, of)| if is_new { !met.contains_key(key) } else { *of == name });
         wanted.extend(lost.map(|(key, _)| key.clone()));
     }
-    wanted.retain(|key| !good.contains(key) && last.objects.contains_key(key));
+    wanted.retain(|key| !good.contains(key) && last.has(key));
     wanted
-}
-
-/// Reads the last good versions of objects: those that could be, with what they apply to.
-fn keep(
-    wanted: HashSet<ObjectKey>,
-    sources: &mut Sources,
-    environment: &Remembering<'_>,
-    last: &LastGood,
-    resources: &mut Resources,
-) -> HashMap<ObjectKey, Vec<PolicyTargetRef>> {
-    let environment = Remembered { inner: environment, texts: &last.texts };
-    let mut files: Vec<&Arc<FileText>> = wanted.iter().map(|key| &last.objects[key]).collect();
-    files.sort_by_key(|file| (&file.name, Arc::as_ptr(file)));
-    files.dedup_by_key(|file| Arc::as_ptr(file));
-    let mut kept = HashMap::new();
-    for file in files {
-        let id = sources.add(format!("{} (last good version)", file.name), file.text.clone());
-        let documents = yaml::parse(id, sources.text(id), &mut Vec::new()).nodes;
-        let directory = Path::new(&file.name).parent().unwrap_or_else(|| Path::new("")).to_owned();
-        let cx = Cx::new(&environment, directory);
-        for object in documents.iter().flat_map(objects) {
-            let Some(key) = key(object, &cx) else { continue };
-            if wanted.contains(&key) && last.objects.get(&key).is_some_and(|text| Arc::ptr_eq(text, file)) {
-                let before = cx.errors();
-                resources.read(object, &cx);
-                if cx.errors() == before {
-                    let targets = targets(object, &cx).unwrap_or_default();
-                    kept.insert(key, targets);
-                }
-            }
-        }
-    }
-    kept
-}
-
-/// Whether a scalar within a node is this text.
-fn mentions(node: &Node, wanted: &str) -> bool {
-    match &node.value {
-        Value::Scalar { text, .. } => text == wanted,
-        Value::List(items) => items.iter().any(|item| mentions(item, wanted)),
-        Value::Map(entries) => entries.iter().any(|(_, value)| mentions(value, wanted)),
-    }
-}
-
-/// What is left out must not leave open what it would have closed. `None`: it cannot be told what that is.
-fn close(key: &ObjectKey, object: &Node, cx: &Cx<'_>, resources: &mut Resources) -> Option<Served> {
-    match key.kind.as_str() {
-        "HTTPRoute" | "GRPCRoute" => {
-            // Requests that would have been its own must not fall to a route that is less specific.
-            let reduced = reduced(object, cx);
-            let rules =
-                |route: &Node| match route.get("spec").and_then(|spec| spec.get("rules")).map(|rules| &rules.value) {
-                    Some(Value::List(rules)) => rules.len(),
-                    _ => 0,
-                };
-            // A rule that asks another server must not fall to one that does not.
-            if mentions(object, EXTERNAL_AUTH) && reduced.as_ref().is_none_or(|reduced| rules(reduced) < rules(object))
-            {
-                return None;
-            }
-            let Some(reduced) = reduced else { return Some(Served::Nothing) };
-            cx.silent(|cx| resources.read(&reduced, cx));
-            Some(Served::Closed)
-        }
-        "GatewayClass" | "Namespace" => {
-            close_targets(key, Vec::new(), resources);
-            Some(Served::Closed)
-        }
-        kind if CLOSING.contains(&kind) => {
-            close_targets(key, targets(object, cx)?, resources);
-            Some(Served::Closed)
-        }
-        _ => Some(Served::Nothing),
-    }
-}
-
-/// What the new version of a policy would apply to and its last good one does not must not be left open either. `None`: it
-/// cannot be told what that is.
-fn close_new(
-    key: &ObjectKey,
-    object: &Node,
-    covered: &[PolicyTargetRef],
-    cx: &Cx<'_>,
-    resources: &mut Resources,
-) -> Option<()> {
-    if !CLOSING.contains(&key.kind.as_str()) {
-        return Some(());
-    }
-    let same = |a: &PolicyTargetRef, b: &PolicyTargetRef| {
-        (&a.kind, &a.name, &a.section_name) == (&b.kind, &b.name, &b.section_name)
-    };
-    let mut targets = targets(object, cx)?;
-    targets.retain(|target| !covered.iter().any(|known| same(target, known)));
-    close_targets(key, targets, resources);
-    Some(())
-}
-
-fn close_targets(key: &ObjectKey, targets: Vec<PolicyTargetRef>, resources: &mut Resources) {
-    let (kind, namespace, name) = (key.kind.clone(), key.namespace.clone(), key.name.clone());
-    resources.closed.push(Closed { kind, namespace, name, targets });
-}
-
-/// A policy's targets as far as they have to be known; `None`: one of them is not.
-fn targets(object: &Node, cx: &Cx<'_>) -> Option<Vec<PolicyTargetRef>> {
-    let Value::List(list) = &object.get("spec")?.get("targetRefs")?.value else { return None };
-    let one = |node: &Node| {
-        let kind = scalar(node, "kind", cx)?;
-        let group = match kind.as_str() {
-            "Service" => "",
-            "Backend" => RINGWAY_GROUP,
-            _ => GATEWAY_GROUP,
-        };
-        let read = |fields: &[&str]| {
-            let mut reduced = only(node, fields);
-            if let Value::Map(entries) = &mut reduced.value {
-                let value = Value::Scalar { text: group.to_owned(), plain: false };
-                let key = Key { span: node.span, name: "group".to_owned() };
-                entries.push((key, Node { span: node.span, value }));
-            }
-            cx.silent(|cx| PolicyTargetRef::from_node(&reduced, cx))
-        };
-        // Without its section it applies to more, which is the safe side.
-        read(&["kind", "name", "sectionName"]).or_else(|| read(&["kind", "name"]))
-    };
-    if list.is_empty() { None } else { list.iter().map(one).collect() }
-}
-
-/// A route with its hostnames and conditions and nothing else, so that its requests are answered 500; rules whose
-/// conditions cannot be read are left out. `None`: nothing of it can be read.
-fn reduced(object: &Node, cx: &Cx<'_>) -> Option<Node> {
-    let spec = object.get("spec")?;
-    let Value::List(rules) = &spec.get("rules")?.value else { return None };
-    let with = |rules: Vec<Node>| {
-        let mut kept = only(spec, &["parentRefs", "hostnames"]);
-        let mut whole = only(object, &["apiVersion", "kind"]);
-        let meta = object.get("metadata").map(|meta| only(meta, &["name", "namespace", "creationTimestamp"]));
-        let key = |name: &str| Key { span: object.span.begin(), name: name.to_owned() };
-        if let (Value::Map(fields), Value::Map(entries)) = (&mut kept.value, &mut whole.value) {
-            fields.push((key("rules"), Node { span: spec.span, value: Value::List(rules) }));
-            entries.extend(meta.map(|meta| (key("metadata"), meta)));
-            entries.push((key("spec"), kept));
-        }
-        whole
-    };
-    let reads = |whole: &Node| {
-        cx.silent(|cx| {
-            let before = cx.errors();
-            Resources::default().read(whole, cx);
-            cx.errors() == before
-        })
-    };
-    let rule = |rule: &Node| {
-        let Value::Map(entries) = &rule.value else { return None };
-        let whole =
-            rule.get("matches").is_some() || entries.iter().all(|(key, _)| RULE_FIELDS.contains(&key.name.as_str()));
-        let rule = only(rule, &["matches"]);
-        (whole && reads(&with(vec![rule.clone()]))).then_some(rule)
-    };
-    let rules: Vec<Node> = rules.iter().filter_map(rule).collect();
-    if rules.is_empty() {
-        return None;
-    }
-    let whole = with(rules);
-    reads(&whole).then_some(whole)
-}
-
-/// Says in a status what is in error: an object that is left out is not accepted, one whose last good version is served
-/// has the condition `ringway.dev/Stale`.
-pub(super) fn mark(status: &mut Json, in_error: &[InError]) {
-    let Some(items) = status["items"].as_array_mut() else { return };
-    for object in in_error {
-        let key = &object.key;
-        let message = format!("{}: {}", object.error, object.served.told());
-        let (kind, state) = match object.served {
-            Served::LastGood => ("ringway.dev/Stale", "True"),
-            Served::Closed | Served::Nothing => ("Accepted", "False"),
-        };
-        let condition =
-            json!({ "type": kind, "status": state, "reason": "Invalid", "message": message, "observedGeneration": 1 });
-        let is_it = |item: &&mut Json| {
-            item["kind"] == key.kind.as_str()
-                && item["metadata"]["name"] == key.name.as_str()
-                && item["metadata"]["namespace"].as_str().unwrap_or_default() == key.namespace
-        };
-        if let Some(item) = items.iter_mut().find(is_it) {
-            let own = &mut item["status"];
-            let list = ["parents", "ancestors"].into_iter().find(|name| own[*name].is_array());
-            match list {
-                Some(name) => {
-                    for each in own[name].as_array_mut().into_iter().flatten() {
-                        put(&mut each["conditions"], &condition);
-                    }
-                }
-                None => put(&mut own["conditions"], &condition),
-            }
-            continue;
-        }
-        let mut meta = json!({ "name": key.name });
-        if !key.namespace.is_empty() {
-            meta["namespace"] = json!(key.namespace);
-        }
-        items.push(json!({
-            "apiVersion": object.api_version,
-            "kind": key.kind,
-            "metadata": meta,
-            "status": { "conditions": [condition], "controllerName": CONTROLLER },
-        }));
-    }
-}
-
-/// Adds a condition, or puts it in the place of that of its type.
-fn put(conditions: &mut Json, condition: &Json) {
-    let Some(list) = conditions.as_array_mut() else { return };
-    match list.iter_mut().find(|known| known["type"] == condition["type"]) {
-        Some(known) => *known = condition.clone(),
-        None => list.push(condition.clone()),
-    }
 }

@@ -142,12 +142,12 @@ fn load_from(
     let (mut in_error, mut last_good, mut spans) = (Vec::new(), LastGood::default(), Vec::new());
     let usable = match last {
         Some(_) if good => {
-            last_good = lenient::remember(&files, &sources, remembering);
+            last_good = LastGood::of(&files, &sources);
             true
         }
         None => good,
         Some(_) if unreadable => false,
-        Some(last) => match lenient::recover(&files, &mut sources, remembering, last, &mut diagnostics) {
+        Some(last) => match lenient::recover(&files, &mut sources, &remembering, last, &mut diagnostics) {
             Some(found) => {
                 (resources, in_error, last_good, spans) =
                     (found.resources, found.in_error, found.last_good, found.spans);

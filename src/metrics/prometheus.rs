@@ -232,9 +232,15 @@ fn routes(page: &mut Page, registry: &Registry, latencies: &HashMap<RouteId, His
     }
     let name = "ringway_request_duration_seconds";
     page.family(name, "summary", "From the request's head to the last byte of its answer.");
-    let mut measured: Vec<_> =
-        latencies.iter().filter_map(|(id, histogram)| Some((names.get(id.0 as usize)?, histogram))).collect();
-    measured.sort_unstable_by_key(|(route, _)| route.as_str());
+    // Of an object that is there twice both versions may be routes.
+    let mut measured: std::collections::BTreeMap<&str, Histogram<u64>> = std::collections::BTreeMap::new();
+    for (id, histogram) in latencies {
+        let Some(route) = names.get(id.0 as usize) else { continue };
+        match measured.get_mut(route.as_str()) {
+            Some(sum) => sum.add(histogram).expect("all are made alike"),
+            None => drop(measured.insert(route, histogram.clone())),
+        }
+    }
     for (route, histogram) in measured {
         for (quantile, label) in QUANTILES {
             let seconds = seconds(histogram.value_at_quantile(quantile));

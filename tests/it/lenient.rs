@@ -211,6 +211,154 @@ fn what_a_good_version_was_replaced_by_is_kept_with_it() {
     assert_eq!(["/a", "/b", "/c"].map(|path| status(&proxy, path)), [200, 200, 200]);
 }
 
+/// What another object has read of the file since is that one's own.
+#[test]
+fn what_a_good_version_was_replaced_by_is_kept_while_it_is_needed() {
+    let secret = Directory::new();
+    let file = secret.write("path", "/a\n");
+    let path = format!("\"${{file:{}}}\"", file.display());
+    let proxy = Proxy::start(&(base() + &route("a", &path, "") + &route("b", "/b", "")));
+    secret.write("path", "/new\n");
+    for more in ["/1", "/2", "/3"] {
+        let yaml = base() + &route("a", &path, UNKNOWN_FIELD) + &route("b", &path, "") + &route("c", more, "");
+        proxy.write_config(&yaml);
+        assert_eq!(proxy.admin("POST", "/reload").0, 409);
+        assert_eq!(["/a", "/new", "/b", more].map(|path| status(&proxy, path)), [200, 200, 404, 200], "{more}");
+    }
+    proxy.reload(&(base() + &route("a", &path, "") + &route("b", "/b", "")));
+    assert_eq!(["/a", "/new"].map(|path| status(&proxy, path)), [404, 200]);
+}
+
+#[test]
+fn routes_of_one_name_are_all_closed() {
+    let more = Directory::new();
+    more.write("b.yaml", &(route("twice", "/one", "") + &route("thrice", "/x", "")));
+    more.write("c.yaml", &route("twice", "/two", "").replace("spec:", "spec:\n  hostnames: [other.test]"));
+    more.write("d.yaml", &(route("thrice", "/y", UNKNOWN_FIELD) + &route("thrice", "/z", "")));
+    let arguments = vec!["--config".to_owned(), more.0.display().to_string()];
+    let proxy = Proxy::with(&(base() + &route("under", "/", "")), &Options { arguments, ..Options::default() });
+    assert_eq!(["/one", "/x", "/y", "/z", "/else"].map(|path| status(&proxy, path)), [500, 500, 500, 500, 200]);
+    let two = |host: &str| {
+        let mut client = proxy.client();
+        client.send(format!("GET /two HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.response().status
+    };
+    assert_eq!((two("other.test"), two("else.test")), (500, 200));
+    assert_eq!(conditions(&proxy, "HTTPRoute", "twice")[0], "Accepted=False Invalid");
+    assert_eq!(in_error(&proxy, "nothing"), 2.0);
+}
+
+const ASKS: &str = "    filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {group: ringway.dev, kind: Backend, name: echo}}}]\n";
+
+/// A rule more for the route before it.
+fn rule(name: &str, path: &str, rest: &str) -> String {
+    format!(
+        "  - name: {name}\n    matches: [{{path: {{value: {path}}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: echo}}]\n{rest}"
+    )
+}
+
+/// An API server would go on with the old version; so does this, without what the new one was to protect.
+#[test]
+fn a_last_good_route_serves_nothing_that_its_new_version_asks_about() {
+    let good =
+        base() + &route("under", "/", "") + &route("a", "/a", "") + &rule("b", "/b", "") + &rule("c", "/c/d", "");
+    let proxy = Proxy::start(&good);
+    let asked = |proxy: &Proxy| ["/a", "/b", "/b/x", "/c/d", "/new", "/else"].map(|path| status(proxy, path));
+    assert_eq!(asked(&proxy), [200; 6]);
+    // `/b` is to be asked about from now on, and so is `/new`, and all of `/c`.
+    let newer = base()
+        + &route("under", "/", "")
+        + &route("a", "/a", UNKNOWN_FIELD)
+        + &rule("b", "/b", ASKS)
+        + &rule("c", "/c", ASKS)
+        + &rule("d", "/new", ASKS);
+    proxy.write_config(&newer);
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(&proxy), [200, 500, 500, 500, 500, 200]);
+    assert!(conditions(&proxy, "HTTPRoute", "a").contains(&"ringway.dev/Stale=True Invalid".to_owned()));
+    assert!(proxy.admin("GET", "/status").1.contains("LastGoodInPart"));
+    assert_eq!((in_error(&proxy, "nothing"), in_error(&proxy, "last_good")), (0.0, 1.0));
+    // It holds for as long as the error does.
+    proxy.write_config(&(newer.clone() + &route("other", "/other", "")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!((asked(&proxy), status(&proxy, "/other")), ([200, 500, 500, 500, 500, 200], 200));
+    // What is asked about already goes on.
+    proxy.reload(&newer.replace(UNKNOWN_FIELD, ""));
+    assert_eq!(asked(&proxy), [200; 6]);
+    proxy.write_config(&newer);
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(&proxy), [200; 6]);
+    assert!(!proxy.admin("GET", "/status").1.contains("LastGoodInPart"));
+    // Which requests it is to be asked about cannot be told.
+    proxy.reload(&good);
+    proxy.write_config(&newer.replace("{value: /b}", "{value: [b]}"));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(&proxy), [200; 6], "nothing new is served");
+}
+
+#[test]
+fn a_last_good_route_serves_nothing_that_a_policy_names_in_its_new_version() {
+    let deny = |section: &str| {
+        ours("AccessPolicy", "a", "  authorization: {defaultAction: Deny}\n")
+            .replace("name: a}]", &format!("name: a, sectionName: {section}}}]"))
+    };
+    let under = base() + &route("under", "/", "");
+    let good = under.clone() + &route("a", "/a", "") + &rule("old", "/shut", "") + &deny("old");
+    let proxy = Proxy::start(&good);
+    let asked = || ["/a", "/shut", "/new", "/else"].map(|path| status(&proxy, path));
+    assert_eq!(asked(), [200, 403, 200, 200]);
+    // The rule has another name now, and so the policy's target; and another rule is new.
+    let newer = under.clone()
+        + &route("a", "/a", UNKNOWN_FIELD)
+        + &rule("renamed", "/shut", "")
+        + &rule("new", "/new", "")
+        + &deny("renamed").replace(
+            "renamed}]",
+            "renamed}, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: a, sectionName: new}]",
+        );
+    proxy.write_config(&newer);
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 500, 500, 200]);
+    // So it is when the policy is in error too, but for what its last good version denies.
+    proxy.reload(&good);
+    proxy.write_config(&newer.replace("defaultAction", "defaultActoin"));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 403, 500, 200]);
+    // A policy that names what neither has protects nothing.
+    proxy.reload(&good);
+    let typo = deny("typo").replace("{name: a}", "{name: b}");
+    proxy.write_config(&(under + &route("a", "/a", UNKNOWN_FIELD) + &rule("old", "/shut", "") + &deny("old") + &typo));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 403, 200, 200]);
+    proxy.reload(&newer.replace(UNKNOWN_FIELD, ""));
+    assert_eq!(asked(), [200, 403, 403, 200]);
+}
+
+/// A listener that is renamed with its policy keeps neither its old name nor goes without one.
+#[test]
+fn a_last_good_gateway_serves_no_listener_that_a_policy_may_name_anew() {
+    let listeners = |name: &str| {
+        gateway(&format!(
+            "  - {{name: web, port: 8080, protocol: HTTP}}\n  - {{name: {name}, port: 8081, protocol: HTTP}}\n"
+        ))
+    };
+    let deny = |name: &str| {
+        let policy = ours("AccessPolicy", "edge", "  authorization: {defaultAction: Deny}\n");
+        policy.replace("HTTPRoute, name: edge}]", &format!("Gateway, name: edge, sectionName: {name}}}]"))
+    };
+    let rest = backend("echo", &["echo"]) + &route("all", "/", "");
+    let proxy = Proxy::start(&(listeners("old") + &rest + &deny("old")));
+    let asked = || {
+        let other = crate::support::client::Client::connect(&proxy.port(8081)).get("/").status;
+        (status(&proxy, "/"), other)
+    };
+    assert_eq!(asked(), (200, 403));
+    let broken = listeners("renamed").replace("name: web,", "name: web, hostnam: x,");
+    proxy.write_config(&(broken + &rest + &deny("renamed")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), (200, 500));
+}
+
 #[test]
 fn strict_refuses_the_whole_generation() {
     let options = Options { arguments: vec!["--strict".to_owned()], ..Options::default() };

@@ -113,11 +113,7 @@ impl Builder<'_, '_> {
         } else {
             Action::Forward(split)
         };
-        let matches: Vec<HttpMatch> = if rule.matches.is_empty() {
-            vec![HttpMatch::default()]
-        } else {
-            rule.matches.iter().map(to_match).collect()
-        };
+        let matches = matches(rule);
         let extras = RuleExtras {
             shares,
             mirrors: filtered.mirrors,
@@ -372,6 +368,11 @@ const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// A weight as the model's.
 pub(super) fn weight(weight: Weight) -> u32 {
     u32::try_from(weight.0).expect("0 to 1,000,000")
+}
+
+/// The matches of a rule, of which there is one at least.
+pub(in crate::control) fn matches(rule: &route::HttpRule) -> Vec<HttpMatch> {
+    if rule.matches.is_empty() { vec![HttpMatch::default()] } else { rule.matches.iter().map(to_match).collect() }
 }
 
 fn to_match(found: &route::HttpMatch) -> HttpMatch {

@@ -149,6 +149,13 @@ impl Resources {
         }
     }
 
+    /// Reads an object that may be there already under its name: a part of another version of it.
+    pub fn read_beside(&mut self, document: &Node, cx: &Cx<'_>) {
+        let seen = std::mem::take(&mut self.seen);
+        self.read(document, cx);
+        self.seen.extend(seen);
+    }
+
     fn object(&mut self, group: &str, kind: &str, document: &Node, cx: &Cx<'_>) {
         match (group, kind) {
             (refs::GATEWAY_GROUP, "GatewayClass") => self.put(kind, document, cx, spec, |all| &mut all.classes),
