@@ -5,11 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::iter;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use ringway_core::rate::Gcra;
+use ringway_core::rate::{Gcra, Share};
 
 use super::{Cx, http2};
 use crate::downstream::panicked;
@@ -33,7 +34,7 @@ thread_local! {
 pub(super) struct Streams {
     pub(super) open: Cell<usize>,
     /// Of the limit on those that are given up because of their client.
-    stalls: Cell<u64>,
+    stalls: Cell<Option<Share>>,
     /// There have been too many.
     pub(super) stalled: Cell<bool>,
     pub(super) driver: RefCell<Option<Waker>>,
@@ -42,8 +43,9 @@ pub(super) struct Streams {
 impl Streams {
     /// One has been given up because of its client.
     pub(super) fn stall(&self) {
-        match Gcra::new(1, STALL_EVERY, STALLS).judge(self.stalls.get(), rt::millis() * 1_000_000) {
-            Ok(due) => self.stalls.set(due),
+        let before = self.stalls.get().unwrap_or(Share::NONE);
+        match Gcra::new(1, STALL_EVERY, STALLS).judge(before, iter::empty(), rt::millis() * 1_000_000) {
+            Ok(share) => self.stalls.set(Some(share)),
             Err(_wait) => self.stalled.set(true),
         }
     }
