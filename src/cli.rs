@@ -210,7 +210,7 @@ pub struct ExplainArgs {
     /// Where configuration is.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Ask the process at this address too: what is remembered, which servers are up.
+    /// Ask the process at this address too: flows that are remembered, what endpoints work on.
     #[command(flatten)]
     pub admin: AdminArgs,
     /// The request's method.

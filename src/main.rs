@@ -165,7 +165,7 @@ fn explain(args: ExplainArgs) -> ExitCode {
         term::print_diagnostics(&loaded);
         return BAD_CONFIG.into();
     };
-    // Without a process that answers, the files alone say where new flows go.
+    // Without a process that answers, the files alone say where it goes.
     let running = ask_json(&args.admin, "/status").ok().map(|mut status| {
         let mut dsr = status["ringway"]["dsr"].take();
         if !dsr.is_null()
@@ -173,7 +173,7 @@ fn explain(args: ExplainArgs) -> ExitCode {
         {
             dsr["flowList"] = flows["flows"].take();
         }
-        dsr
+        explanation::Running { dsr, backends: ask_json(&args.admin, "/backends").unwrap_or_default() }
     });
     let output = args.output;
     let question = args.question();

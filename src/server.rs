@@ -410,6 +410,7 @@ impl Server {
             Ask::Metrics => self.metrics(),
             Ask::Status => Reply::json(200, &self.status()),
             Ask::Config => Reply::json(200, &effective::effective(self.generations.model())),
+            Ask::Backends => Reply::json(200, &self.generations.registry().endpoints(self.generations.model())),
             Ask::DsrFlows => self.forwarding.flows(),
             Ask::DsrDetach => self.forwarding.detach(),
             Ask::Reload => match self.reload(Why::Asked) {

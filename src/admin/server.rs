@@ -32,6 +32,8 @@ pub enum Ask {
     Status,
     /// `GET /config`.
     Config,
+    /// `GET /backends`.
+    Backends,
     /// `GET /dsr/flows`.
     DsrFlows,
     /// `POST /dsr/detach`.
@@ -214,6 +216,7 @@ fn route<F: Fn(Ask, Sender<Reply>)>(head: &Head, may_change: bool, send: &F) -> 
         ("GET", "/metrics") => Ask::Metrics,
         ("GET", "/status") => Ask::Status,
         ("GET", "/config") => Ask::Config,
+        ("GET", "/backends") => Ask::Backends,
         ("POST", "/reload") if may_change => Ask::Reload,
         ("POST", "/drain") if may_change => Ask::Drain,
         ("GET", "/dsr/flows") => Ask::DsrFlows,
@@ -221,13 +224,14 @@ fn route<F: Fn(Ask, Sender<Reply>)>(head: &Head, may_change: bool, send: &F) -> 
         ("POST", "/reload" | "/drain" | "/dsr/detach") => return Some(Reply::text(403, "only over the Unix socket\n")),
         (
             _,
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/config" | "/reload" | "/drain" | "/dsr/flows"
-            | "/dsr/detach",
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/config" | "/backends" | "/reload" | "/drain"
+            | "/dsr/flows" | "/dsr/detach",
         ) => {
             return Some(Reply::text(405, "method not allowed\n"));
         }
         _ => {
-            let paths = "GET /healthz /readyz /metrics /status /config /dsr/flows, POST /reload /drain /dsr/detach\n";
+            let paths =
+                "GET /healthz /readyz /metrics /status /config /backends /dsr/flows, POST /reload /drain /dsr/detach\n";
             return Some(Reply::text(404, paths));
         }
     };

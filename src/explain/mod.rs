@@ -5,6 +5,7 @@
 //! by `core::balance`. Nothing here judges again; it asks, and puts down what it is told.
 
 mod dsr;
+mod endpoints;
 mod http;
 mod question;
 mod session;
@@ -24,9 +25,18 @@ use crate::snapshot::{Snapshot, SocketIds, SocketKind, SocketSnapshot};
 pub use question::{Peer, Question, Scheme, Url};
 pub use text::render;
 
-/// Where it goes. `running` is the `dsr` part of a running process's status, if one was asked.
-pub fn explain(model: &Model, question: &Question, running: Option<&Value>) -> Result<Value, String> {
-    if let Some(forwarded) = dsr::explain(model, question, running)? {
+/// What a running process has told.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Running {
+    /// The `dsr` part of its status, with the flows that it remembers.
+    pub dsr: Value,
+    /// What its endpoints work on, as `/backends` has it.
+    pub backends: Value,
+}
+
+/// Where it goes. `running` is what a running process knows, if one was asked.
+pub fn explain(model: &Model, question: &Question, running: Option<&Running>) -> Result<Value, String> {
+    if let Some(forwarded) = dsr::explain(model, question, running.map(|running| &running.dsr))? {
         return Ok(forwarded);
     }
     let snapshot = Snapshot::compile(1, model.clone(), &mut SocketIds::default());
@@ -36,7 +46,7 @@ pub fn explain(model: &Model, question: &Question, running: Option<&Value>) -> R
         "socket": { "address": socket.bind.to_string(), "protocol": socket.kind.protocol() },
         "from": question.from.map(|from| from.to_string()),
     });
-    let world = World { snapshot: &snapshot, socket, question };
+    let world = World { snapshot: &snapshot, socket, question, running: running.map(|running| &running.backends) };
     match (&socket.kind, question.url.scheme) {
         (SocketKind::Http { table, listeners }, _) => http::explain(&world, table, listeners, None, &mut out),
         (SocketKind::Tls(tls), _) => tls::explain(&world, tls, &mut out),
@@ -50,6 +60,8 @@ struct World<'w> {
     snapshot: &'w Snapshot,
     socket: &'w SocketSnapshot,
     question: &'w Question,
+    /// What the endpoints of a running process work on.
+    running: Option<&'w Value>,
 }
 
 impl World<'_> {
@@ -138,11 +150,9 @@ fn backends(
         });
         out["host"] = json!(backend.settings.host);
         out["hash"] = json!(hash.map(|hash| format!("{hash:#018x}")));
-        let endpoints = backend.endpoints.iter().enumerate().map(|(index, endpoint)| {
-            let chosen = picked.map(|picked| picked == index);
-            json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight, "chosen": chosen })
-        });
-        out["endpoints"] = endpoints.collect();
+        let running = world.running.map(|running| endpoints::of(running, &backend.name));
+        out["endpoints"] = endpoints::explain(backend, picked, running.as_ref());
+        out["pending"] = running.map_or(Value::Null, |running| running["pending"].clone());
         let ready = if backend.endpoints.is_empty() { "no endpoint is ready" } else { "ready" };
         out["state"] = json!(ready);
         out

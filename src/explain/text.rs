@@ -167,14 +167,12 @@ fn backend(out: &mut Page, share: &Value) {
     facts.extend(share["policy"].as_str().map(|policy| format!("BackendPolicy {policy}")));
     facts.extend(share["tls"].as_str().map(|name| format!("TLS to {name}")));
     facts.extend(share["host"].as_str().map(|host| format!("Host {host}")));
+    let pending = share["pending"].as_u64().filter(|count| *count > 0);
+    facts.extend(pending.map(|count| format!("{count} waiting for a place")));
     facts.extend(share["hash"].as_str().map(|hash| format!("hash {hash}")));
     out.line(1, &format!("{name}  {}", facts.join(", ")));
     out.each(share, "endpoints", |out, endpoint| {
-        let chosen = match endpoint["chosen"].as_bool() {
-            Some(true) => "  chosen by the hash",
-            _ => "",
-        };
-        out.line(2, &format!("{}  weight {}{chosen}", text(&endpoint["address"]), endpoint["weight"]));
+        out.line(2, &format!("{}  {}", text(&endpoint["address"]), super::endpoints::told(endpoint)));
     });
     if share["externalAuth"].is_object() {
         asked(out, 2, &share["externalAuth"]);

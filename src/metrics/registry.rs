@@ -1,9 +1,10 @@
 //! Which counters there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ringway_core::model::{Backend, Endpoint, Model, Protocol};
+use serde_json::{Value, json};
 
 use crate::upstream::{Budget, CoreBudget, Limiter};
 
@@ -164,6 +165,46 @@ impl Registry {
             }
         }
         all
+    }
+
+    /// What every backend's endpoints work on, over all cores: those of `model`, and those that only finish what they have.
+    pub fn endpoints(&self, model: &Model) -> Value {
+        let mut backends: BTreeMap<&str, BTreeMap<String, Value>> = BTreeMap::new();
+        for backend in &model.backends {
+            let of_backend = backends.entry(&backend.name).or_default();
+            for endpoint in &backend.endpoints {
+                let shown = json!({ "weight": endpoint.weight, "state": "Serving", "inFlight": 0 });
+                of_backend.insert(endpoint.address.to_string(), shown);
+            }
+        }
+        for (label, cores) in self.endpoints.sorted() {
+            let Some((backend, address)) = label.split_once(' ') else { continue };
+            let in_flight: u64 = cores.iter().map(|core| core.in_flight.get()).sum();
+            let of_backend = backends.entry(backend).or_default();
+            match of_backend.get_mut(address) {
+                Some(shown) => shown["inFlight"] = json!(in_flight),
+                None if in_flight > 0 => {
+                    let shown = json!({ "weight": 0, "state": "Draining", "inFlight": in_flight });
+                    of_backend.insert(address.to_owned(), shown);
+                }
+                None => {}
+            }
+        }
+        let waiting = |name: &str| -> u32 {
+            let of_backend = self.limiters.iter().filter(|((backend, _), _)| backend == name);
+            of_backend.map(|(_, limiter)| limiter.waiting()).sum()
+        };
+        let shown = |(name, endpoints): (&str, BTreeMap<String, Value>)| {
+            let endpoints: Vec<Value> = endpoints
+                .into_iter()
+                .map(|(address, mut shown)| {
+                    shown["address"] = json!(address);
+                    shown
+                })
+                .collect();
+            json!({ "name": name, "pending": waiting(name), "endpoints": endpoints })
+        };
+        json!({ "backends": backends.into_iter().map(shown).collect::<Vec<_>>() })
     }
 
     /// A backend's retry budget: the one that was, if it was for the same.

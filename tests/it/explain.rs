@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use serde_json::{Value, json};
 
 use crate::support::client::Response;
+use crate::support::eventually;
+use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, backend, command, gateway, policy};
 use crate::support::tls::{Authority, Connector};
 
@@ -215,6 +217,81 @@ fn streams_go_to_the_endpoint_that_is_named() {
             endpoints.iter().filter(|each| each["chosen"] == true).map(|each| &each["address"]).collect();
         assert_eq!(chosen, [&json!(answered)], "{found:#}");
     }
+}
+
+/// What a running process knows of endpoints, for requests, connections and flows.
+#[test]
+fn endpoints_are_said_with_what_they_work_on() {
+    // Takes requests and answers none.
+    let origin = Origin::script(|mut conn, seen| {
+        while let Some(request) = conn.request() {
+            seen.lock().unwrap().push(request);
+        }
+    });
+    let idle = Origin::echo();
+    let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: raw, port: 8081, protocol: TCP}\n  - {name: names, port: 8082, protocol: UDP}\n  - {name: tls, port: 8083, protocol: TLS, tls: {mode: Passthrough}}\n";
+    let route = |kind: &str, section: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {section}}}\nspec:\n  parentRefs: [{{name: edge, sectionName: {section}}}]\n  {}rules: [{{backendRefs: [{{group: ringway.dev, kind: Backend, name: app}}]}}]\n",
+            if kind == "TLSRoute" { "hostnames: [tls.example.com]\n  " } else { "" }
+        )
+    };
+    let routes =
+        route("HTTPRoute", "web") + &route("TCPRoute", "raw") + &route("UDPRoute", "names") + &route("TLSRoute", "tls");
+    let yaml = gateway(listeners) + &routes + &backend("app", &[&origin.address]);
+    let proxy = Proxy::start(&yaml);
+    let socket = format!("unix:{}", proxy.socket().display());
+    let targets = [
+        format!("http://{}/", proxy.address),
+        format!("tcp://{}", proxy.port(8081)),
+        format!("udp://{}", proxy.port(8082)),
+        format!("tls://{}", proxy.port(8083)),
+    ];
+    let endpoints = |target: &str, admin: &str| {
+        let arguments = [target, "--sni", "tls.example.com", "--admin", admin];
+        explain(&proxy, &arguments)["backends"][0]["endpoints"].clone()
+    };
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request is there", || origin.requests().len() == 1);
+    let _open = std::net::TcpStream::connect(proxy.port(8081)).unwrap();
+    eventually("both are in flight", || proxy.metric("ringway_upstream_in_flight", &[]) >= 2.0);
+    let app = origin.address.as_str();
+    for target in &targets {
+        let told = endpoints(target, &socket);
+        let wanted = json!([{ "address": app, "weight": 1, "chosen": null, "health": "Assumed", "state": "Serving", "inFlight": 2 }]);
+        assert_eq!(told, wanted, "{target}");
+        // Without a process there is nothing to be known.
+        let told = endpoints(target, "unix:/nonexistent/admin.sock");
+        let wanted = json!([{ "address": app, "weight": 1, "chosen": null, "health": "Assumed", "state": "Unknown", "inFlight": null }]);
+        assert_eq!(told, wanted, "{target}");
+    }
+    // Files that the process does not serve yet.
+    let newer = gateway(listeners) + &routes + &backend("app", &[&idle.address]);
+    proxy.directory.write("next.yaml", &newer.replace("{ip}", proxy.ip()));
+    let next = |admin: &str| {
+        let arguments = ["explain", "--config", "next.yaml", "-o", "json", &targets[0], "--admin", admin];
+        let (code, out, error) = command(&arguments, &proxy.directory.0);
+        assert_eq!(code, 0, "{error}");
+        let found: Value = serde_json::from_str(&out).unwrap();
+        let all = found["backends"][0]["endpoints"].as_array().unwrap().clone();
+        all.iter()
+            .map(|each| (each["address"].clone(), each["state"].clone(), each["inFlight"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let of = |address: &str, state: &str, count: Value| (json!(address), json!(state), count);
+    assert_eq!(next(&socket), [of(&idle.address, "New", Value::Null), of(app, "Removed", json!(2))]);
+    // Served, while the old one has something to do.
+    proxy.reload(&newer);
+    assert_eq!(next(&socket), [of(&idle.address, "Serving", json!(0)), of(app, "Draining", json!(2))]);
+    let arguments = ["explain", "--config", "next.yaml", &targets[0], "--admin", &socket];
+    let (_, out, _) = command(&arguments, &proxy.directory.0);
+    assert!(out.contains(&format!("{}  weight 1, assumed healthy, 0 in flight", idle.address)), "{out}");
+    assert!(
+        out.contains(&format!("{app}  weight 0, draining: gone, but not done, assumed healthy, 2 in flight")),
+        "{out}"
+    );
+    assert_eq!(proxy.admin("POST", "/backends").0, 405);
 }
 
 #[test]
