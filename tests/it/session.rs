@@ -515,3 +515,40 @@ fn calls_of_grpc_and_of_grpc_web_share_sessions() {
     }
     proxy.expect_metric(NAME, &["result=\"kept\""], 12.0);
 }
+
+/// A Service of these origins, and a route to it.
+fn service(origins: &[Origin], spec: &str) -> String {
+    let mut yaml = gateway("  - {name: web, port: 8080, protocol: HTTP}\n")
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: app}\nspec:\n  parentRefs: [{name: edge}]\n  rules: [{backendRefs: [{name: app, port: 80}]}]\n"
+        + &format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: app}}\nspec: {{ports: [{{port: 80}}], {spec}}}\n"
+        );
+    for (index, origin) in origins.iter().enumerate() {
+        let (ip, port) = origin.address.rsplit_once(':').unwrap();
+        yaml += &format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: app-{index}, labels: {{kubernetes.io/service-name: app}}}}\naddressType: IPv4\nports: [{{port: {port}}}]\nendpoints: [{{addresses: [{ip}]}}]\n"
+        );
+    }
+    yaml
+}
+
+/// A Service keeps clients by their address; a policy's sessions take the place of that.
+#[test]
+fn a_policys_sessions_win_over_a_services_affinity() {
+    let origins = five();
+    let affinity = service(&origins, "sessionAffinity: ClientIP");
+    let proxy = Proxy::start(&affinity);
+    let asked: HashSet<String> = (0..20).map(|_| ask(&proxy, "/", "").by).collect();
+    assert_eq!(asked.len(), 1, "one address, one endpoint: {asked:?}");
+    assert!(ask(&proxy, "/", "").line.is_none());
+    let policy = "---\napiVersion: ringway.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: app}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: app}]\n  sessionPersistence: {cookie: {}}\n";
+    proxy.reload(&(affinity + policy));
+    let sessions = begin(&proxy, 20);
+    let asked: HashSet<&str> = sessions.iter().map(|(by, _)| by.as_str()).collect();
+    assert!(asked.len() > 1, "what has no token goes by the policy's balancer: {asked:?}");
+    expect_kept(&proxy, &sessions);
+    assert!(proxy.log().contains("sessionPersistence of BackendPolicy default/app takes the place of sessionAffinity"));
+    proxy.reload(&service(&origins, "sessionAffinity: None"));
+    let asked: HashSet<String> = (0..20).map(|_| ask(&proxy, "/", "").by).collect();
+    assert!(asked.len() > 1, "{asked:?}");
+}

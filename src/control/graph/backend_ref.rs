@@ -17,7 +17,7 @@ use crate::control::source::Span;
 use super::backend_tls::BackendTls;
 use super::grant::Reference;
 use super::policy::{BackendObject, Target as PolicyTarget};
-use super::{BackendState, Problem, Report, Resolve};
+use super::{Affinity, BackendState, Problem, Report, Resolve};
 
 /// The label by which EndpointSlices belong to a Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -270,7 +270,9 @@ impl<'r> Backends<'r> {
         let object = BackendObject { kind: "Service", namespace: namespace.to_owned(), name: wanted.name.0.clone() };
         let targets = vec![PolicyTarget::Port(object.clone(), port.name.clone()), PolicyTarget::Backend(object)];
         let http2 = port.app_protocol.as_deref().is_some_and(means_http2);
-        Ok(self.add(name, endpoints, targets, http2))
+        let id = self.add(name, endpoints, targets, http2);
+        self.all[id.0 as usize].affinity = found.spec.client_ip.map(Affinity);
+        Ok(id)
     }
 
     fn add(
@@ -283,7 +285,14 @@ impl<'r> Backends<'r> {
         let id = BackendId(u32::try_from(self.all.len()).expect("fewer backends than 2^32"));
         self.known.insert(name.clone(), id);
         let model = Backend { name, policy: None, endpoints, settings: BackendSettings::default() };
-        self.all.push(BackendState { model, policy_targets, tls: BackendTls::default(), http2, hostname: None });
+        self.all.push(BackendState {
+            model,
+            policy_targets,
+            tls: BackendTls::default(),
+            http2,
+            hostname: None,
+            affinity: None,
+        });
         id
     }
 }

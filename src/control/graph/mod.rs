@@ -4,6 +4,7 @@
 //! is not an error here: it is kept at the object it concerns, reported as a warning with its place, and has become
 //! the behaviour that the API prescribes for it by the time the model is built.
 
+mod affinity;
 mod attach;
 mod backend_ref;
 pub mod backend_tls;
@@ -35,6 +36,7 @@ use super::resources::traffic::{AccessPolicySpec, RateLimitPolicySpec, ResponseP
 use super::resources::{Resource, Resources};
 use super::source::{Diagnostic, Span};
 
+pub use affinity::Affinity;
 use backend_tls::{BackendTls, BackendTlsState};
 pub use gateway::{CONTROLLER, GatewayState, ListenerSetState, ListenerState, Serves};
 use policy::{Policies, Targets};
@@ -173,14 +175,18 @@ impl RouteState {
 
     /// Whether some share of it goes to the backend with this index.
     pub fn leads_to(&self, backend: usize) -> bool {
-        let has = |split: &[WeightedTarget]| {
-            split.iter().any(|share| matches!(share.target, Target::Backend(id) if id.0 as usize == backend))
-        };
+        let rules = if let RouteRules::Http(rules) = &self.rules { rules.len() } else { 1 };
+        (0..rules).any(|rule| self.rule_leads_to(rule, backend))
+    }
+
+    /// Whether some share of this rule goes to the backend with this index.
+    fn rule_leads_to(&self, rule: usize, backend: usize) -> bool {
         match &self.rules {
-            RouteRules::Http(rules) => {
-                rules.iter().any(|rule| matches!(&rule.action, Action::Forward(split) if has(split)))
-            }
-            RouteRules::Tcp(split) | RouteRules::Tls(split) | RouteRules::Udp(split) => has(split),
+            RouteRules::Http(rules) => rules.get(rule).is_some_and(|rule| match &rule.action {
+                Action::Forward(split) => leads_to(split, backend),
+                _ => false,
+            }),
+            RouteRules::Tcp(split) | RouteRules::Tls(split) | RouteRules::Udp(split) => leads_to(split, backend),
         }
     }
 
@@ -205,6 +211,10 @@ impl RouteState {
     }
 }
 
+fn leads_to(split: &[WeightedTarget], backend: usize) -> bool {
+    split.iter().any(|share| matches!(share.target, Target::Backend(id) if id.0 as usize == backend))
+}
+
 /// A backend.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackendState {
@@ -218,6 +228,8 @@ pub struct BackendState {
     pub http2: bool,
     /// What all of its endpoints are called.
     pub hostname: Option<String>,
+    /// Clients stay by their addresses, unless a policy says otherwise.
+    pub affinity: Option<Affinity>,
 }
 
 impl BackendState {
@@ -420,6 +432,7 @@ impl<'r> Graph<'r> {
                 report.warning_with_help(rewrite.span, message, Some(help.to_owned()));
             }
         }
+        affinity::check(&backends, &routes, &backend_policies, &mut report);
         gateway::close(&mut gateways, &client_policies);
         let mut context = dsr::Context {
             gateways: &mut gateways,

@@ -22,6 +22,8 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     /// An `ExternalName` Service has no endpoints of its own.
     pub external_name: Option<String>,
+    /// Where `sessionAffinity: ClientIP` stands.
+    pub client_ip: Option<Span>,
 }
 
 /// A Service's port.
@@ -43,8 +45,10 @@ impl FromNode for ServiceSpec {
         let ports: Option<Option<Vec<ServicePort>>> = object.optional("ports");
         let kind: Option<Option<String>> = object.optional("type");
         let external: Option<Option<String>> = object.optional("externalName");
+        let affinity: Option<Option<Spanned<String>>> = object.optional("sessionAffinity");
+        let client_ip = affinity?.filter(|affinity| affinity.value == "ClientIP").map(|affinity| affinity.span);
         let external_name = (kind?.as_deref() == Some("ExternalName")).then_some(external?.unwrap_or_default());
-        Some(Self { ports: ports?.unwrap_or_default(), external_name })
+        Some(Self { ports: ports?.unwrap_or_default(), external_name, client_ip })
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ringway_core::balance::TableSize;
 use ringway_core::model::{
     Action, Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader,
     ProxyTlvs, RateLimit, SameSite, SessionCarrier, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
@@ -170,6 +171,10 @@ impl<'g, 'r> Backends<'g, 'r> {
         let all = &mut self.all;
         Some(*self.known.entry((id, name, shown_by, http)).or_insert_with_key(|(_, name, ..)| {
             let mut settings = policy.map_or_else(|| found.model.settings.clone(), settings);
+            if found.is_by_client(policy.map(|policy| &policy.spec)) {
+                settings.balancing.policy =
+                    LoadBalancer::ConsistentHash { key: HashKey::SourceIp, table: TableSize::DEFAULT };
+            }
             settings.connection.tls = tls;
             settings.connection.http = http;
             let rewrite = policy.and_then(|policy| policy.spec.host_rewrite.as_ref());
