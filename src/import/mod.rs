@@ -6,6 +6,7 @@
 mod affinity;
 mod annotations;
 mod authorize;
+mod controller;
 mod filters;
 mod ingress;
 mod paths;

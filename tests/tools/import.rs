@@ -63,6 +63,24 @@ fn every_documented_annotation_has_its_place() {
     assert!(compare(&path, &format!("{}{rows}{}", &page[..head], &page[end..])), "{}", path.display());
 }
 
+/// The five behaviours of ingress-nginx that surprise: each is named where it matters, with what was made of it.
+#[test]
+fn surprises_are_spelled_out() {
+    for (number, pair, made) in [
+        (1, "use-regex", "(?i)(?:"),
+        (2, "use-regex", "makes every path of this host a regular expression"),
+        (3, "rewrite-target", "rewrite-target alone makes every path of the host a regular expression"),
+        (4, "slashes", "type: RequestRedirect"),
+        (5, "affinity", "doubled slashes stay as they are"),
+    ] {
+        let text = std::fs::read_to_string(golden("import").join(format!("{pair}.in.yaml"))).unwrap();
+        let yaml = import(pair, &text, &Options::default()).yaml.unwrap();
+        let plain = yaml.lines().map(|line| line.trim_start_matches([' ', '#'])).collect::<Vec<_>>().join(" ");
+        assert!(plain.contains(&format!("SURPRISE {number}: ")), "{pair}: {number}\n{yaml}");
+        assert!(plain.contains(made), "{pair}: {number}: {made}\n{yaml}");
+    }
+}
+
 /// A row of the documentation's table.
 fn row(name: &str, fate: Fate) -> String {
     let (what, how) = match fate {

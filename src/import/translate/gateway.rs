@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{ClientAuth, GATEWAY_API, MAX_RULES, RINGWAY_API, Work, object};
 use crate::import::ingress::{Ingress, secret};
-use crate::import::policies;
 use crate::import::yaml::Yaml;
+use crate::import::{controller, policies};
 
 impl<'g> Work<'g> {
     pub(super) fn gateway(&self) -> Yaml {
@@ -107,7 +107,8 @@ impl<'g> Work<'g> {
 
     pub(super) fn client_policy(&mut self) -> Option<Yaml> {
         let ingresses = self.ingresses.clone();
-        let spec = policies::of_clients(&ingresses, &mut self.attention);
+        let mut spec: Vec<_> = controller::of_clients(self.given, &mut self.attention).into_iter().collect();
+        spec.extend(policies::of_clients(&ingresses, &mut self.attention));
         if spec.is_empty() {
             return None;
         }
