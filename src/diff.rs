@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 const NOTHING: &str = "connections stay; what comes next is served by it";
+const GONE: &str = "what is under way stays; nothing new comes to it";
 const BOUND: &str = "bound";
 const DRAINED: &str = "drained: it takes nothing new, and its connections end when they are idle";
 const REBOUND: &str = "rebound: a new socket takes what comes, and connections of the old one end when they are idle";
@@ -95,7 +96,7 @@ fn compare(
     let mut put = |what: &str, name: &str, connections: &str| {
         changes.push(json!({ "change": what, "kind": kind, "name": name, "connections": connections }));
     };
-    let gone = if kind == "socket" { DRAINED } else { NOTHING };
+    let gone = if kind == "socket" { DRAINED } else { GONE };
     let come = if kind == "socket" { BOUND } else { NOTHING };
     old.keys().filter(|name| !new.contains_key(*name)).for_each(|name| put("removed", name, gone));
     new.keys().filter(|name| !old.contains_key(*name)).for_each(|name| put("added", name, come));

@@ -97,11 +97,9 @@ pub fn conditions_table(list: &Value) -> String {
         for parent in parents {
             let at = &parent["parentRef"];
             let section = at["sectionName"].as_str().map(|name| format!(" listener {name}")).unwrap_or_default();
-            put_conditions(
-                &mut out,
-                format!("{name} at {} {}/{}{section}", text(&at["kind"]), text(&at["namespace"]), text(&at["name"])),
-                &parent["conditions"],
-            );
+            let port = at["port"].as_u64().map(|port| format!(" port {port}")).unwrap_or_default();
+            let parent_name = format!("{} {}/{}", text(&at["kind"]), text(&at["namespace"]), text(&at["name"]));
+            put_conditions(&mut out, format!("{name} at {parent_name}{section}{port}"), &parent["conditions"]);
         }
         for ancestor in status["ancestors"].as_array().map(Vec::as_slice).unwrap_or_default() {
             let at = &ancestor["ancestorRef"];
@@ -131,16 +129,25 @@ fn put_conditions(out: &mut String, what: String, conditions: &Value) {
     }
     for each in bad {
         let (kind, reason, message) = (text(&each["type"]), text(&each["reason"]), text(&each["message"]));
-        out.push_str(&format!("  NOT {kind} {what}: {reason}: {message}\n"));
+        let is = if is_alarm(each) { "IS " } else { "NOT" };
+        out.push_str(&format!("  {is} {kind} {what}: {reason}: {message}\n"));
     }
 }
 
+/// Whether a condition says by being met that something is wrong.
+fn is_alarm(condition: &Value) -> bool {
+    let alarms = [
+        "Conflicted",
+        "PartiallyInvalid",
+        "OverlappingTLSConfig",
+        "InsecureFrontendValidationMode",
+        "ringway.dev/Stale",
+    ];
+    condition["type"].as_str().is_some_and(|kind| alarms.contains(&kind))
+}
+
 fn is_bad(condition: &Value) -> bool {
-    let met = condition["status"] == "True";
-    match condition["type"].as_str() {
-        Some("Conflicted" | "PartiallyInvalid") => met,
-        _ => !met,
-    }
+    (condition["status"] == "True") == is_alarm(condition)
 }
 
 /// What a running process serves.

@@ -170,11 +170,15 @@ fn client(policy: &ClientPolicy) -> Value {
 }
 
 fn listener(model: &Model, listener: &HttpListener) -> Value {
-    json!({
+    let mut out = json!({
         "name": listener.name,
         "hostname": listener.hostname.to_string(),
         "routes": listener.routes.iter().map(|each| route(model, each)).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(found) = &listener.responses {
+        out["responses"] = http::responses(found);
+    }
+    out
 }
 
 fn route(model: &Model, route: &HttpRoute) -> Value {

@@ -43,7 +43,8 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
                 match &mut sockets[at].protocol {
                     Protocol::Http(listeners) => {
                         let routes = http_routes(graph, number, index, bind.port(), &mut backends);
-                        listeners.push(HttpListener { name: name.clone(), hostname, routes });
+                        let responses = backends.responses_at(number, index);
+                        listeners.push(HttpListener { name: name.clone(), hostname, routes, responses });
                     }
                     Protocol::Tls(listeners) => {
                         let serves = tls::listener(graph, number, index, bind.port(), &mut backends);

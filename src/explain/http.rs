@@ -273,7 +273,12 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
                 }
                 None => {
                     out["outcome"] = json!({ "forward": true });
-                    out["upstreamRequest"] = lines(&steps.head(&rule.filters));
+                    match shares.as_slice() {
+                        [Some(_)] => alone(out),
+                        // Every share has filters of its own, and its head stands with it.
+                        [_, ..] if shares.iter().all(Option::is_some) => {}
+                        _ => out["upstreamRequest"] = lines(&steps.head(&rule.filters)),
+                    }
                 }
             }
             out["timeouts"] = json!({
@@ -281,6 +286,23 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
                 "backendRequest": rule.timeouts.backend_request.map(|limit| format!("{limit:?}")),
             });
         }
+    }
+}
+
+/// What becomes of a request whose only share has filters of its own.
+fn alone(out: &mut Value) {
+    let share = &out["backends"][0];
+    if let Some(location) = share["redirect"]["location"].as_str() {
+        out["outcome"] = json!({
+            "answer": share["redirect"]["answer"],
+            "reason": "RequestRedirect of the backendRef",
+            "location": location,
+        });
+    } else if share["directResponse"].is_number() {
+        let reason = "HTTPRouteFilter directResponse of the backendRef";
+        out["outcome"] = json!({ "answer": share["directResponse"], "reason": reason });
+    } else {
+        out["upstreamRequest"] = share["upstreamRequest"].clone();
     }
 }
 
@@ -404,7 +426,7 @@ impl Steps<'_> {
 
     /// What is done for one share of the split, its rule's filters included.
     fn share(&self, own: &ShareFilters, out: &mut Value) {
-        let ShareFilters { filters, redirect, mirrors, cors, auth } = own;
+        let ShareFilters { filters, redirect, response, mirrors, cors, auth } = own;
         if let Some(rules) = auth {
             out["externalAuth"] = asked(self.world, self.head, rules, self.context);
             let granted: Vec<Granted<'_>> = self.context.granted.iter().copied().chain([granted(rules)]).collect();
@@ -413,9 +435,13 @@ impl Steps<'_> {
             return Steps { context: &context, ..*self }.share(&own, out);
         }
         out["filters"] = self.all(filters, cors.as_ref(), mirrors);
-        match redirect {
-            Some(redirect) => out["redirect"] = json!(location(self.head, redirect, self.chosen, self.context.scheme)),
-            None => out["upstreamRequest"] = lines(&self.head(filters)),
+        match (redirect, response) {
+            (Some(redirect), _) => {
+                let location = location(self.head, redirect, self.chosen, self.context.scheme);
+                out["redirect"] = json!({ "answer": redirect.status, "location": location });
+            }
+            (None, Some(response)) => out["directResponse"] = json!(response.status),
+            (None, None) => out["upstreamRequest"] = lines(&self.head(filters)),
         }
     }
 }

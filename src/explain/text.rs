@@ -178,8 +178,11 @@ fn backend(out: &mut Page, share: &Value) {
         asked(out, 2, &share["externalAuth"]);
     }
     out.each(share, "filters", |out, step| filter(out, 2, step));
-    if let Some(location) = share["redirect"].as_str() {
-        out.line(2, &format!("in its place a redirect to {location}"));
+    if let Some(location) = share["redirect"]["location"].as_str() {
+        out.line(2, &format!("in its place a redirect ({}) to {location}", share["redirect"]["answer"]));
+    }
+    if let Some(status) = share["directResponse"].as_u64() {
+        out.line(2, &format!("in its place an answer {status}"));
     }
     if share["upstreamRequest"].is_array() {
         out.line(2, "Its request");

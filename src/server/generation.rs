@@ -122,11 +122,12 @@ impl Generations {
         let Accepted { model, status } = accepted;
         let snapshot = Arc::new(Snapshot::compile(self.number + 1, model.clone(), &mut self.ids));
         let mut listeners: Vec<Vec<(SocketId, OwnedFd)>> = self.cores.iter().map(|_| Vec::new()).collect();
-        for socket in &snapshot.sockets {
-            if self.current.sockets.iter().any(|known| known.id == socket.id) {
-                continue;
-            }
+        let is_new = |socket: &&SocketSnapshot| !self.current.sockets.iter().any(|known| known.id == socket.id);
+        // All are probed before any is bound: every address and one of them may have the same port.
+        for socket in snapshot.sockets.iter().filter(is_new) {
             self.probe(socket)?;
+        }
+        for socket in snapshot.sockets.iter().filter(is_new) {
             for (worker, core) in listeners.iter_mut().zip(&self.cores) {
                 let bound = bind(socket, Listening::Shared);
                 let steered = bound.and_then(|bound| match core {

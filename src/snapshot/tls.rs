@@ -70,8 +70,8 @@ impl TlsSocket {
             by_name.entry(&listener.hostname, || compiled.len());
             let TlsListener { name, hostname, serves } = listener;
             let kind = match serves {
-                TlsServes::Https { tls, routes } => {
-                    https.push(HttpListener { name: name.clone(), hostname, routes });
+                TlsServes::Https { tls, routes, responses } => {
+                    https.push(HttpListener { name: name.clone(), hostname, routes, responses });
                     TlsKind::Https { tls: prepare(&name, &tls), listener: https.len() - 1 }
                 }
                 TlsServes::Terminate { tls, routes } => {

@@ -44,6 +44,35 @@ fn examples_are_accepted_without_a_warning() {
     }
 }
 
+/// What can be copied from the documents loads.
+#[test]
+fn examples_in_the_documents_have_no_errors() {
+    let documents = [
+        include_str!("../../README.md"),
+        include_str!("../../docs/configuration.md"),
+        include_str!("../../docs/dsr.md"),
+        include_str!("../../docs/operations.md"),
+    ];
+    let mut seen = 0;
+    for document in documents {
+        for block in document.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            // A fragment of an object is no configuration.
+            let objects = block.split("---\n").filter(|object| object.starts_with("apiVersion: "));
+            let objects: Vec<&str> = objects.collect();
+            if objects.is_empty() {
+                continue;
+            }
+            let directory = Directory::new();
+            directory.write("a.yaml", &objects.join("---\n"));
+            let (code, _, error) = command(&["check", "--config", "a.yaml"], &directory.0);
+            assert_eq!(code, 0, "{error}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
 #[test]
 fn warnings_are_errors_when_strict() {
     let directory = Directory::new();

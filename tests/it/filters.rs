@@ -324,6 +324,27 @@ fn a_refused_connection_is_retried() {
     assert_eq!(client.response().text(), "here");
 }
 
+/// Answers of a backendRef's own stand for its share only, and `explain` says so.
+#[test]
+fn a_backend_ref_answers_by_itself() {
+    let answer = "filters: [{type: ExtensionRef, extensionRef: {group: ringway.dev, kind: HTTPRouteFilter, name: answer}}, {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-By, value: ref}]}}]";
+    let rules = format!(
+        "  - matches: [{{path: {{value: /all}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: echo, {answer}}}]\n  - matches: [{{path: {{value: /some}}}}]\n    backendRefs: [{{group: ringway.dev, kind: Backend, name: echo, {answer}}}, {{group: ringway.dev, kind: Backend, name: echo}}]\n"
+    );
+    let more = route_filter("answer", "{directResponse: {statusCode: 503, body: {inline: later}}}");
+    let proxy = start(&rules, &[("echo", "echo")], &more);
+    let all = ask(&proxy, "GET /all", "");
+    assert_eq!((all.status, all.text(), all.header("x-by")), (503, "later", Some("ref")));
+    let answers: Vec<u16> = (0..40).map(|_| ask(&proxy, "GET /some", "").status).collect();
+    assert!(answers.contains(&503) && answers.contains(&200), "{answers:?}");
+    let url = |path: &str| format!("http://{}{path}", proxy.address);
+    let found = crate::explain::explain(&proxy, &[&url("/all")]);
+    assert_eq!(found["outcome"]["answer"], 503, "{found:#}");
+    let found = crate::explain::explain(&proxy, &[&url("/some")]);
+    assert_eq!(found["backends"][0]["directResponse"], 503, "{found:#}");
+    assert_eq!(found["upstreamRequest"][0], "GET /some HTTP/1.1", "{found:#}");
+}
+
 fn route_filter(name: &str, spec: &str) -> String {
     format!("---\napiVersion: ringway.dev/v1alpha1\nkind: HTTPRouteFilter\nmetadata: {{name: {name}}}\nspec: {spec}\n")
 }

@@ -155,6 +155,98 @@ fn errors_get_pages_of_their_own() {
     assert_eq!((client.get("/o/503").status, client.get("/o/200").status), (503, 200));
 }
 
+/// What no rule answers has the pages of the listener's policy.
+#[test]
+fn what_no_rule_takes_has_pages_too() {
+    let page = |text: &str| {
+        format!(
+            "  strictTransportSecurity: {{maxAge: 1h}}\n  responseOverride: [{{match: {{statusCodes: [{{value: 404}}, {{value: 413}}]}}, response: {{body: {{inline: {text}}}}}}}]\n"
+        )
+    };
+    let (authority, origin) = (Authority::new("ca"), Origin::echo());
+    let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: bare, port: 8081, protocol: HTTP}\n  - {name: tls, port: 8443, protocol: HTTPS, hostname: site.example, tls: {certificateRefs: [{name: site}]}}\n  - {name: other, port: 8443, protocol: HTTPS, hostname: other.example, tls: {certificateRefs: [{name: site}]}}\n";
+    let at = |listener: &str, text: &str| {
+        ours("ResponsePolicy", listener, GATEWAY, &page(text))
+            .replace("name: edge}]", &format!("name: edge, sectionName: {listener}}}]"))
+    };
+    let yaml = gateway(listeners)
+        + &backend("echo", &[&origin.address])
+        + &authority.leaf(&["site.example", "other.example"]).secret("site")
+        + &route("app", "/app", "echo")
+        + &ours("ResponsePolicy", "app", ("HTTPRoute", "app"), &page("of-the-route"))
+        + &at("web", "of-the-listener")
+        + &at("tls", "of-tls")
+        + &at("other", "of-the-other")
+        + &policy("  limits: {bodyBytes: 10}\n");
+    let proxy = Proxy::start(&yaml);
+    let post = |path: &str, port: u16| {
+        let mut client = crate::support::client::Client::connect(&proxy.port(port));
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: x.org\r\nContent-Length: 11\r\n\r\nelevenbytes"));
+        let response = client.response();
+        (response.status, response.text().trim_end().to_owned())
+    };
+    assert_eq!(ask(&proxy, "/nowhere", "").text(), "of-the-listener");
+    assert_eq!(post("/nowhere", 8080), (413, "of-the-listener".to_owned()));
+    assert_eq!(post("/app", 8080), (413, "of-the-route".to_owned()));
+    assert_eq!(post("/nowhere", 8081), (413, "Content Too Large".to_owned()));
+    // Whether it was the length that was said, or the chunks that came.
+    let mut client = proxy.client();
+    client.send("POST /app HTTP/1.1\r\nHost: x.org\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nelevenbytes\r\n0\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (413, "of-the-route"));
+    let connector = Connector::new(&authority);
+    let mut client = connector.client(&proxy.port(8443), "site.example");
+    client.send("GET /nowhere HTTP/1.1\r\nHost: site.example\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (404, "of-tls"));
+    assert_eq!(response.header("strict-transport-security"), Some("max-age=3600"));
+    // What another listener has is not said to somebody who has not come to it.
+    client.send("GET /nowhere HTTP/1.1\r\nHost: other.example\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (421, "Misdirected Request\n"));
+}
+
+/// RFC 9110 sections 10.2.1, 10.2.3 and 11.6.1: what a status says nothing without.
+#[test]
+fn pages_keep_what_a_status_needs() {
+    let origin = Origin::replying(|request| {
+        let status = request.target.trim_start_matches('/');
+        format!("HTTP/1.1 {status} X\r\nWWW-Authenticate: Basic realm=\"a\"\r\nAllow: GET\r\nRetry-After: 7\r\nX-Of: origin\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    let rules = "  responseOverride: [{match: {statusCodes: [{type: Range, range: {start: 400, end: 599}}]}, response: {body: {inline: page}}}]\n";
+    let yaml = base()
+        + &route("all", "/", "origin")
+        + &backend("origin", &[&origin.address])
+        + &ours("ResponsePolicy", "pages", GATEWAY, rules);
+    let proxy = Proxy::start(&yaml);
+    for status in [401, 405, 503] {
+        let response = ask(&proxy, &format!("/{status}"), "");
+        assert_eq!((response.status, response.text(), response.header("x-of")), (status, "page", None));
+        for (name, value) in [("www-authenticate", "Basic realm=\"a\""), ("allow", "GET"), ("retry-after", "7")] {
+            assert_eq!(response.headers(name), [value], "{status}");
+        }
+    }
+}
+
+/// RFC 6797 section 8.1: of two the first counts, so there is one, and it is the policy's.
+#[test]
+fn an_endpoints_own_hsts_is_replaced() {
+    let authority = Authority::new("ca");
+    let origin = Origin::replying(|_| {
+        b"HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 2\r\n\r\nok".to_vec()
+    });
+    let listeners = "  - {name: web, port: 8080, protocol: HTTP}\n  - {name: tls, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: site}]}}\n";
+    let yaml = gateway(listeners)
+        + &authority.leaf(&["site.example"]).secret("site")
+        + &route("all", "/", "origin")
+        + &backend("origin", &[&origin.address])
+        + &ours("ResponsePolicy", "hsts", GATEWAY, "  strictTransportSecurity: {maxAge: 1h}\n");
+    let proxy = Proxy::start(&yaml);
+    let mut client = Connector::new(&authority).client(&proxy.port(8443), "site.example");
+    assert_eq!(client.get("/").headers("strict-transport-security"), ["max-age=3600"]);
+    assert_eq!(ask(&proxy, "/", "").headers("strict-transport-security"), ["max-age=1"]);
+}
+
 #[test]
 fn plain_http_is_sent_to_https() {
     let yaml = base() + &route("r", "/app", "echo") + &policy("  httpsRedirect: {}\n");

@@ -2,9 +2,9 @@
 
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
-    Action, Cors, ExternalAuth, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model, OriginPattern,
-    PathMatch, PathModifier, RateKey, Redirect, RedirectPort, RuleExtras, Session, SessionCarrier, Substitution,
-    Target, ValueMatch,
+    Action, Cors, DirectResponse, ExternalAuth, Filters, HeaderModifier, HttpMatch, HttpRule, Login, Mirror, Model,
+    OriginPattern, PathMatch, PathModifier, RateKey, Redirect, RedirectPort, ResponseRules, RuleExtras, Session,
+    SessionCarrier, Substitution, Target, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,10 +17,7 @@ pub(super) fn rule(model: &Model, rule: &HttpRule) -> Value {
     match &rule.action {
         Action::Forward(split) => out.insert("forward".into(), targets(model, split)),
         Action::Redirect(found) => out.insert("redirect".into(), redirect(found)),
-        Action::Respond(found) => out.insert(
-            "respond".into(),
-            json!({ "status": found.status, "contentType": found.content_type, "bytes": found.body.len() }),
-        ),
+        Action::Respond(found) => out.insert("respond".into(), response(found)),
         Action::Fail(status) => out.insert("answer".into(), json!(status)),
     };
     let mut timeouts = Map::new();
@@ -37,6 +34,10 @@ pub(super) fn rule(model: &Model, rule: &HttpRule) -> Value {
         extras(model, found, &mut out);
     }
     Value::Object(out)
+}
+
+fn response(found: &DirectResponse) -> Value {
+    json!({ "status": found.status, "contentType": found.content_type, "bytes": found.body.len() })
 }
 
 fn filters(found: &Filters, out: &mut Map<String, Value>) {
@@ -66,6 +67,9 @@ fn extras(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
                 filters(&share.filters, &mut out);
                 if let Some(found) = &share.redirect {
                     out.insert("redirect".into(), redirect(found));
+                }
+                if let Some(found) = &share.response {
+                    out.insert("respond".into(), response(found));
                 }
                 mirrors(model, &share.mirrors, &mut out);
                 if let Some(found) = &share.cors {
@@ -170,30 +174,31 @@ fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
         out.insert("rateLimits".into(), found.rate_limits.iter().map(limit).collect());
     }
     if let Some(rules) = &found.responses {
-        let pages: Vec<Value> = rules
-            .pages
-            .iter()
-            .map(|(first, last, page)| {
-                json!({
-                    "statuses": format!("{first}-{last}"),
-                    "status": page.status,
-                    "contentType": page.content_type,
-                    "bytes": page.body.len(),
-                })
-            })
-            .collect();
-        let hsts = rules.hsts.as_ref().map(|line| line.trim_end());
-        let mut responses = json!({ "hsts": hsts, "pages": pages });
-        if let Some(found) = &rules.compression {
-            let level = |(coding, level): &(Coding, u32)| (coding.name().to_owned(), json!(level));
-            responses["compression"] = json!({
-                "levels": found.codings.iter().map(level).collect::<Map<_, _>>(),
-                "minContentLength": found.min_length,
-                "contentTypes": found.types,
-            });
-        }
-        out.insert("responses".into(), responses);
+        out.insert("responses".into(), responses(rules));
     }
+}
+
+/// What is done to answers.
+pub(super) fn responses(rules: &ResponseRules) -> Value {
+    let page = |(first, last, page): &(u16, u16, DirectResponse)| {
+        json!({
+            "statuses": format!("{first}-{last}"),
+            "status": page.status,
+            "contentType": page.content_type,
+            "bytes": page.body.len(),
+        })
+    };
+    let hsts = rules.hsts.as_ref().map(|line| line.trim_end());
+    let mut out = json!({ "hsts": hsts, "pages": rules.pages.iter().map(page).collect::<Vec<_>>() });
+    if let Some(found) = &rules.compression {
+        let level = |(coding, level): &(Coding, u32)| (coding.name().to_owned(), json!(level));
+        out["compression"] = json!({
+            "levels": found.codings.iter().map(level).collect::<Map<_, _>>(),
+            "minContentLength": found.min_length,
+            "contentTypes": found.types,
+        });
+    }
+    out
 }
 
 fn mirrors(model: &Model, found: &[Mirror], out: &mut Map<String, Value>) {

@@ -6,17 +6,20 @@ use ringway_core::model::{
 };
 use serde_json::{Value, json};
 
-use super::{route, targets};
+use super::{http, route, targets};
 
 /// A listener.
 pub(super) fn listener(model: &Model, listener: &TlsListener) -> Value {
     let mut out = json!({ "name": listener.name, "hostname": listener.hostname.to_string() });
     let streams = |routes: &[TlsRoute]| routes.iter().map(|each| stream(model, each)).collect::<Vec<_>>();
     match &listener.serves {
-        TlsServes::Https { tls, routes } => {
+        TlsServes::Https { tls, routes, responses } => {
             out["mode"] = json!("HTTPS");
             out["tls"] = settings(tls);
             out["routes"] = routes.iter().map(|each| route(model, each)).collect();
+            if let Some(found) = responses {
+                out["responses"] = http::responses(found);
+            }
         }
         TlsServes::Terminate { tls, routes } => {
             out["mode"] = json!("Terminate");

@@ -161,12 +161,13 @@ impl Builder<'_, '_> {
             let mut share = None;
             if !each.filters.is_empty() {
                 let own = self.filters(&each.filters);
-                if own.broken || own.response.is_some() {
+                if own.broken {
                     target = Target::Invalid;
                 }
                 share = Some(ShareFilters {
                     filters: common.then(&own.filters),
                     redirect: own.redirect,
+                    response: own.response,
                     mirrors: own.mirrors,
                     cors: own.cors,
                     auth: own.auth,

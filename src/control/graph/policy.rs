@@ -71,6 +71,8 @@ pub struct Policies<'r, S> {
     /// Oldest first.
     pub all: Vec<PolicyState<'r, S>>,
     by_target: HashMap<Target, usize>,
+    /// Those that lost their target to another.
+    losers: HashMap<Target, Vec<usize>>,
     /// Targets of policies that could not be read.
     closed: HashSet<Target>,
 }
@@ -95,9 +97,10 @@ impl<'r, S> Policies<'r, S> {
         self.first([&Target::Listener(gateway, listener), &Target::Gateway(gateway)])
     }
 
-    /// Whether `object` is what is attached to `target`.
+    /// Whether `object` names `target`, be it in force there or not.
     pub fn names(&self, object: &Resource<S>, target: &Target) -> bool {
-        self.by_target.get(target).is_some_and(|index| std::ptr::eq(self.all[*index].object, object))
+        let mut all = self.by_target.get(target).into_iter().chain(self.losers.get(target).into_iter().flatten());
+        all.any(|index| std::ptr::eq(self.all[*index].object, object))
     }
 
     /// Whether there is none that is attached to anything.
@@ -122,7 +125,8 @@ enum Missing {
 impl<'r> Targets<'_, 'r> {
     /// Attaches all policies of a kind.
     pub(super) fn attach<S: Policy>(&self, objects: &'r [Resource<S>], report: &mut Report) -> Policies<'r, S> {
-        let mut found = Policies { all: Vec::new(), by_target: HashMap::new(), closed: HashSet::new() };
+        let (by_target, losers) = (HashMap::new(), HashMap::new());
+        let mut found = Policies { all: Vec::new(), by_target, losers, closed: HashSet::new() };
         for closed in self.resources.closed.iter().filter(|closed| closed.kind == S::KIND) {
             // What is not there needs no protection.
             found
@@ -137,9 +141,14 @@ impl<'r> Targets<'_, 'r> {
             for wanted in object.spec.target_refs() {
                 let (outcome, help) = match self.find::<S>(&object.meta.namespace, wanted) {
                     Ok(target) => {
-                        let owner = *found.by_target.entry(target).or_insert(place);
+                        let owner = *found.by_target.entry(target.clone()).or_insert(place);
                         // One policy may name a target twice.
-                        if owner == place { (Outcome::Attached, None) } else { (conflict(&found.all[owner]), None) }
+                        if owner == place {
+                            (Outcome::Attached, None)
+                        } else {
+                            found.losers.entry(target).or_default().push(place);
+                            (conflict(&found.all[owner]), None)
+                        }
                     }
                     Err(Missing::Foreign) => (Outcome::Foreign, None),
                     Err(Missing::Nowhere(problem, help)) => (Outcome::Refused(problem), help),

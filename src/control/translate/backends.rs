@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ringway_core::balance::TableSize;
 use ringway_core::model::{
     Action, Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader,
-    ProxyTlvs, RateLimit, SameSite, SessionCarrier, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
+    ProxyTlvs, RateLimit, ResponseRules, SameSite, SessionCarrier, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
 };
 
 use super::traffic::Traffic;
@@ -50,6 +50,11 @@ impl<'g, 'r> Backends<'g, 'r> {
     /// Limits on requests that some rule has.
     pub(super) fn rates(&self) -> Vec<RateLimit> {
         self.traffic.rates()
+    }
+
+    /// What is done to answers of a listener for which there is no rule.
+    pub(super) fn responses_at(&mut self, gateway: usize, listener: usize) -> Option<Arc<ResponseRules>> {
+        self.traffic.responses_at(self.graph, gateway, listener)
     }
 
     /// Gives a rule what policies on the way to it say.

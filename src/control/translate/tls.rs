@@ -20,7 +20,8 @@ pub(super) fn listener(
     match state.serves {
         Some(Serves::Https) => {
             let routes = http_routes(graph, gateway, listener, port, backends);
-            TlsServes::Https { tls: settings(graph, gateway, listener, &["h2", "http/1.1"]), routes }
+            let responses = backends.responses_at(gateway, listener);
+            TlsServes::Https { tls: settings(graph, gateway, listener, &["h2", "http/1.1"]), routes, responses }
         }
         Some(Serves::TlsTerminate) => {
             // What is inside is the backend's business, and so is its protocol: none is offered.

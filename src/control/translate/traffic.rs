@@ -74,11 +74,22 @@ impl Traffic {
             });
             extras.rate_limits.clone_from(made);
         }
-        if let Some(policy) = responses {
-            let made =
-                self.responses.entry(policy.meta.full_name()).or_insert_with(|| Arc::new(to_responses(graph, policy)));
-            extras.responses = Some(Arc::clone(made));
-        }
+        extras.responses = responses.map(|policy| self.made(graph, policy));
+    }
+
+    /// What is done to answers of a listener for which there is no rule.
+    pub(super) fn responses_at(
+        &mut self,
+        graph: &Graph<'_>,
+        gateway: usize,
+        listener: usize,
+    ) -> Option<Arc<ResponseRules>> {
+        graph.response_policies.of_listener(gateway, listener).map(|policy| self.made(graph, policy))
+    }
+
+    fn made(&mut self, graph: &Graph<'_>, policy: &Resource<ResponsePolicySpec>) -> Arc<ResponseRules> {
+        let made = self.responses.entry(policy.meta.full_name());
+        Arc::clone(made.or_insert_with(|| Arc::new(to_responses(graph, policy))))
     }
 }
 

@@ -150,7 +150,7 @@ fn routes(count: usize) -> RouteTable {
             }],
         })
         .collect();
-    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes }])
+    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes, responses: None }])
 }
 
 #[library_benchmark]

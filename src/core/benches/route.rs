@@ -59,7 +59,7 @@ fn table(shape: Shape, count: usize) -> RouteTable {
             }],
         })
         .collect();
-    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes }])
+    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes, responses: None }])
 }
 
 /// Nanoseconds per look-up of every route in turn.

@@ -4,7 +4,7 @@
 use super::request::{Framing, RequestHead};
 use crate::http::Method;
 use crate::http::cors::CorsRequest;
-use crate::model::{ClientLimits, Cors};
+use crate::model::{ClientLimits, Cors, ResponseRules};
 use crate::route::{CompiledRule, FieldLookup, Found, Matched, RequestKey, RouteTable, RuleId};
 
 /// The rule that serves a request.
@@ -89,6 +89,25 @@ pub fn choose<'t>(
     match found {
         Found::Rule { rule, matched, .. } => Ok(Chosen { id: rule, rule: &table.rules()[rule.index()], matched }),
         Found::NoRule { .. } | Found::NoListener => Err(Unserved::NoRoute),
+    }
+}
+
+/// What is done to an answer to a request that is not served: by the rule that would have, or else by the listener. What
+/// another listener has than the one that the TLS handshake chose, `shaken`, is not said.
+pub fn response_rules<'t>(
+    table: &'t RouteTable,
+    head: &RequestHead<'_>,
+    shaken: Option<usize>,
+) -> Option<&'t ResponseRules> {
+    match table.find(&key(head)) {
+        Found::Rule { listener, .. } | Found::NoRule { listener }
+            if shaken.is_some_and(|shaken| shaken != listener) =>
+        {
+            None
+        }
+        Found::Rule { rule, .. } => table.rules()[rule.index()].extras.as_ref()?.responses.as_deref(),
+        Found::NoRule { listener } => table.responses(listener),
+        Found::NoListener => None,
     }
 }
 

@@ -311,6 +311,8 @@ pub struct Added<'a> {
     pub lines: &'a [u8],
     /// Fields that the endpoint's answer loses for that, in lower case.
     pub replaced: &'a [&'a str],
+    /// Among the lines is Strict-Transport-Security, of which clients take the first (RFC 6797 section 8.1).
+    pub secures: bool,
     /// What is sent depends on Accept-Encoding.
     pub varies: bool,
     /// The body is given this coding on its way.
@@ -394,6 +396,7 @@ impl Added<'_> {
     fn replaces(&self, name: &[u8]) -> bool {
         let is_one = |lost: &&str| name.eq_ignore_ascii_case(lost.as_bytes());
         (!self.replaced.is_empty() && self.replaced.iter().any(is_one))
+            || (self.secures && name.eq_ignore_ascii_case(b"strict-transport-security"))
             || (self.coding.is_some() && OF_THE_BYTES.iter().any(is_one))
     }
 

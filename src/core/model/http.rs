@@ -72,6 +72,8 @@ pub struct ShareFilters {
     pub filters: Filters,
     /// Answers in place of the backend.
     pub redirect: Option<Redirect>,
+    /// Answers in place of the backend, where nothing redirects.
+    pub response: Option<DirectResponse>,
     /// Copies of this share's requests, besides the rule's.
     pub mirrors: Vec<Mirror>,
     /// In place of the rule's.

@@ -1,8 +1,9 @@
 //! Sockets and the listeners behind them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::{ClientPolicy, HostPattern, HttpRoute, RouteId, TlsListener, WeightedTarget};
+use super::{ClientPolicy, HostPattern, HttpRoute, ResponseRules, RouteId, TlsListener, WeightedTarget};
 
 /// One bound address and port. Several Gateway API listeners share it when they differ by hostname.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,8 @@ pub struct HttpListener {
     pub hostname: HostPattern,
     /// Attached routes in precedence order: oldest first, then by namespace and name.
     pub routes: Vec<HttpRoute>,
+    /// What is done to answers for which there is no rule.
+    pub responses: Option<Arc<ResponseRules>>,
 }
 
 /// A Gateway API listener of protocol TCP or UDP.

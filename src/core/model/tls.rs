@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{HostPattern, HttpRoute, RouteId, WeightedTarget};
+use super::{HostPattern, HttpRoute, ResponseRules, RouteId, WeightedTarget};
 
 /// A Gateway API listener of protocol HTTPS or TLS.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub enum TlsServes {
         tls: TlsSettings,
         /// In precedence order.
         routes: Vec<HttpRoute>,
+        /// What is done to answers for which there is no rule.
+        responses: Option<Arc<ResponseRules>>,
     },
     /// Ended here, anything inside.
     Terminate {

@@ -20,10 +20,13 @@ mod query;
 mod trace;
 mod tree;
 
+use std::sync::Arc;
+
 use crate::grpc;
 use crate::http::list;
 use crate::model::{
-    Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, RouteId, RouteTimeouts, RuleExtras,
+    Action, Filters, HeaderMatch, HttpListener, HttpMatch, PathMatch, QueryMatch, ResponseRules, RouteId,
+    RouteTimeouts, RuleExtras,
 };
 use tree::PathTree;
 
@@ -53,6 +56,8 @@ impl RuleId {
 pub struct RouteTable {
     rules: Vec<CompiledRule>,
     listeners: HostMap<(usize, HostMap<Paths>)>,
+    /// By listener: what is done to answers for which there is no rule.
+    responses: Vec<Option<Arc<ResponseRules>>>,
 }
 
 /// What a rule does.
@@ -199,12 +204,18 @@ fn first_match<L: FieldLookup>(candidates: &[Candidate], request: &RequestKey<'_
 impl RouteTable {
     /// Compiles the listeners of one socket.
     pub fn compile(listeners: &[HttpListener]) -> Self {
-        let mut table = Self { rules: Vec::new(), listeners: HostMap::default() };
+        let responses = listeners.iter().map(|listener| listener.responses.clone()).collect();
+        let mut table = Self { rules: Vec::new(), listeners: HostMap::default(), responses };
         for (index, listener) in listeners.iter().enumerate() {
             let hosts = table.compile_listener(listener);
             table.listeners.entry(&listener.hostname, || (index, hosts));
         }
         table
+    }
+
+    /// What is done to answers of a listener for which there is no rule.
+    pub fn responses(&self, listener: usize) -> Option<&ResponseRules> {
+        self.responses[listener].as_deref()
     }
 
     fn compile_listener(&mut self, listener: &HttpListener) -> HostMap<Paths> {

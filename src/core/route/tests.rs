@@ -73,6 +73,7 @@ fn listener(hostname: &str, routes: &[(&[&str], Vec<HttpMatch>)]) -> HttpListene
                 rules: matches.iter().map(|one| rule(vec![one.clone()])).collect(),
             })
             .collect(),
+        responses: None,
     }
 }
 
@@ -406,6 +407,7 @@ fn random_tables_agree_with_the_reference() {
             name: "l".to_owned(),
             hostname: HostPattern::Any,
             routes: routes.clone(),
+            responses: None,
         }]);
         for _ in 0..60 {
             let name = random.pick(&["c", "b.c", "a.b.c", "x.a.b.c", "other", "y.c", "z.b.c"]);
@@ -441,7 +443,7 @@ fn mixed(routes: Vec<(bool, &str, Vec<HttpRule>)>) -> RouteTable {
         rules,
     };
     let routes = routes.into_iter().enumerate().map(route).collect();
-    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes }])
+    RouteTable::compile(&[HttpListener { name: "l".to_owned(), hostname: HostPattern::Any, routes, responses: None }])
 }
 
 const CALL: (&str, &str) = ("content-type", "application/grpc+proto");

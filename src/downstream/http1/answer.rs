@@ -242,6 +242,9 @@ async fn heads<D: Download>(
                 }
             }
             if plan.extra.is_some() && head.status >= 400 && has_page(plan, head.status) {
+                if let Some(extra) = &mut plan.extra {
+                    extra.keep(&head);
+                }
                 return Heads::Replaced(head.status);
             }
             let Ok(mut planned) = plan.exchange.response_head(&head) else {
@@ -255,7 +258,9 @@ async fn heads<D: Download>(
                 let rule = generation.rule(plan.socket, plan.rule);
                 let extras = rule.and_then(|rule| rule.extras.as_deref());
                 filters = extra.filters(extras, filters);
-                added = Added { lines: &extra.added, replaced: extra.replaced(), ..added };
+                let hsts = extras.and_then(|extras| extras.responses.as_ref()?.hsts.as_ref());
+                let secures = cx.secure.is_some() && hsts.is_some();
+                added = Added { lines: &extra.added, replaced: extra.replaced(), secures, ..added };
                 if plan.reply.call.is_none() && matches!(planned, HeadPlan::Final { .. }) {
                     added.varies = extras.is_some_and(|extras| compresses(extras, &head));
                 }

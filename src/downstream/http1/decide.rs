@@ -16,8 +16,8 @@ use ringway_core::http1::exchange::Exchange;
 use ringway_core::http1::request::{self, Framing, RequestError, RequestHead};
 use ringway_core::http2;
 use ringway_core::model::{
-    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, Login, NotAdmitted, Redirect, RedirectPort,
-    ResponseRules, RouteId, RouteTimeouts, Target,
+    Action, BackendId, ClientPolicy, Cors, DirectResponse, EndpointAddress, Filters, Login, NotAdmitted, Redirect,
+    RedirectPort, ResponseRules, RouteId, RouteTimeouts, Target,
 };
 use ringway_core::route::Matched;
 
@@ -232,42 +232,43 @@ fn weigh(
         shared: false,
         pages: None,
     };
-    let Chosen { id: rule, rule: compiled, matched } =
-        match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
-            Ok(chosen) => chosen,
-            Err(unserved) => {
-                let error = match unserved {
-                    Unserved::Redirected if local.reply.call.is_some() => {
-                        return local.error(400, Some(DownstreamError::BadTarget));
-                    }
-                    Unserved::Redirected => {
-                        let scheme = if cx.secure.is_some() { "https" } else { "http" };
-                        return local.answer(307, |reply, out| {
-                            encode::ask_again(head, scheme, reply, &core.date(), out);
+    let shaken = cx.secure.as_ref().map(|secure| secure.listener);
+    let Chosen { id: rule, rule: compiled, matched } = match choose::choose(http.table, head, &policy.limits, shaken) {
+        Ok(chosen) => chosen,
+        Err(unserved) => {
+            local.keep_rules(choose::response_rules(http.table, head, shaken));
+            let error = match unserved {
+                Unserved::Redirected if local.reply.call.is_some() => {
+                    return local.error(400, Some(DownstreamError::BadTarget));
+                }
+                Unserved::Redirected => {
+                    let scheme = if cx.secure.is_some() { "https" } else { "http" };
+                    return local.answer(307, |reply, out| {
+                        encode::ask_again(head, scheme, reply, &core.date(), out);
+                    });
+                }
+                Unserved::BodyTooLarge => {
+                    local.reply.close = true;
+                    DownstreamError::BodyTooLarge
+                }
+                Unserved::LastHop => {
+                    return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
+                }
+                Unserved::Misdirected => DownstreamError::Misdirected,
+                Unserved::NoRoute => {
+                    if let Some((status, port)) = policy.https_redirect.filter(|_| cx.secure.is_none()) {
+                        let redirect = to_https(status, port);
+                        return local.answer(status, |reply, out| {
+                            let matched = Matched::Exact;
+                            encode::redirect(head, &redirect, matched, "http", reply, &core.date(), out);
                         });
                     }
-                    Unserved::BodyTooLarge => {
-                        local.reply.close = true;
-                        DownstreamError::BodyTooLarge
-                    }
-                    Unserved::LastHop => {
-                        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
-                    }
-                    Unserved::Misdirected => DownstreamError::Misdirected,
-                    Unserved::NoRoute => {
-                        if let Some((status, port)) = policy.https_redirect.filter(|_| cx.secure.is_none()) {
-                            let redirect = to_https(status, port);
-                            return local.answer(status, |reply, out| {
-                                let matched = Matched::Exact;
-                                encode::redirect(head, &redirect, matched, "http", reply, &core.date(), out);
-                            });
-                        }
-                        DownstreamError::NoRoute
-                    }
-                };
-                return local.error(unserved.status(), Some(error));
-            }
-        };
+                    DownstreamError::NoRoute
+                }
+            };
+            return local.error(unserved.status(), Some(error));
+        }
+    };
     local.counted = Some((generation, compiled.route));
     let mut id = [0; 36];
     let context = RequestContext {
@@ -284,10 +285,7 @@ fn weigh(
     let extras = compiled.extras.as_deref();
     let mut login = None;
     if let Some(extras) = extras {
-        local.pages = extras.responses.as_deref();
-        if let Some(hsts) = local.pages.and_then(|rules| rules.hsts.as_ref()).filter(|_| cx.secure.is_some()) {
-            local.added.extend_from_slice(hsts.as_bytes());
-        }
+        local.keep_rules(extras.responses.as_deref());
         if let Some(access) = &extras.access {
             match access.login(access.admits(access::of_request(cx.client.ip(), policy, head))) {
                 Ok(asked) => login = asked,
@@ -349,13 +347,7 @@ fn weigh(
                 encode::redirect(head, redirect, matched, context.scheme, reply, &core.date(), out);
             });
         }
-        Action::Respond(response) => {
-            let DirectResponse { status, content_type, body } = response;
-            let filters = &compiled.filters.response_headers;
-            return local.answer(*status, |reply, out| {
-                encode::content(*status, content_type, body, filters, reply, &core.date(), out);
-            });
-        }
+        Action::Respond(response) => return local.respond(response, &compiled.filters),
         Action::Fail(status) => return local.error(*status, Some(DownstreamError::InvalidRoute)),
     };
     let session = extras.and_then(|extras| extras.session.as_deref());
@@ -389,6 +381,9 @@ fn weigh(
             return local.answer(redirect.status, |reply, out| {
                 encode::redirect(head, redirect, matched, context.scheme, reply, &core.date(), out);
             });
+        }
+        if let Some(response) = &own.response {
+            return local.respond(response, filters);
         }
     }
     let metrics = &generation.metrics.backends[id.0 as usize];
@@ -513,7 +508,7 @@ pub(super) struct Local<'l> {
     pages: Option<&'l ResponseRules>,
 }
 
-impl Local<'_> {
+impl<'l> Local<'l> {
     /// The lines that answer a preflight; the answer to anything else gets those that belong to it.
     fn share(&mut self, cors: &Cors) -> Option<Vec<u8>> {
         self.shared = true;
@@ -532,6 +527,21 @@ impl Local<'_> {
     fn preflight(self, lines: &[u8]) -> Decision {
         let date = self.cx.core.date();
         self.answer(204, |reply, out| encode::no_content(lines, reply, &date, out))
+    }
+
+    /// What a filter has in place of a backend.
+    fn respond(self, response: &DirectResponse, filters: &Filters) -> Decision {
+        let DirectResponse { status, content_type, body } = response;
+        let (date, filters) = (self.cx.core.date(), &filters.response_headers);
+        self.answer(*status, |reply, out| encode::content(*status, content_type, body, filters, reply, &date, out))
+    }
+
+    /// What is said in place of an answer, and over TLS that TLS is to be kept to.
+    fn keep_rules(&mut self, rules: Option<&'l ResponseRules>) {
+        self.pages = rules;
+        if let Some(hsts) = rules.and_then(|rules| rules.hsts.as_ref()).filter(|_| self.cx.secure.is_some()) {
+            self.added.extend_from_slice(hsts.as_bytes());
+        }
     }
 
     pub(super) fn error(self, status: u16, error: Option<DownstreamError>) -> Decision {

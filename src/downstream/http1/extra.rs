@@ -9,6 +9,7 @@ use ringway_core::http::coding::{self, Coding};
 use ringway_core::http::{Method, Version, cors};
 use ringway_core::http1::body::BodyDecoder;
 use ringway_core::http1::request::{Framing, RequestHead};
+use ringway_core::http1::response::ResponseHead;
 use ringway_core::model::{BackendId, Compression, Filters, Mirror, RateKey, Retry, RuleExtras};
 
 use super::Cx;
@@ -60,6 +61,20 @@ impl Extra {
     pub(super) fn filters<'g>(&self, extras: Option<&'g RuleExtras>, common: &'g Filters) -> &'g Filters {
         let own = self.share.and_then(|share| extras?.shares.get(share)?.as_ref());
         own.map_or(common, |own| &own.filters)
+    }
+
+    /// Of an answer in whose place something else is said: what its status is nothing without (RFC 9110 sections
+    /// 10.2.1, 10.2.3 and 11.6.1).
+    pub(super) fn keep(&mut self, head: &ResponseHead<'_>) {
+        let kept = ["www-authenticate", "allow", "retry-after"];
+        for (name, value) in head.fields.iter() {
+            if let Some(name) = kept.iter().find(|kept| name.eq_ignore_ascii_case(kept.as_bytes())) {
+                self.added.extend_from_slice(name.as_bytes());
+                self.added.extend_from_slice(b": ");
+                self.added.extend_from_slice(value);
+                self.added.extend_from_slice(b"\r\n");
+            }
+        }
     }
 
     /// Fields of the endpoint's answer that are not passed on.

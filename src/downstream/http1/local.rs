@@ -124,12 +124,12 @@ pub(super) async fn client_fault(
 ) -> (After, Buf) {
     cx.core.metrics.downstream_error(reason);
     count(cx, &plan.counted, status);
-    let bytes = error(cx, status, Reply { close: true, keep_alive_10: false, ..plan.reply });
+    let bytes = stand_in(cx, status, Reply { close: true, keep_alive_10: false, ..plan.reply }, plan);
     let sent = send(&mut down.wr, &bytes).await;
     (if sent.is_ok() { After::Linger } else { After::Close }, buf)
 }
 
-/// What is said in place of an endpoint: an error of ours, or what a ResponsePolicy has for it.
+/// What is said in place of an endpoint's answer: an error of ours, or what a ResponsePolicy has for it.
 pub(super) fn stand_in(cx: &Cx, status: u16, reply: Reply, plan: &Plan) -> Vec<u8> {
     let reply = Reply { late: reply.call.is_some() && status == 504 && rt::now() >= plan.by, ..reply };
     count_call(plan, reply.grpc_status(status));
