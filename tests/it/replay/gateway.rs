@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// GatewayHTTPListenerIsolation
 #[test]
 fn gateway_http_listener_isolation() {
     let listeners = "  - {name: empty, port: 8080, protocol: HTTP}\n  - {name: wild, port: 8080, protocol: HTTP, hostname: '*.example.com'}\n  - {name: foo-wild, port: 8080, protocol: HTTP, hostname: '*.foo.example.com'}\n  - {name: exact, port: 8080, protocol: HTTP, hostname: abc.foo.example.com}\n";
@@ -37,6 +38,7 @@ fn one(listener: &str) -> Status {
 
 const EDGE: &str = "Gateway infra/same-namespace";
 
+/// GatewayListenerUnsupportedProtocol
 #[test]
 fn gateway_listener_unsupported_protocol() {
     let status = one(
@@ -47,6 +49,7 @@ fn gateway_listener_unsupported_protocol() {
     assert_eq!(condition(status.of(EDGE), "Accepted"), "True ListenersNotValid");
 }
 
+/// GatewayInvalidParametersRef
 #[test]
 fn gateway_invalid_parameters_ref() {
     let yaml = gateway(WEB).replace(
@@ -56,6 +59,7 @@ fn gateway_invalid_parameters_ref() {
     assert_eq!(condition(check(&yaml).of(EDGE), "Accepted"), "False InvalidParameters");
 }
 
+/// GatewayInvalidRouteKind
 #[test]
 fn gateway_invalid_route_kind() {
     let status = one(
@@ -68,6 +72,7 @@ fn gateway_invalid_route_kind() {
     }
 }
 
+/// GatewayInvalidTLSConfiguration
 #[test]
 fn gateway_invalid_tls_configuration() {
     for (reference, reason) in [
@@ -85,6 +90,7 @@ fn gateway_invalid_tls_configuration() {
     }
 }
 
+/// GatewayWithAttachedRoutes, GatewayWithAttachedRoutesWithPort8080
 #[test]
 fn gateway_with_attached_routes() {
     let at = |name: &str, more: &str| {
@@ -103,6 +109,7 @@ fn gateway_with_attached_routes() {
     assert_eq!((attached("http"), attached("none"), attached("bad")), (2, 0, 1));
 }
 
+/// GatewayStaticAddresses
 #[test]
 fn gateway_static_addresses() {
     let with = |addresses: &str| {
@@ -126,6 +133,7 @@ fn gateway_static_addresses() {
     world(&(gateway(WEB) + &other + &route("r", "", &format!("  - {}\n", to("v1"))))).expect(&[(get("", "/"), "v1")]);
 }
 
+/// GatewayOptionalAddressValue
 #[test]
 fn gateway_optional_address_value() {
     let yaml =
@@ -135,12 +143,14 @@ fn gateway_optional_address_value() {
     assert_eq!(status.of(EDGE)["addresses"].as_array().unwrap().len(), 1);
 }
 
+/// GatewayObservedGenerationBump
 #[test]
 fn gateway_observed_generation_bump() {
     let yaml = gateway(WEB).replace("{name: same-namespace,", "{name: same-namespace, generation: 4,");
     assert_eq!(check(&yaml).of(EDGE)["conditions"][0]["observedGeneration"], 4);
 }
 
+/// GatewayClassObservedGenerationBump
 #[test]
 fn gateway_class_observed_generation_bump() {
     let status = check(
@@ -154,6 +164,7 @@ fn gateway_class_observed_generation_bump() {
     assert!(features.is_sorted() && features.contains(&"HTTPRoute"), "{features:?}");
 }
 
+/// GatewayModifyListeners
 #[test]
 fn gateway_modify_listeners() {
     let two = WEB.to_owned() + "  - {name: more, port: 8090, protocol: HTTP}\n";
@@ -172,6 +183,8 @@ fn gateway_modify_listeners() {
     world.expect(&[(Ask { port: 8090, ..get("", "/") }, "v1")]);
 }
 
+/// GatewaySecretInvalidReferenceGrant, GatewaySecretMissingReferenceGrant, GatewaySecretReferenceGrantAllInNamespace,
+/// GatewaySecretReferenceGrantSpecific
 #[test]
 fn gateway_secret_reference_grants() {
     let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
@@ -217,6 +230,7 @@ fn stream(kind: &str, protocol: &str, parent: &str, backend: &str, more: &str) -
     (condition(parent, "Accepted"), condition(parent, "ResolvedRefs"))
 }
 
+/// TCPRouteInvalidBackendRefNonexistent, UDPRouteInvalidBackendRefNonexistent
 #[test]
 fn tcp_and_udp_route_invalid_backend_ref_nonexistent() {
     for (kind, protocol) in [("TCPRoute", "TCP"), ("UDPRoute", "UDP")] {
@@ -226,6 +240,7 @@ fn tcp_and_udp_route_invalid_backend_ref_nonexistent() {
     }
 }
 
+/// TCPRouteInvalidCrossNamespaceBackendRef, UDPRouteInvalidCrossNamespaceBackendRef
 #[test]
 fn tcp_and_udp_route_invalid_cross_namespace_backend_ref() {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: elsewhere}\nspec: {ports: [{name: t, port: 80}, {name: u, port: 80, protocol: UDP}]}\n";
@@ -241,6 +256,7 @@ fn tcp_and_udp_route_invalid_cross_namespace_backend_ref() {
     }
 }
 
+/// TCPRouteInvalidNonTCPListener, UDPRouteNotAllowedByListeners
 #[test]
 fn tcp_route_invalid_non_tcp_listener_and_udp_route_not_allowed_by_listeners() {
     for (kind, protocol) in [("TCPRoute", "TCP"), ("UDPRoute", "UDP")] {
@@ -250,6 +266,7 @@ fn tcp_route_invalid_non_tcp_listener_and_udp_route_not_allowed_by_listeners() {
     }
 }
 
+/// TCPRouteMultipleRoutesAttachment, UDPRouteMultipleRoutesAttachment
 #[test]
 fn tcp_and_udp_route_multiple_routes_attachment() {
     for (kind, protocol) in [("TCPRoute", "TCP"), ("UDPRoute", "UDP")] {
@@ -269,6 +286,7 @@ fn tcp_and_udp_route_multiple_routes_attachment() {
     }
 }
 
+/// TCPRouteParentRefPortAndSectionName, UDPRouteParentRefPortAndSectionName
 #[test]
 fn tcp_and_udp_route_parent_ref_port_and_section_name() {
     for (kind, protocol) in [("TCPRoute", "TCP"), ("UDPRoute", "UDP")] {
@@ -280,6 +298,7 @@ fn tcp_and_udp_route_parent_ref_port_and_section_name() {
     }
 }
 
+/// TLSRouteListenerPassthroughSupportedKinds, TLSRouteListenerTerminateSupportedKinds
 #[test]
 fn tls_route_listener_supported_kinds() {
     let status = one(
@@ -290,6 +309,7 @@ fn tls_route_listener_supported_kinds() {
     }
 }
 
+/// TLSRouteInvalidNoMatchingListener, TLSRouteInvalidNoMatchingListenerHostname
 #[test]
 fn tls_route_invalid_no_matching_listener() {
     let at = |parent: &str, host: &str| {
@@ -330,18 +350,20 @@ fn tls_route(backend: &str, more: &str) -> (String, String) {
 }
 
 /// What lets routes of `infra` refer to Services of `elsewhere`.
-fn granted(kind: &str, from: &str, to: &str) -> String {
+pub fn granted(kind: &str, from: &str, to: &str) -> String {
     format!(
         "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{name: g, namespace: elsewhere}}\nspec:\n  from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: {from}}}]\n  to: [{{group: \"\", kind: Service{to}}}]\n"
     )
 }
 
+/// TLSRouteInvalidBackendRefUnknownKind
 #[test]
 fn tls_route_invalid_backend_ref_unknown_kind() {
     let (accepted, resolved) = tls_route("{group: unknownkind.example.com, kind: NonExistent, name: s, port: 443}", "");
     assert_eq!((&*accepted, &*resolved), ("True Accepted", "False InvalidKind"));
 }
 
+/// TLSRouteInvalidReferenceGrant
 #[test]
 fn tls_route_invalid_reference_grant() {
     let backend = "{name: s, namespace: elsewhere, port: 443}";
@@ -357,6 +379,7 @@ fn tls_route_invalid_reference_grant() {
     }
 }
 
+/// TCPRouteReferenceGrant, UDPRouteReferenceGrant
 #[test]
 fn tcp_and_udp_route_reference_grant() {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: elsewhere}\nspec: {ports: [{name: t, port: 80}, {name: u, port: 80, protocol: UDP}]}\n";
@@ -370,6 +393,7 @@ fn tcp_and_udp_route_reference_grant() {
     }
 }
 
+/// BackendTLSPolicyObservedGenerationBump
 #[test]
 fn backend_tls_policy_observed_generation_bump() {
     let yaml = gateway(WEB)

@@ -14,12 +14,14 @@ fn path(kind: &str, value: &str) -> String {
     format!("{{path: {{type: {kind}, value: {value}}}}}")
 }
 
+/// HTTPRouteSimpleSameNamespace
 #[test]
 fn http_route_simple_same_namespace() {
     let world = world(&(gateway(WEB) + &route("simple", "", &format!("  - {}\n", to("v1")))));
     world.expect(&[(get("", "/"), "v1")]);
 }
 
+/// HTTPRouteCrossNamespace
 #[test]
 fn http_route_cross_namespace() {
     let listener = "  - {name: http, port: 8080, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {backends: \"yes\"}}}}}\n";
@@ -36,6 +38,7 @@ fn http_route_cross_namespace() {
     world(&yaml).expect(&[(get("", "/"), "other")]);
 }
 
+/// HTTPRouteExactPathMatching
 #[test]
 fn http_route_exact_path_matching() {
     let rules = rule(&path("Exact", "/one"), "v1") + &rule(&path("Exact", "/two"), "v2");
@@ -49,6 +52,7 @@ fn http_route_exact_path_matching() {
     ]);
 }
 
+/// HTTPRouteMatching
 #[test]
 fn http_route_matching() {
     let rules = rule(&format!("{}, {{headers: [{{name: version, value: one}}]}}", path("PathPrefix", "/")), "v1")
@@ -67,6 +71,7 @@ fn http_route_matching() {
     ]);
 }
 
+/// HTTPRouteMatchingAcrossRoutes
 #[test]
 fn http_route_matching_across_routes() {
     let one = rule(&format!("{}, {{headers: [{{name: version, value: one}}]}}", path("PathPrefix", "/")), "v1");
@@ -87,6 +92,7 @@ fn http_route_matching_across_routes() {
     ]);
 }
 
+/// HTTPRoutePathMatchOrder
 #[test]
 fn http_route_path_match_order() {
     let rules = rule(&path("PathPrefix", "/match"), "v1")
@@ -105,6 +111,7 @@ fn http_route_path_match_order() {
     ]);
 }
 
+/// HTTPRouteHeaderMatching
 #[test]
 fn http_route_header_matching() {
     let header = |list: &[(&str, &str)]| {
@@ -134,6 +141,7 @@ fn http_route_header_matching() {
     }
 }
 
+/// HTTPRouteMethodMatching
 #[test]
 fn http_route_method_matching() {
     let rules = rule("{method: POST}", "v1")
@@ -160,6 +168,7 @@ fn http_route_method_matching() {
     ]);
 }
 
+/// HTTPRouteQueryParamMatching
 #[test]
 fn http_route_query_param_matching() {
     let query = |list: &str| format!("{{queryParams: [{list}]}}");
@@ -193,6 +202,7 @@ fn http_route_query_param_matching() {
     ]);
 }
 
+/// HTTPRouteHostnameIntersection
 #[test]
 fn http_route_hostname_intersection() {
     let listeners = "  - {name: specific, port: 8080, protocol: HTTP, hostname: very.specific.com}\n  - {name: wild, port: 8080, protocol: HTTP, hostname: '*.wildcard.io'}\n  - {name: other, port: 8080, protocol: HTTP, hostname: '*.anotherwildcard.io'}\n";
@@ -245,6 +255,7 @@ fn http_route_hostname_intersection() {
     assert_eq!(condition(status.parent("HTTPRoute infra/specific-specific", 0), "Accepted"), "True Accepted");
 }
 
+/// HTTPRouteListenerHostnameMatching
 #[test]
 fn http_route_listener_hostname_matching() {
     let listeners = "  - {name: one, port: 8080, protocol: HTTP, hostname: bar.com}\n  - {name: two, port: 8080, protocol: HTTP, hostname: foo.bar.com}\n  - {name: three, port: 8080, protocol: HTTP, hostname: '*.bar.com'}\n  - {name: four, port: 8080, protocol: HTTP, hostname: '*.foo.com'}\n";
@@ -268,6 +279,7 @@ fn http_route_listener_hostname_matching() {
     ]);
 }
 
+/// HTTPRouteListenerPortMatching
 #[test]
 fn http_route_listener_port_matching() {
     let listeners = "  - {name: one, port: 8080, protocol: HTTP, hostname: foo.com}\n  - {name: two, port: 8090, protocol: HTTP, hostname: foo.com}\n  - {name: three, port: 8090, protocol: HTTP, hostname: bar.com}\n";
@@ -292,6 +304,7 @@ fn http_route_listener_port_matching() {
     ]);
 }
 
+/// HTTPRouteMultipleGateways
 #[test]
 fn http_route_multiple_gateways() {
     let other = within(
@@ -322,6 +335,7 @@ fn http_route_multiple_gateways() {
     ]);
 }
 
+/// HTTPRouteNamedRule
 #[test]
 fn http_route_named_rule() {
     let rules = format!(
@@ -334,6 +348,7 @@ fn http_route_named_rule() {
         .expect(&[(get("", "/named"), "v1"), (get("", "/unnamed"), "v2")]);
 }
 
+/// HTTPRouteNoBackendRefs
 #[test]
 fn http_route_no_backend_refs() {
     let rules = format!(
@@ -363,16 +378,19 @@ fn invalid(backend: &str, more: &str, reason: &str) {
     assert_eq!(condition(parent, "Accepted"), "True Accepted");
 }
 
+/// HTTPRouteInvalidBackendRefUnknownKind
 #[test]
 fn http_route_invalid_backend_ref_unknown_kind() {
     invalid("{group: unknownkind.example.com, kind: NonExistent, name: v1, port: 8080}", "", "InvalidKind");
 }
 
+/// HTTPRouteInvalidNonExistentBackendRef
 #[test]
 fn http_route_invalid_non_existent_backend_ref() {
     invalid("{name: nonexistent, port: 8080}", "", "BackendNotFound");
 }
 
+/// HTTPRouteInvalidCrossNamespaceBackendRef
 #[test]
 fn http_route_invalid_cross_namespace_backend_ref() {
     let other = echo("other");
@@ -385,6 +403,7 @@ fn grant(namespace: &str, name: &str, from: &str, to: &str) -> String {
 
 const FROM_ROUTES: &str = "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: infra}";
 
+/// HTTPRouteInvalidReferenceGrant
 #[test]
 fn http_route_invalid_reference_grant() {
     let other = echo("other");
@@ -414,6 +433,7 @@ fn http_route_invalid_reference_grant() {
     );
 }
 
+/// HTTPRoutePartiallyInvalidViaInvalidReferenceGrant
 #[test]
 fn http_route_partially_invalid_via_invalid_reference_grant() {
     let other = echo("other");
@@ -429,6 +449,7 @@ fn http_route_partially_invalid_via_invalid_reference_grant() {
     world(&yaml).expect(&[(get("", "/v2"), "500"), (get("", "/"), "v1")]);
 }
 
+/// HTTPRouteReferenceGrant
 #[test]
 fn http_route_reference_grant() {
     let other = echo("other");
@@ -443,6 +464,7 @@ fn http_route_reference_grant() {
     world.expect(&[(get("", "/"), "500")]);
 }
 
+/// HTTPRouteRequestHeaderModifier
 #[test]
 fn http_route_request_header_modifier() {
     let rules = format!(
@@ -455,6 +477,7 @@ fn http_route_request_header_modifier() {
     header_modifier(&rules);
 }
 
+/// HTTPRouteBackendRequestHeaderModifier
 #[test]
 fn http_route_backend_request_header_modifier() {
     let at = |path: &str, change: &str| {
@@ -483,6 +506,7 @@ fn header_modifier(rules: &str) {
     assert_eq!(header("/remove", &[("X-Header-Remove", "val")], "x-header-remove"), None);
 }
 
+/// HTTPRouteRequestHeaderModifierBackendWeights
 #[test]
 fn http_route_request_header_modifier_backend_weights() {
     let share = |name: &str, weight: u32| {
@@ -499,6 +523,7 @@ fn http_route_request_header_modifier_backend_weights() {
     assert!(world.origins[..2].iter().all(|origin| !origin.requests().is_empty()));
 }
 
+/// HTTPRouteResponseHeaderModifier
 #[test]
 fn http_route_response_header_modifier() {
     let rules = format!(
@@ -528,6 +553,7 @@ fn redirects(listeners: &str, filters: &[(&str, &str)], cases: &[(u16, &str, u16
     }
 }
 
+/// HTTPRouteRedirectHostAndStatus
 #[test]
 fn http_route_redirect_host_and_status() {
     redirects(
@@ -537,6 +563,7 @@ fn http_route_redirect_host_and_status() {
     );
 }
 
+/// HTTPRoute303Redirect, HTTPRoute307Redirect, HTTPRoute308Redirect
 #[test]
 fn http_route_303_307_308_redirects() {
     redirects(
@@ -550,6 +577,7 @@ fn http_route_303_307_308_redirects() {
     );
 }
 
+/// HTTPRouteRedirectPath
 #[test]
 fn http_route_redirect_path() {
     let prefix = |value: &str| format!("{{path: {{type: ReplacePrefixMatch, replacePrefixMatch: {value}}}}}");
@@ -572,6 +600,7 @@ fn http_route_redirect_path() {
     );
 }
 
+/// HTTPRouteRedirectPort
 #[test]
 fn http_route_redirect_port() {
     redirects(
@@ -591,6 +620,7 @@ fn http_route_redirect_port() {
     );
 }
 
+/// HTTPRouteRedirectScheme
 #[test]
 fn http_route_redirect_scheme() {
     redirects(
@@ -608,6 +638,7 @@ fn http_route_redirect_scheme() {
     );
 }
 
+/// HTTPRouteRedirectPortAndScheme
 #[test]
 fn http_route_redirect_port_and_scheme() {
     let listeners = "  - {name: http, port: 8080, protocol: HTTP}\n  - {name: other, port: 8090, protocol: HTTP}\n";
@@ -639,6 +670,7 @@ fn http_route_redirect_port_and_scheme() {
     );
 }
 
+/// HTTPRouteBackendRequestRedirect
 #[test]
 fn http_route_backend_request_redirect() {
     let rules = "  - backendRefs: [{name: v1, port: 8080, filters: [{type: RequestRedirect, requestRedirect: {hostname: example.net, statusCode: 301}}]}]\n";
@@ -666,6 +698,7 @@ fn rewrites(filters: &[(&str, &str)], cases: &[(&str, &str, &str)], at_backend: 
     }
 }
 
+/// HTTPRouteRewriteHost
 #[test]
 fn http_route_rewrite_host() {
     rewrites(
@@ -682,6 +715,7 @@ const PATHS: [(&str, &str); 4] = [
     ("/both", "{hostname: example.net, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new/}}"),
 ];
 
+/// HTTPRouteRewritePath
 #[test]
 fn http_route_rewrite_path() {
     rewrites(
@@ -697,6 +731,7 @@ fn http_route_rewrite_path() {
     );
 }
 
+/// HTTPRouteBackendURLRewrite
 #[test]
 fn http_route_backend_url_rewrite() {
     rewrites(&PATHS, &[("/prefix/one/two", "example.org", "/one/two"), ("/both/x", "example.net", "/new/x")], true);
@@ -706,6 +741,7 @@ fn mirror(name: &str, more: &str) -> String {
     format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {name}, port: 8080}}{more}}}}}")
 }
 
+/// HTTPRouteRequestMirror
 #[test]
 fn http_route_request_mirror() {
     let rules = format!(
@@ -719,6 +755,7 @@ fn http_route_request_mirror() {
     eventually("the copy arrives", || world.origins[1].requests().iter().any(|each| each.target == "/mirror?id=7"));
 }
 
+/// HTTPRouteRequestMultipleMirrors
 #[test]
 fn http_route_request_multiple_mirrors() {
     let rules = format!("  - filters: [{}, {}]\n    {}\n", mirror("v2", ""), mirror("v3", ""), to("v1"));
@@ -729,6 +766,7 @@ fn http_route_request_multiple_mirrors() {
     });
 }
 
+/// HTTPRouteRequestPercentageMirror
 #[test]
 fn http_route_request_percentage_mirror() {
     let rules = format!(
@@ -747,6 +785,7 @@ fn http_route_request_percentage_mirror() {
     eventually("the shares arrive", || near(&world.origins[1], 100, 54) && near(&world.origins[2], 250, 67));
 }
 
+/// HTTPRouteWeight
 #[test]
 fn http_route_weight() {
     let rules = "  - backendRefs: [{name: v1, port: 8080, weight: 70}, {name: v2, port: 8080, weight: 30}, {name: v3, port: 8080, weight: 0}]\n";
@@ -759,6 +798,7 @@ fn http_route_weight() {
     assert!(!counts.contains_key("v3"), "{counts:?}");
 }
 
+/// HTTPRouteServiceTypes
 #[test]
 fn http_route_service_types() {
     // Headless, and with endpoints that were written by hand: both are EndpointSlices.
@@ -801,16 +841,19 @@ fn timeouts(field: &str) {
     ]);
 }
 
+/// HTTPRouteTimeoutRequest
 #[test]
 fn http_route_timeout_request() {
     timeouts("request");
 }
 
+/// HTTPRouteTimeoutBackendRequest
 #[test]
 fn http_route_timeout_backend_request() {
     timeouts("backendRequest");
 }
 
+/// HTTPRouteRetry
 #[test]
 fn http_route_retry() {
     let count = std::sync::atomic::AtomicUsize::new(0);
@@ -828,6 +871,7 @@ fn http_route_retry() {
     assert_eq!(origin.requests().len(), 6);
 }
 
+/// HTTPRouteRetryConnectionError
 #[test]
 fn http_route_retry_connection_error() {
     let origin = Origin::script(|mut conn, seen| {
@@ -842,6 +886,7 @@ fn http_route_retry_connection_error() {
     assert_eq!(origin.requests().len(), 3);
 }
 
+/// HTTPRouteRetryWithTimeouts
 #[test]
 fn http_route_retry_with_timeouts() {
     let origin = slow();
@@ -853,6 +898,7 @@ fn http_route_retry_with_timeouts() {
     assert!(begun.elapsed() >= Duration::from_millis(850), "{:?}", begun.elapsed());
 }
 
+/// HTTPRouteCORS
 #[test]
 fn http_route_cors() {
     let cors = "{type: CORS, cors: {allowOrigins: ['https://www.foo.com', 'https://*.bar.com'], allowMethods: [GET, OPTIONS], allowHeaders: [x-header-1, x-header-2], exposeHeaders: [x-header-3, x-header-4], allowCredentials: true, maxAge: 3600}}";
@@ -902,6 +948,7 @@ fn http_route_cors() {
     }
 }
 
+/// HTTPRouteBackendProtocolWebSocket
 #[test]
 fn http_route_backend_protocol_web_socket() {
     let origin = Origin::script(|mut conn, _| {
@@ -929,21 +976,25 @@ fn parent_problem(parent: &str, reason: &str) {
     assert_eq!(condition(check(&yaml).parent("HTTPRoute infra/r", 0), "Accepted"), format!("False {reason}"));
 }
 
+/// HTTPRouteInvalidParentRefNotMatchingSectionName
 #[test]
 fn http_route_invalid_parent_ref_not_matching_section_name() {
     parent_problem("{name: same-namespace, sectionName: not-matching}", "NoMatchingParent");
 }
 
+/// HTTPRouteInvalidParentRefNotMatchingListenerPort
 #[test]
 fn http_route_invalid_parent_ref_not_matching_listener_port() {
     parent_problem("{name: same-namespace, port: 81}", "NoMatchingParent");
 }
 
+/// HTTPRouteInvalidParentRefSectionNameNotMatchingPort
 #[test]
 fn http_route_invalid_parent_ref_section_name_not_matching_port() {
     parent_problem("{name: same-namespace, sectionName: http, port: 81}", "NoMatchingParent");
 }
 
+/// HTTPRouteInvalidCrossNamespaceParentRef
 #[test]
 fn http_route_invalid_cross_namespace_parent_ref() {
     let yaml = gateway(WEB)
@@ -956,6 +1007,7 @@ fn http_route_invalid_cross_namespace_parent_ref() {
     assert_eq!(condition(check(&yaml).parent("HTTPRoute elsewhere/r", 0), "Accepted"), "False NotAllowedByListeners");
 }
 
+/// HTTPRouteDisallowedKind
 #[test]
 fn http_route_disallowed_kind() {
     let listener = "  - {name: tls, port: 8443, protocol: TLS, tls: {mode: Passthrough}, allowedRoutes: {kinds: [{kind: TLSRoute}]}}\n";
@@ -963,6 +1015,7 @@ fn http_route_disallowed_kind() {
     assert_eq!(condition(check(&yaml).parent("HTTPRoute infra/r", 0), "Accepted"), "False NotAllowedByListeners");
 }
 
+/// HTTPRouteObservedGenerationBump
 #[test]
 fn http_route_observed_generation_bump() {
     let yaml = gateway(WEB) + &route("r", "", "  - {}\n").replace("{name: r, ", "{name: r, generation: 7, ");

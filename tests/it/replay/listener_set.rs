@@ -42,6 +42,7 @@ fn at(namespace: &str, name: &str, parents: &str, path: &str, backend: &str) -> 
     )
 }
 
+/// ListenerSetHTTPRouting
 #[test]
 fn listener_set_http_routing() {
     let yaml = edge(&allowed("from: Same"), &listener("gw", "gw.example"))
@@ -66,6 +67,7 @@ fn listener_set_http_routing() {
     ]);
 }
 
+/// ListenerSetAllowedRoutesNamespaces
 #[test]
 fn listener_set_allowed_routes_namespaces() {
     let of = |name: &str, from: &str| {
@@ -105,6 +107,7 @@ fn listener_set_allowed_routes_namespaces() {
     ]);
 }
 
+/// ListenerSetDualParentRefIndependence
 #[test]
 fn listener_set_dual_parent_ref_independence() {
     let both = "{name: edge}, {kind: ListenerSet, name: one}";
@@ -125,6 +128,7 @@ fn listener_set_dual_parent_ref_independence() {
     assert_eq!(condition(status.parent("HTTPRoute infra/one", 1), "Accepted"), "True Accepted");
 }
 
+/// ListenerSetGatewayParentSectionNameNotFound
 #[test]
 fn listener_set_gateway_parent_section_name_not_found() {
     let yaml = edge(&allowed("from: Same"), &listener("gw", "gw.example"))
@@ -135,6 +139,7 @@ fn listener_set_gateway_parent_section_name_not_found() {
     assert_eq!(condition(check(&yaml).parent("HTTPRoute infra/by-gateway", 0), "Accepted"), "False NoMatchingParent");
 }
 
+/// ListenerSetRouteStatusScopedToParentRef
 #[test]
 fn listener_set_route_status_scoped_to_parent_ref() {
     let yaml = edge(&allowed("from: Same"), &listener("gw", "gw.example"))
@@ -167,22 +172,26 @@ fn accepted(allowed: &str, namespace: &str) -> String {
     accepted
 }
 
+/// ListenerSetDefaultNotAllowed
 #[test]
 fn listener_set_default_not_allowed() {
     assert_eq!(accepted("", "infra"), "False NotAllowed");
 }
 
+/// ListenerSetAllowedNamespaceNone
 #[test]
 fn listener_set_allowed_namespace_none() {
     assert_eq!(accepted(&allowed("from: None"), "infra"), "False NotAllowed");
 }
 
+/// ListenerSetAllowedNamespaceSame
 #[test]
 fn listener_set_allowed_namespace_same() {
     assert_eq!(accepted(&allowed("from: Same"), "infra"), "True Accepted");
     assert_eq!(accepted(&allowed("from: Same"), "other"), "False NotAllowed");
 }
 
+/// ListenerSetAllowedNamespaceSelector
 #[test]
 fn listener_set_allowed_namespace_selector() {
     let some = allowed("from: Selector, selector: {matchLabels: {a: b}}");
@@ -224,6 +233,7 @@ fn conflicts(gateway: &str, first: &str, second: &str, reason: &str) {
     assert_eq!(condition(status.listener("ListenerSet infra/a-with-gateway", "set"), "Accepted"), "True Accepted");
 }
 
+/// ListenerSetHostnameConflict
 #[test]
 fn listener_set_hostname_conflict() {
     conflicts(
@@ -234,6 +244,7 @@ fn listener_set_hostname_conflict() {
     );
 }
 
+/// ListenerSetProtocolConflict
 #[test]
 fn listener_set_protocol_conflict() {
     let tcp = |name: &str, port: u16| format!("  - {{name: {name}, port: {port}, protocol: TCP}}\n");
@@ -252,6 +263,7 @@ fn listener_set_protocol_conflict() {
     assert_eq!(condition(status.listener("Gateway infra/edge", "taken"), "Accepted"), "True Accepted");
 }
 
+/// ListenerSetAllowedRoutesSupportedKinds
 #[test]
 fn listener_set_allowed_routes_supported_kinds() {
     let yaml = edge(&allowed("from: Same"), &listener("gw", "gw.example"))
@@ -266,6 +278,7 @@ fn listener_set_allowed_routes_supported_kinds() {
     assert_eq!(kinds(listener), Vec::<&str>::new());
 }
 
+/// ListenerSetReferenceGrant
 #[test]
 fn listener_set_reference_grant() {
     let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();

@@ -2,15 +2,19 @@
 //! own. Traffic goes through the real binary to origins on loopback; what only asserts conditions asks `check --status`.
 //! `docs/testing.md` lists those that are left out.
 
+mod backend_tls;
 mod gateway;
+mod grpc;
 mod http;
 mod listener_set;
+mod streams;
+mod tls;
 
 use serde_json::Value;
 
 use crate::support::client::Response;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Directory, Proxy, command};
+use crate::support::proxy::{Directory, Proxy, backend, command};
 
 /// An origin that tells what it got and who it is.
 pub fn echo(name: &'static str) -> Origin {
@@ -36,6 +40,11 @@ pub fn service(namespace: &str, name: &str, origin: &Origin) -> String {
     format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{ports: [{{port: 8080, targetPort: {port}}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-1, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {port}}}]\nendpoints: [{{addresses: [{ip}], conditions: {{ready: true}}}}]\n"
     )
+}
+
+/// Objects without a namespace, in namespace `infra`.
+pub fn infra(yaml: &str) -> String {
+    yaml.replace("metadata: {name: ", "metadata: {namespace: infra, name: ")
 }
 
 /// An object of the Gateway API in namespace `infra`.
