@@ -3,6 +3,8 @@
 //! `docs/testing.md` lists those that are left out.
 
 mod backend_tls;
+mod backends;
+mod filters;
 mod gateway;
 mod grpc;
 mod http;
