@@ -568,7 +568,9 @@ fn what_nobody_holds_is_reset() {
     }
     let Peer { connection, out, spares, keys, .. } = &mut server;
     connection.respond(keys[0], b"HTTP/1.1 413 Too Large\r\n\r\n", true, out).unwrap();
-    keys.iter().for_each(|key| drop(connection.let_go(*key, spares, out)));
+    keys.iter().for_each(|key| {
+        connection.let_go(*key, spares, out);
+    });
     assert_eq!(connection.open_streams(), 0);
     assert!(keys.iter().all(|key| connection.reset_by(*key) == Some(Reset::Connection)), "forgotten");
     assert_eq!(server.resets(), [(1, Code::NO_ERROR.0), (3, Code::CANCEL.0)]);
@@ -680,7 +682,9 @@ fn frames_on_streams_that_are_over() {
         let Peer { connection, out, spares, keys, .. } = &mut server;
         connection.respond(keys[0], b"HTTP/1.1 200 OK\r\n\r\n", true, out).unwrap();
         connection.reset(keys[1], Code::CANCEL, out);
-        keys.drain(..).for_each(|key| drop(connection.let_go(key, spares, out)));
+        keys.drain(..).for_each(|key| {
+            connection.let_go(key, spares, out);
+        });
         server
     };
     let trailers = |id| frame(HEADERS, END_STREAM | END_HEADERS, id, &block(&[("x-end", "1")]));
