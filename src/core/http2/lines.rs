@@ -146,10 +146,10 @@ impl Writer<'_> {
         self.encoder.status(200, self.block);
         let mut said = Ok(());
         for line in fields {
-            said = said.and(match field(line) {
-                Some((name, _)) if name.eq_ignore_ascii_case(b"sec-websocket-accept") => Ok(()),
-                _ => self.line(line, |_| false),
-            });
+            let is_proof = field(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case(b"sec-websocket-accept"));
+            if !is_proof && self.line(line, |_| false).is_err() {
+                said = Err(Unspeakable);
+            }
         }
         said
     }
@@ -164,7 +164,9 @@ impl Writer<'_> {
     fn fields(&mut self, lines: Lines<'_>, leave_out: impl Fn(&[u8]) -> bool) -> Result<(), Unspeakable> {
         let mut said = Ok(());
         for line in lines {
-            said = said.and(self.line(line, &leave_out));
+            if self.line(line, &leave_out).is_err() {
+                said = Err(Unspeakable);
+            }
         }
         said
     }
