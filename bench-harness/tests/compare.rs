@@ -396,6 +396,7 @@ fn streams_and_datagrams_come_back() {
         (&tcp, [&bulk[..], &["up"]].concat()),
         (&tcp, [&bulk[..], &["both"]].concat()),
         (&udp, vec!["--protocol", "udp-echo", "--count", "500", "--body", "64"]),
+        (&udp, vec!["--protocol", "udp-echo", "--count", "500", "--body", "64", "--pipeline", "8"]),
     ] {
         let output = Command::new(HARNESS)
             .args(["load", "--json", "--quiet", "--warmup", "0", "--connections", "4", "--target", target])

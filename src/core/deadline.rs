@@ -6,15 +6,31 @@
 //!
 //! Ticks are whatever the caller counts; nothing here reads a clock.
 
+use std::num::NonZeroU32;
+
 /// Slots of the wheel: with ticks of 50 ms, a turn takes 51 s.
 const SLOTS: usize = 1024;
 
 /// Not set.
 const NEVER: u64 = u64::MAX;
 
-/// Names an entry.
+/// In no slot.
+const UNFILED: u16 = u16::MAX;
+
+/// Names an entry: by its index and one, so that none takes no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key(u32);
+pub struct Key(NonZeroU32);
+
+impl Key {
+    fn of(index: usize) -> Self {
+        let number = u32::try_from(index + 1).expect("fewer entries than 2^32");
+        Self(NonZeroU32::new(number).expect("not zero"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// The wheel and its entries.
 #[derive(Debug)]
@@ -31,9 +47,9 @@ pub struct Wheel<T> {
 struct Entry<T> {
     value: Option<T>,
     deadline: u64,
-    /// Where the newest filing is.
-    filed: u64,
     serial: u32,
+    /// The slot of the newest filing, or [`UNFILED`]. It is looked at within a turn, so this says when.
+    slot: u16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,42 +77,47 @@ impl<T> Wheel<T> {
             Some(index) => {
                 let entry = &mut self.entries[index as usize];
                 entry.value = Some(value);
-                Key(index)
+                Key::of(index as usize)
             }
             None => {
-                self.entries.push(Entry { value: Some(value), deadline: NEVER, filed: NEVER, serial: 0 });
-                Key(u32::try_from(self.entries.len() - 1).expect("fewer entries than 2^32"))
+                self.entries.push(Entry { value: Some(value), deadline: NEVER, serial: 0, slot: UNFILED });
+                Key::of(self.entries.len() - 1)
             }
         }
     }
 
     /// The value of an entry.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.entries.get_mut(key.0 as usize)?.value.as_mut()
+        self.entries.get_mut(key.index())?.value.as_mut()
     }
 
     /// Sets an entry's deadline: it passes when the wheel is advanced to `tick` or beyond.
     pub fn set(&mut self, key: Key, tick: u64) {
-        let entry = &mut self.entries[key.0 as usize];
+        let first = self.now + 1;
+        let entry = &mut self.entries[key.index()];
         entry.deadline = tick;
-        if tick < entry.filed {
-            self.file(key.0, tick);
+        let filed = match entry.slot {
+            UNFILED => NEVER,
+            slot => first + (u64::from(slot) + SLOTS as u64 - first % SLOTS as u64) % SLOTS as u64,
+        };
+        if tick < filed {
+            self.file(key.0.get() - 1, tick);
         }
     }
 
     /// Takes an entry's deadline away.
     pub fn clear(&mut self, key: Key) {
-        self.entries[key.0 as usize].deadline = NEVER;
+        self.entries[key.index()].deadline = NEVER;
     }
 
     /// Removes an entry.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.get_mut(key.0 as usize)?;
+        let entry = self.entries.get_mut(key.index())?;
         let value = entry.value.take()?;
         entry.deadline = NEVER;
-        entry.filed = NEVER;
+        entry.slot = UNFILED;
         entry.serial = entry.serial.wrapping_add(1);
-        self.free.push(key.0);
+        self.free.push(key.0.get() - 1);
         Some(value)
     }
 
@@ -114,9 +135,10 @@ impl<T> Wheel<T> {
         let entry = &mut self.entries[index as usize];
         // What is due already is looked at with the next tick, what is beyond a turn with this turn's last.
         let at = deadline.clamp(self.now + 1, self.now + SLOTS as u64 - 1);
-        entry.filed = at;
+        let slot = slot_of(at);
+        entry.slot = u16::try_from(slot).expect("fewer slots than 2^16");
         entry.serial = entry.serial.wrapping_add(1);
-        let slot = &mut self.slots[slot_of(at)];
+        let slot = &mut self.slots[slot];
         slot.push(Filing { key: index, serial: entry.serial });
     }
 
@@ -136,11 +158,11 @@ impl<T> Wheel<T> {
                 if entry.serial != filing.serial {
                     continue;
                 }
-                entry.filed = NEVER;
+                entry.slot = UNFILED;
                 if entry.deadline <= now {
                     entry.deadline = NEVER;
                     if let Some(value) = &mut entry.value {
-                        passed(Key(filing.key), value);
+                        passed(Key::of(filing.key as usize), value);
                     }
                 } else if entry.deadline != NEVER {
                     let deadline = entry.deadline;

@@ -7,9 +7,10 @@ mod tls;
 mod udp;
 
 use std::cell::OnceCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -182,10 +183,24 @@ async fn linger(stream: &mut Stream, mut buf: Buf) {
 }
 
 /// A panic in one connection's task closes that connection only.
-async fn guarded<E>(core: Rc<Core>, peer: SocketAddr, served: impl Future<Output = Result<(), E>>) {
-    if served.await.is_err() {
-        panicked(&core, peer);
-    }
+fn guarded<E>(
+    core: Rc<Core>,
+    peer: SocketAddr,
+    mut served: impl Future<Output = Result<(), E>> + Unpin,
+) -> impl Future<Output = ()> {
+    // Not an async function, which would hold its arguments twice; and of the address what a message needs, which is half.
+    let (ip, port) = (peer.ip(), peer.port());
+    let ip = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    poll_fn(move |cx| {
+        Pin::new(&mut served).poll(cx).map(|ended| {
+            if ended.is_err() {
+                panicked(&core, SocketAddr::new(ip.to_canonical(), port));
+            }
+        })
+    })
 }
 
 /// Gives memory back that requests have used, a part of it.

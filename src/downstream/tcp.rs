@@ -11,43 +11,104 @@ use ringway_core::model::{EndpointAddress, L4Listener, Target, WeightedTarget};
 
 use super::Conn;
 use crate::buffer::{Buf, Class};
-use crate::metrics::DownstreamError;
-use crate::relay::{self, End};
+use crate::metrics::{DownstreamError, Open};
+use crate::relay::{self, End, First};
 use crate::rt::{Stream, Tick};
 use crate::snapshot::SocketKind;
 use crate::upstream::{self, Connected, Dial, Lease, Link, Marks, Reuse};
-use crate::worker::{Core, Generation};
+use crate::worker::{ConnGuard, Core, Generation};
+
+/// A client's connection and what it was given: all that it is made of while it is relayed. The fields are dropped in
+/// this order: the registry forgets the descriptor before the stream closes it.
+pub(super) struct Relayed {
+    up: Option<Upstream>,
+    _open: Open,
+    _guard: ConnGuard,
+    down: Stream,
+    core: Rc<Core>,
+    /// Milliseconds without a byte after which it is over.
+    idle: u32,
+}
 
 /// Serves one connection. Its future is what an idle one costs, so what it needs at its beginning only is boxed; and it
 /// is a block, since a function would keep its arguments twice.
-#[allow(clippy::manual_async_fn, reason = "the arguments are held once this way")]
-pub(super) fn serve(core: Rc<Core>, mut conn: Conn, mut down: Stream) -> impl Future<Output = ()> {
+pub(super) fn serve(core: Rc<Core>, conn: Conn, down: Stream) -> impl Future<Output = ()> {
+    let opened = Box::pin(open(core, conn, down));
     async move {
-        let generation = core.generation();
-        let Some(found) = generation.socket(conn.socket) else { return down.reset() };
-        let open = generation.metrics.listeners[found.index][0].opened();
-        let idle = found.shared.client.timeouts.stream_idle;
-        down.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
-        let split = match &found.shared.kind {
-            SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
-                Some(Split { socket: found.index, number: 0, targets: split })
-            }
-            _ => None,
-        };
-        if conn.first.is_none() {
-            match ahead(&mut down) {
-                Ok(first) => conn.first = first,
-                // A client that has broken off already needs no endpoint.
-                Err(_broken) => return down.reset(),
+        if let Some((relayed, first)) = opened.await {
+            carry(relayed, first).await;
+        }
+    }
+}
+
+async fn open(core: Rc<Core>, mut conn: Conn, mut down: Stream) -> Option<(Box<Relayed>, First)> {
+    let generation = core.generation();
+    let Some(found) = generation.socket(conn.socket) else {
+        down.reset();
+        return None;
+    };
+    let open = generation.metrics.listeners[found.index][0].opened();
+    let idle = found.shared.client.timeouts.stream_idle;
+    down.count_for(open.listener(), conn.first.as_ref().map_or(0, Buf::len));
+    let split = match &found.shared.kind {
+        SocketKind::Tcp(L4Listener { route: Some((_, split)), .. }) => {
+            Some(Split { socket: found.index, number: 0, targets: split })
+        }
+        _ => None,
+    };
+    if conn.first.is_none() {
+        match ahead(&mut down) {
+            Ok(first) => conn.first = first,
+            // A client that has broken off already needs no endpoint.
+            Err(_broken) => {
+                down.reset();
+                return None;
             }
         }
-        let up = Box::pin(connect_ahead(&core, &generation, split, &mut conn)).await;
-        drop(generation);
-        pass(&core, &mut down, up, conn.first.take(), idle).await;
-        drop(open);
-        // The registry forgets the descriptor before the stream closes it.
-        drop(conn);
-        drop(down);
+    }
+    let first = RefCell::new(conn.first.take());
+    let up = connect(&core, &generation, split, &conn, &first).await;
+    drop(generation);
+    Some(relayed(core, conn, open, down, up, first.into_inner(), idle))
+}
+
+/// Puts together what [`carry`] needs, and gives up the rest; `first` holds bytes of the client's that were read already.
+pub(super) fn relayed(
+    core: Rc<Core>,
+    conn: Conn,
+    open: Open,
+    down: Stream,
+    up: Option<Upstream>,
+    first: Option<Buf>,
+    idle: Duration,
+) -> (Box<Relayed>, First) {
+    let first = first.map(|first| Box::new([Some(first), None]));
+    let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    (Box::new(Relayed { up, _open: open, _guard: conn.guard, down, idle, core }), first)
+}
+
+/// Relays between a client and what was chosen for it. What has no endpoint is reset: the API asks for an active
+/// rejection.
+pub(super) fn carry(mut relayed: Box<Relayed>, mut first: First) -> impl Future<Output = ()> {
+    async move {
+        let idle = Duration::from_millis(relayed.idle.into());
+        let Relayed { up, down, .. } = &mut *relayed;
+        let end = match up {
+            Some(Upstream::Echo) => {
+                let first = first.take().and_then(|mut first| first[0].take());
+                Box::pin(relay::echo(down, first, idle)).await
+            }
+            Some(Upstream::Connected(lease, up)) => {
+                relay::relay(down, up, first.take(), idle, Some(&lease.settings.keepalive)).await
+            }
+            None => {
+                down.reset();
+                End::Reset
+            }
+        };
+        if end == End::Idle {
+            relayed.core.metrics.downstream_error(DownstreamError::IdleTimeout);
+        }
     }
 }
 
@@ -67,39 +128,10 @@ pub(super) struct Split<'g> {
 }
 
 /// Where a connection goes.
+#[derive(Debug)]
 pub(super) enum Upstream {
     Echo,
-    /// In a box, since it is handed on: a future holds what it is given and what it makes of that.
-    Connected(Box<(Lease, Stream)>),
-}
-
-/// Relays between a client and what was chosen for it; `first` holds bytes of the client's that were read already.
-/// What has no endpoint is reset: the API asks for an active rejection.
-pub(super) async fn pass(core: &Core, down: &mut Stream, up: Option<Upstream>, first: Option<Buf>, idle: Duration) {
-    let end = match up {
-        Some(Upstream::Echo) => relay::echo(down, first, idle).await,
-        Some(Upstream::Connected(mut connected)) => relay::relay(down, &mut connected.1, first, None, idle).await,
-        None => {
-            down.reset();
-            End::Reset
-        }
-    };
-    if end == End::Idle {
-        core.metrics.downstream_error(DownstreamError::IdleTimeout);
-    }
-}
-
-/// The same, with what the connection itself has to send.
-async fn connect_ahead(
-    core: &Core,
-    generation: &Generation,
-    split: Option<Split<'_>>,
-    conn: &mut Conn,
-) -> Option<Upstream> {
-    let first = RefCell::new(conn.first.take());
-    let up = connect(core, generation, split, conn, &first).await;
-    conn.first = first.into_inner();
-    up
+    Connected(Lease, Stream),
 }
 
 /// Chooses an endpoint and connects to it. Of `first`, bytes of the client's that were read already, what has been sent
@@ -131,7 +163,7 @@ pub(super) async fn connect(
     let connected = upstream::connect(Dial { ahead: Some(first), ..dial }).await.ok()?;
     let Connected { mut lease, link: Link::Stream(stream), .. } = connected else { return None };
     lease.answered();
-    Some(Upstream::Connected(Box::new((lease, stream))))
+    Some(Upstream::Connected(lease, stream))
 }
 
 #[cfg(test)]
@@ -143,6 +175,7 @@ mod tests {
         fn size<F: Future>(_of: fn(Rc<Core>, Conn, Stream) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(serve) <= 1600, "{} bytes", size(serve));
+        assert!(size(serve) <= 160, "{} bytes", size(serve));
+        assert!(size_of::<Relayed>() <= 256, "{} bytes", size_of::<Relayed>());
     }
 }

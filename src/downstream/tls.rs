@@ -89,10 +89,10 @@ pub(super) async fn serve(core: Rc<Core>, mut conn: Conn, stream: Stream) {
             let first = RefCell::new(first);
             let up = tcp::connect(&core, &generation, split, &conn, &first).await;
             drop(generation);
-            Box::pin(tcp::pass(&core, &mut down, up, first.take(), idle)).await;
-            drop(open);
-            drop(conn);
-            drop(down);
+            let peer = conn.client.source;
+            let (relayed, first) = tcp::relayed(Rc::clone(&core), conn, open, down, up, first.into_inner(), idle);
+            // A task of its own, as small as that of a TCP connection.
+            rt::spawn(guarded(core, peer, rt::catch_unwind(Box::pin(tcp::carry(relayed, first)))));
         }
     }
 }

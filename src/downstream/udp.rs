@@ -11,7 +11,7 @@
 //! What comes alone is passed on at once. Where several come at a time more are on their way, and a task that has passed
 //! them on pauses for a moment: the next ones then share a wake-up and its calls.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -68,6 +68,10 @@ struct Flow {
     /// In flight at its endpoint, as a connection is.
     lease: Lease,
     metrics: Arc<BackendMetrics>,
+    /// Several datagrams came at a time last.
+    bursts: Cell<bool>,
+    /// The wake-up at which its endpoint's last datagram was taken.
+    taken: Cell<u32>,
     _count: StreamCount,
     _open: Open,
 }
@@ -90,6 +94,8 @@ struct Listener {
     /// All flows' sockets.
     set: Source,
     flows: RefCell<FlowTable<Path, Flow>>,
+    /// Wake-ups by answers.
+    wakes: Cell<u32>,
     metrics: Arc<ListenerMetrics>,
 }
 
@@ -103,6 +109,7 @@ pub(super) fn start(core: &Rc<Core>, id: SocketId, socket: OwnedFd, stop: Rc<Sig
         source: Source::new(socket)?,
         set: Source::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?,
         flows: RefCell::default(),
+        wakes: Cell::new(1),
         core: Rc::clone(core),
         id,
         metrics,
@@ -187,6 +194,7 @@ async fn answers(listener: Rc<Listener>, over: Rc<Signal>) {
             return;
         }
         taken = 0;
+        listener.wakes.set(listener.wakes.get().wrapping_add(1));
         for _ in 0..ROUNDS {
             match sys::ready(listener.set.fd(), &mut events) {
                 Ok(()) => taken += listener.answer(&events),
@@ -254,6 +262,10 @@ impl Listener {
         flows.touch(id, rt::now());
         let Some((_, flow)) = flows.get(id) else { return };
         let Range { mut start, end } = range;
+        if end - start > 1 {
+            // Who sends in bursts is answered in bursts.
+            flow.bursts.set(true);
+        }
         let mut tried = false;
         while start < end {
             match batch.send(flow.socket.as_raw_fd(), start..end, true) {
@@ -350,6 +362,8 @@ impl Listener {
             socket,
             lease,
             metrics: Arc::clone(metrics),
+            bursts: Cell::new(false),
+            taken: Cell::new(0),
             _count: StreamCount::take(),
             _open: self.metrics.opened(),
         };
@@ -377,8 +391,12 @@ impl Listener {
                 let mut flows = self.flows.borrow_mut();
                 let Some((path, flow)) = flows.get(id) else { continue };
                 let (path, socket) = (*path, flow.socket.as_raw_fd());
-                let received = if events.len() <= FEW {
-                    batch.receive(socket, Some(path)).map(drop)
+                // One call for one datagram, unless there are probably more of this flow: they came so last, or it had some
+                // left at the wake-up before. What came together leaves together.
+                let now = self.wakes.get();
+                let more = flow.bursts.get() || now.wrapping_sub(flow.taken.replace(now)) <= 1;
+                let received = if more || events.len() <= FEW {
+                    batch.receive(socket, Some(path)).map(|received| flow.bursts.set(received > 1))
                 } else {
                     batch.receive_one(socket, path).map(drop)
                 };

@@ -3,7 +3,8 @@
 //! Each direction is adaptive. It begins by copying through one pooled buffer, small until reads fill it, which is the
 //! cheapest way for messages. One that proves to be bulk is spliced through a pooled pipe, past user space, until it
 //! turns chatty or the kernel refuses. A direction in which nothing has come for a tick or two gives buffer and pipe
-//! back and waits for readiness only, so an idle connection holds neither. An end of stream is passed on as a FIN while
+//! back; when both have, what moves bytes goes as well, and the connection waits for readiness of either socket without
+//! an operation of the runtime ([`rt::readable`]). An end of stream is passed on as a FIN while
 //! the other direction goes on; a reset is passed on as a reset.
 //!
 //! Backpressure is by bytes: nothing is read while what was read before has not been taken, so a direction holds at
@@ -14,9 +15,13 @@ mod pool;
 mod splice;
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
+
+use ringway_core::model::Keepalive;
 
 use crate::buffer::{Buf, Class};
 use crate::rt::{self, Reader, Stream, Tick, Writer};
@@ -42,16 +47,51 @@ pub enum End {
 }
 
 /// What both directions of a connection share.
-struct Shared {
+struct Shared<'s> {
     last_activity: Cell<Tick>,
-    idle: Duration,
+    /// Ticks without a byte after which the connection is over.
+    idle: Tick,
     ended: Cell<Option<End>>,
-    /// One direction has ended in order.
-    half: Cell<bool>,
+    sides: [Cell<Side>; 2],
     fds: [i32; 2],
+    /// What is still to be done about the endpoint's socket.
+    neglected: Cell<Neglected<'s>>,
 }
 
-impl Shared {
+/// What a direction does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It moves bytes, or has some on the way.
+    Busy,
+    /// Nothing has come for a while: it holds nothing.
+    Quiet,
+    /// It has ended.
+    Over,
+}
+
+impl<'s> Shared<'s> {
+    fn new(fds: [i32; 2], idle: Duration, neglected: Neglected<'s>) -> Self {
+        Self {
+            last_activity: Cell::new(rt::now()),
+            idle: rt::tick_after(idle).saturating_sub(rt::now()),
+            ended: Cell::new(None),
+            sides: [const { Cell::new(Side::Busy) }; 2],
+            fds,
+            neglected: Cell::new(neglected),
+        }
+    }
+
+    /// Nothing has come from this side for a while.
+    fn is_quiet(&self, side: usize) {
+        self.sides[side].set(Side::Quiet);
+        if side == DOWN
+            && let Some(keepalive) = self.neglected.take()
+        {
+            // A socket that takes no options has broken, which reading shows.
+            let _broken = sys::look_after(self.fds[1], *keepalive);
+        }
+    }
+
     /// The first direction that breaks takes the other with it.
     fn break_off(&self, end: End) {
         if self.ended.get().is_none() {
@@ -63,73 +103,149 @@ impl Shared {
     }
 
     fn idle_at(&self) -> Tick {
-        self.last_activity.get().saturating_add(rt::tick_after(self.idle).saturating_sub(rt::now()))
+        self.last_activity.get().saturating_add(self.idle)
+    }
+
+    fn is(&self, side: usize, what: Side) -> bool {
+        self.sides[side].get() == what
+    }
+
+    /// Whether no direction moves bytes.
+    fn rests(&self) -> bool {
+        !self.is(UP, Side::Busy) && !self.is(DOWN, Side::Busy)
+    }
+
+    /// How it has ended, if both directions have.
+    fn over(&self) -> Option<End> {
+        let over = self.is(UP, Side::Over) && self.is(DOWN, Side::Over);
+        over.then(|| self.ended.get().unwrap_or(End::Finished))
+    }
+
+    /// Quiet directions begin anew.
+    fn wake(&self) {
+        for side in &self.sides {
+            if side.get() == Side::Quiet {
+                side.set(Side::Busy);
+            }
+        }
     }
 }
 
-/// Relays between `down` and `up` until both directions have ended. `from_down` and `from_up` hold bytes that were
-/// read already.
-pub async fn relay(
-    down: &mut Stream,
-    up: &mut Stream,
-    from_down: Option<Buf>,
-    from_up: Option<Buf>,
+/// From the client to the endpoint.
+const UP: usize = 0;
+/// From the endpoint to the client.
+const DOWN: usize = 1;
+
+/// Bytes that were read already, from the client and from the endpoint. In a box, since a connection needs them at its
+/// beginning only.
+pub type First = Option<Box<[Option<Buf>; 2]>>;
+
+/// How an endpoint's socket is to notice that its peer is gone, where nobody has told it yet ([`sys::look_after`]): that
+/// is left until nothing has come from there for a moment, since many connections are over by then.
+pub type Neglected<'s> = Option<&'s Option<Keepalive>>;
+
+/// Relays between `down` and `up` until both directions have ended, first what was read already.
+pub fn relay<'s>(
+    down: &'s mut Stream,
+    up: &'s mut Stream,
+    mut first: First,
     idle: Duration,
-) -> End {
-    let shared = Shared {
-        last_activity: Cell::new(rt::now()),
-        idle,
-        ended: Cell::new(None),
-        half: Cell::new(false),
-        fds: [down.fd(), up.fd()],
-    };
+    neglected: Neglected<'s>,
+) -> impl Future<Output = End> + 's {
+    let shared = Shared::new([down.fd(), up.fd()], idle, neglected);
     down.wr.set_stall_timeout(idle);
     up.wr.set_stall_timeout(idle);
-    let upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, &shared));
-    let downwards = pin!(direction(&mut up.rd, &mut down.wr, from_up, &shared));
-    rt::join(upwards, downwards).await;
-    shared.ended.get().unwrap_or(End::Finished)
+    async move {
+        loop {
+            // What moves bytes is boxed and goes when they stop coming: an idle connection is a small task.
+            Box::pin(both(down, up, first.take(), &shared)).await;
+            if let Some(end) = shared.over() {
+                return end;
+            }
+            let readable = match (shared.is(UP, Side::Over), shared.is(DOWN, Side::Over)) {
+                (false, false) => rt::readable(&down.rd, Some(&up.rd)),
+                (false, true) => rt::readable(&down.rd, None),
+                (true, _) => rt::readable(&up.rd, None),
+            };
+            if !rt::readable_by(readable, down.wr.deadline(), shared.idle_at()).await {
+                shared.break_off(End::Idle);
+                return End::Idle;
+            }
+            shared.wake();
+        }
+    }
 }
 
 /// Sends a stream's bytes back to it until it ends: the built-in echo. `first` holds bytes that were read already.
-pub async fn echo(stream: &mut Stream, first: Option<Buf>, idle: Duration) -> End {
-    let shared = Shared {
-        last_activity: Cell::new(rt::now()),
-        idle,
-        ended: Cell::new(None),
-        half: Cell::new(false),
-        fds: [stream.fd(), stream.fd()],
-    };
+pub async fn echo(stream: &mut Stream, mut first: Option<Buf>, idle: Duration) -> End {
+    let shared = Shared::new([stream.fd(), stream.fd()], idle, None);
+    shared.sides[DOWN].set(Side::Over);
     stream.wr.set_stall_timeout(idle);
-    direction(&mut stream.rd, &mut stream.wr, first, &shared).await;
-    shared.ended.get().unwrap_or(End::Finished)
+    loop {
+        Box::pin(step(&mut stream.rd, &mut stream.wr, first.take(), &shared, UP)).await;
+        if let Some(end) = shared.over() {
+            return end;
+        }
+        if !rt::readable_by(rt::readable(&stream.rd, None), stream.wr.deadline(), shared.idle_at()).await {
+            shared.break_off(End::Idle);
+            return End::Idle;
+        }
+        shared.wake();
+    }
 }
 
-async fn direction(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared) {
-    match run(rd, wr, first, shared).await {
-        // Once both directions have ended the sockets are closed. Boxed: an idle connection does not pay for its end.
-        Ok(()) if shared.half.replace(true) => Box::pin(wr.finish_by_close()).await,
-        Ok(()) => Box::pin(wr.finish()).await,
+/// Moves bytes in both directions until neither has any on the way.
+async fn both(down: &mut Stream, up: &mut Stream, first: First, shared: &Shared<'_>) {
+    let [from_down, from_up] = first.map_or([None, None], |first| *first);
+    let mut upwards = pin!(direction(&mut down.rd, &mut up.wr, from_down, shared, UP));
+    let mut downwards = pin!(direction(&mut up.rd, &mut down.wr, from_up, shared, DOWN));
+    poll_fn(|cx| {
+        // A direction that is over has returned, or had before this began.
+        if !shared.is(UP, Side::Over) && upwards.as_mut().poll(cx).is_ready() {
+            debug_assert!(shared.is(UP, Side::Over), "it returns when it is over");
+        }
+        if !shared.is(DOWN, Side::Over) && downwards.as_mut().poll(cx).is_ready() {
+            debug_assert!(shared.is(DOWN, Side::Over), "it returns when it is over");
+        }
+        if shared.rests() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// One direction, while the other may be busy.
+async fn direction(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared<'_>, side: usize) {
+    loop {
+        step(rd, wr, first.take(), shared, side).await;
+        if shared.is(side, Side::Over) {
+            return;
+        }
+        // Where the other rests too, both go to rest together.
+        if shared.rests() {
+            return std::future::pending().await;
+        }
+        rt::readable(rd, None).await;
+        shared.sides[side].set(Side::Busy);
+    }
+}
+
+/// Moves bytes for as long as they come, and says in `shared` what the direction is afterwards.
+async fn step(rd: &mut Reader, wr: &mut Writer, first: Option<Buf>, shared: &Shared<'_>, side: usize) {
+    match busy(rd, wr, first, shared).await {
+        Ok(Busy::Quiet) => {
+            rd.rest();
+            wr.rest();
+            return shared.is_quiet(side);
+        }
+        // Once both directions have ended the sockets are closed.
+        Ok(Busy::Ended) if shared.is(1 - side, Side::Over) => Box::pin(wr.finish_by_close()).await,
+        Ok(Busy::Ended) => Box::pin(wr.finish()).await,
         // Our own deadline, not the kernel's, which has a number: the peer has taken nothing for as long.
         Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
             shared.break_off(End::Idle);
         }
         Err(_) => shared.break_off(End::Reset),
     }
-}
-
-async fn run(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared) -> io::Result<()> {
-    loop {
-        // What moves bytes is boxed and goes when they stop coming: an idle connection is a small task.
-        match Box::pin(busy(rd, wr, first.take(), shared)).await? {
-            Busy::Ended => return Ok(()),
-            Busy::Quiet => {
-                rd.rest();
-                wr.rest();
-                wait(rd, shared).await?;
-            }
-        }
-    }
+    shared.sides[side].set(Side::Over);
 }
 
 /// Why a direction stopped moving bytes.
@@ -141,7 +257,7 @@ enum Busy {
 }
 
 /// Moves bytes for as long as they come, by copying or by splicing, whichever is cheaper for what comes.
-async fn busy(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared) -> io::Result<Busy> {
+async fn busy(rd: &mut Reader, wr: &mut Writer, mut first: Option<Buf>, shared: &Shared<'_>) -> io::Result<Busy> {
     let mut can_splice = rd.splice_fd().is_some() && wr.splice_fd().is_some();
     loop {
         match copy(rd, wr, first.take(), shared, can_splice).await? {
@@ -178,7 +294,7 @@ async fn copy(
     rd: &mut Reader,
     wr: &mut Writer,
     first: Option<Buf>,
-    shared: &Shared,
+    shared: &Shared<'_>,
     can_splice: bool,
 ) -> io::Result<Copied> {
     let mut class = Class::Head;
@@ -209,23 +325,10 @@ async fn copy(
     }
 }
 
-async fn send(wr: &mut Writer, buf: Buf, shared: &Shared) -> io::Result<Buf> {
+async fn send(wr: &mut Writer, buf: Buf, shared: &Shared<'_>) -> io::Result<Buf> {
     let len = buf.len();
     let (written, buf) = wr.write_all(buf, len).await;
     written?;
     shared.last_activity.set(rt::now());
     Ok(buf)
-}
-
-/// Waits without a buffer until there is something to read; `TimedOut` when the whole connection has been idle for too
-/// long.
-async fn wait(rd: &mut Reader, shared: &Shared) -> io::Result<()> {
-    loop {
-        if rd.readable_until(shared.idle_at()).await? {
-            return Ok(());
-        }
-        if rt::now() >= shared.idle_at() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-    }
 }

@@ -47,14 +47,25 @@ struct Entry {
     fd: RawFd,
     action: Action,
     fired: bool,
+    /// Of the task that [`Action::Wake`] wakes.
+    waker: Option<Waker>,
     canceller: Option<Canceller>,
 }
 
+#[derive(Clone, Copy)]
 enum Action {
     None,
-    Shutdown(Shutdown),
+    Cut(Direction),
     Cancel,
-    Wake(Waker),
+    Wake,
+}
+
+/// As [`Shutdown`], in a byte.
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+    Both,
 }
 
 /// One deadline on one half of a stream. Forgotten by the wheel when dropped.
@@ -70,11 +81,16 @@ impl Deadline {
         Self { key: None, fd }
     }
 
+    /// The stream's descriptor.
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     fn set<R>(&mut self, at: Tick, f: impl FnOnce(&mut Entry) -> R) -> R {
         WHEEL.with(|wheel| {
             let mut wheel = wheel.borrow_mut();
             let key = *self.key.get_or_insert_with(|| {
-                wheel.insert(Entry { fd: self.fd, action: Action::None, fired: false, canceller: None })
+                wheel.insert(Entry { fd: self.fd, action: Action::None, fired: false, waker: None, canceller: None })
             });
             wheel.set(key, at);
             let entry = wheel.get_mut(key).expect("entries live as long as their handle");
@@ -85,7 +101,12 @@ impl Deadline {
 
     /// Shuts the socket down when `at` has passed.
     pub fn arm(&mut self, at: Tick, how: Shutdown) {
-        self.set(at, |entry| entry.action = Action::Shutdown(how));
+        let direction = match how {
+            Shutdown::Read => Direction::Read,
+            Shutdown::Write => Direction::Write,
+            Shutdown::Both => Direction::Both,
+        };
+        self.set(at, |entry| entry.action = Action::Cut(direction));
     }
 
     /// Cancels the read that is given the handle when `at` has passed.
@@ -104,8 +125,19 @@ impl Deadline {
             wheel.clear(key);
             let entry = wheel.get_mut(key).expect("entries live as long as their handle");
             entry.action = Action::None;
+            entry.waker = None;
             std::mem::take(&mut entry.fired)
         })
+    }
+
+    /// Has a task woken when `at` has passed.
+    pub(super) fn wake_at(&mut self, at: Tick, waker: &Waker) {
+        self.set(at, |entry| {
+            entry.action = Action::Wake;
+            if entry.waker.as_ref().is_none_or(|kept| !kept.will_wake(waker)) {
+                entry.waker = Some(waker.clone());
+            }
+        });
     }
 
     /// Returns when `at` has passed. May be dropped.
@@ -118,7 +150,7 @@ impl Deadline {
                 // It never does.
                 return Poll::Pending;
             }
-            self.set(at, |entry| entry.action = Action::Wake(cx.waker().clone()));
+            self.wake_at(at, cx.waker());
             Poll::Pending
         })
         .await;
@@ -148,9 +180,11 @@ pub(super) async fn ticker() {
                 entry.fired = true;
                 match std::mem::replace(&mut entry.action, Action::None) {
                     Action::None => {}
-                    Action::Shutdown(how) => sys::cut(entry.fd, how),
+                    Action::Cut(Direction::Read) => sys::cut(entry.fd, Shutdown::Read),
+                    Action::Cut(Direction::Write) => sys::cut(entry.fd, Shutdown::Write),
+                    Action::Cut(Direction::Both) => sys::cut(entry.fd, Shutdown::Both),
                     Action::Cancel => entry.canceller = entry.canceller.take().map(Canceller::cancel),
-                    Action::Wake(waker) => wakers.push(waker),
+                    Action::Wake => wakers.extend(entry.waker.take()),
                 }
             });
         });

@@ -14,6 +14,7 @@
 //! * Nothing crosses threads but through a [`mailbox()`], whose wake-up is a byte on a socket pair that the loop reads.
 
 mod deadline;
+mod idle;
 mod listener;
 mod mailbox;
 mod pace;
@@ -29,6 +30,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 pub(crate) use monoio::buf::{IoBuf, IoBufMut};
 
 pub use deadline::{Deadline, Tick, millis, now, tick_after};
+pub use idle::{Readable, readable, readable_by};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Receiver, Sender, mailbox};
 pub use pace::pace;

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::pin;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
-use monoio::net::TcpStream;
+use monoio::net::UnixStream;
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use super::deadline::{Deadline, Tick, tick_after};
+use super::deadline::{Deadline, Tick, now, tick_after};
 use super::task::race_pinned;
 use crate::buffer::{Buf, Class, Drain, Fill};
 use crate::metrics::ListenerMetrics;
@@ -102,9 +103,10 @@ pub struct Reader {
     // The deadline is dropped before the socket is closed: it must not reach a descriptor that has been given out again.
     deadline: Deadline,
     /// There until the stream is dropped.
-    half: Option<OwnedReadHalf<TcpStream>>,
+    half: Option<OwnedReadHalf<UnixStream>>,
     flight: Flight,
-    fd: RawFd,
+    /// The set of idle streams knows the descriptor.
+    pub(super) watched: Cell<bool>,
     tls: Option<Rc<RefCell<Session>>>,
     meter: Option<Arc<ListenerMetrics>>,
 }
@@ -114,12 +116,12 @@ pub struct Reader {
 pub struct Writer {
     deadline: Deadline,
     /// There until the stream is dropped.
-    half: Option<OwnedWriteHalf<TcpStream>>,
+    half: Option<OwnedWriteHalf<UnixStream>>,
     flight: Flight,
     /// The direction has been ended, or the socket is closed next, which ends it.
     finished: bool,
-    fd: RawFd,
-    stall: Option<Duration>,
+    /// Ticks that one write may wait.
+    stall: Option<NonZeroU32>,
     tls: Option<Rc<RefCell<Session>>>,
     meter: Option<Arc<ListenerMetrics>>,
     open: Option<StreamCount>,
@@ -129,8 +131,9 @@ impl Stream {
     /// Takes over a connected socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let fd = socket.as_raw_fd();
-        // The runtime's TCP stream makes no call that only TCP has, so it carries Unix sockets as well.
-        let stream = TcpStream::from_std(socket.into())?;
+        // The runtime's Unix stream makes no call that only Unix sockets have, so it carries TCP as well; its TCP stream
+        // does too, but holds 72 bytes for addresses that nobody asks it for.
+        let stream = UnixStream::from_std(socket.into())?;
         let (rd, wr) = stream.into_split();
         let mut wr = Writer::new(fd, Some(wr));
         wr.open = Some(StreamCount::take());
@@ -146,7 +149,7 @@ impl Stream {
 
     /// Its descriptor, for calls that do not outlive the stream.
     pub fn fd(&self) -> RawFd {
-        self.wr.fd
+        self.wr.fd()
     }
 
     /// Shuts it down; operations in flight complete with an end or an error.
@@ -270,15 +273,15 @@ impl Drop for Stream {
             return;
         }
         // A deadline must not reach a descriptor that has been given out again.
-        self.rd.deadline = Deadline::new(self.rd.fd);
-        self.wr.deadline = Deadline::new(self.wr.fd);
+        self.rd.deadline = Deadline::new(self.rd.fd());
+        self.wr.deadline = Deadline::new(self.wr.fd());
         let Some(rd) = self.rd.half.take() else { return };
         self.wr.say_goodbye();
         if let Some(wr) = self.wr.half.take()
             && let Ok(stream) = rd.reunite(wr)
         {
             if !self.wr.finished {
-                sys::cut(self.wr.fd, Shutdown::Write);
+                sys::cut(self.wr.fd(), Shutdown::Write);
             }
             sys::close(stream);
         }
@@ -294,13 +297,14 @@ impl Drop for Writer {
 }
 
 impl Reader {
-    fn new(fd: RawFd, half: Option<OwnedReadHalf<TcpStream>>) -> Self {
-        Self { deadline: Deadline::new(fd), half, flight: Flight::default(), fd, tls: None, meter: None }
+    fn new(fd: RawFd, half: Option<OwnedReadHalf<UnixStream>>) -> Self {
+        let (flight, watched) = (Flight::default(), Cell::new(false));
+        Self { deadline: Deadline::new(fd), half, flight, watched, tls: None, meter: None }
     }
 
     /// The descriptor, for calls that do not outlive the stream.
     pub fn fd(&self) -> RawFd {
-        self.fd
+        self.deadline.fd()
     }
 
     /// The half's deadline.
@@ -310,12 +314,12 @@ impl Reader {
 
     /// Gives back what waits for the next read: the stream will be quiet for a while.
     pub fn rest(&mut self) {
-        self.deadline = Deadline::new(self.fd);
+        self.deadline = Deadline::new(self.deadline.fd());
     }
 
     /// The descriptor whose bytes are the stream's, so that they may be spliced; none when they are encrypted.
     pub fn splice_fd(&self) -> Option<RawFd> {
-        self.tls.is_none().then_some(self.fd)
+        self.tls.is_none().then_some(self.deadline.fd())
     }
 
     /// Reads into the room behind the buffer's window, of which there must be some: 0 is the end of the stream.
@@ -346,7 +350,7 @@ impl Reader {
         if self.tls.is_some() {
             return Ok(None);
         }
-        let read = sys::receive_now(self.fd, buf.room_mut())?;
+        let read = sys::receive_now(self.deadline.fd(), buf.room_mut())?;
         buf.filled(read.unwrap_or(0));
         self.count(read.unwrap_or(0));
         Ok(read)
@@ -462,12 +466,13 @@ impl Reader {
         }
         let mut out = Buf::new(Class::Head);
         if session.records(&mut out) {
-            let sent = sys::send_now(self.fd, out.data());
+            let sent = sys::send_now(self.deadline.fd(), out.data());
             session.unsent(&out.data()[sent..]);
         }
     }
 
-    fn has_bytes(&self) -> bool {
+    /// Whether bytes have been read that the session has not given yet.
+    pub(super) fn has_bytes(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.borrow().has_bytes())
     }
 
@@ -505,13 +510,12 @@ impl Reader {
 }
 
 impl Writer {
-    fn new(fd: RawFd, half: Option<OwnedWriteHalf<TcpStream>>) -> Self {
+    fn new(fd: RawFd, half: Option<OwnedWriteHalf<UnixStream>>) -> Self {
         Self {
             deadline: Deadline::new(fd),
             half,
             flight: Flight::default(),
             finished: false,
-            fd,
             stall: None,
             tls: None,
             meter: None,
@@ -529,7 +533,7 @@ impl Writer {
             session.close();
             let mut out = Buf::new(Class::Head);
             if session.records(&mut out) {
-                sys::send_now(self.fd, out.data());
+                sys::send_now(self.deadline.fd(), out.data());
             }
         }
     }
@@ -541,17 +545,17 @@ impl Writer {
 
     /// Gives back what waits for the next write: the stream will be quiet for a while.
     pub fn rest(&mut self) {
-        self.deadline = Deadline::new(self.fd);
+        self.deadline = Deadline::new(self.deadline.fd());
     }
 
     /// How long one write may wait for its peer before the stream is shut down; none: for ever.
     pub fn set_stall_timeout(&mut self, stall: Duration) {
-        self.stall = Some(stall);
+        self.stall = Some(ticks(stall));
     }
 
     /// The descriptor whose bytes are the stream's, so that they may be spliced; none when they are encrypted.
     pub fn splice_fd(&self) -> Option<RawFd> {
-        self.tls.is_none().then_some(self.fd)
+        self.tls.is_none().then_some(self.deadline.fd())
     }
 
     /// Writes the first `len` bytes of the window and takes them off it; `TimedOut` when the peer took nothing for
@@ -610,7 +614,7 @@ impl Writer {
     }
 
     /// Sends the session's own records: of the handshake, alerts, answers to key updates.
-    async fn flush(&mut self, session: &RefCell<Session>, stall: Option<Duration>) -> io::Result<()> {
+    async fn flush(&mut self, session: &RefCell<Session>, stall: Option<NonZeroU32>) -> io::Result<()> {
         session.borrow_mut().writing = true;
         let mut written = Ok(());
         while written.is_ok() {
@@ -631,11 +635,11 @@ impl Writer {
         self.write_raw_within(buf, len, self.stall).await
     }
 
-    async fn write_raw_within(&mut self, mut buf: Buf, len: usize, stall: Option<Duration>) -> (io::Result<()>, Buf) {
+    async fn write_raw_within(&mut self, mut buf: Buf, len: usize, stall: Option<NonZeroU32>) -> (io::Result<()>, Buf) {
         let mut left = len;
         while left > 0 {
             if let Some(stall) = stall {
-                self.deadline.arm(tick_after(stall), Shutdown::Both);
+                self.deadline.arm(now() + Tick::from(stall.get()), Shutdown::Both);
             }
             self.flight.begin();
             let (written, back) = self.half.as_mut().expect(HALF).write(Drain::new(buf, left)).await;
@@ -678,7 +682,7 @@ impl Writer {
 
     /// Until when a write that starts now may wait for its peer.
     pub fn stalled_at(&self) -> Tick {
-        self.stall.map_or(Tick::MAX, tick_after)
+        self.stall.map_or(Tick::MAX, |stall| now() + Tick::from(stall.get()))
     }
 
     /// Ends the outgoing direction: close_notify where it is encrypted, then FIN.
@@ -686,9 +690,9 @@ impl Writer {
         if let Some(session) = self.tls.clone() {
             session.borrow_mut().close();
             // A peer that does not take it is cut by the shutdown all the same.
-            let _sent = self.flush(&session, Some(self.stall.unwrap_or(FINISH))).await;
+            let _sent = self.flush(&session, Some(self.stall.unwrap_or_else(|| ticks(FINISH)))).await;
         }
-        sys::cut(self.fd, Shutdown::Write);
+        sys::cut(self.deadline.fd(), Shutdown::Write);
         self.finished = true;
     }
 
@@ -703,8 +707,14 @@ impl Writer {
 
     /// The descriptor, for calls that do not outlive the stream.
     pub fn fd(&self) -> RawFd {
-        self.fd
+        self.deadline.fd()
     }
+}
+
+/// Ticks in which `duration` has passed for certain.
+fn ticks(duration: Duration) -> NonZeroU32 {
+    let ticks = tick_after(duration).saturating_sub(now());
+    NonZeroU32::new(u32::try_from(ticks).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
 fn is_interrupt(error: &io::Error) -> bool {
@@ -734,7 +744,7 @@ pub async fn connect_tcp(socket: OwnedFd, by: Tick, first: Option<Buf>) -> (io::
         }
         None => {
             let ready = sys::peek(&wr.half.as_ref().expect(HALF).0).writable(false).await;
-            (ready.and_then(|()| sys::take_error(wr.fd)), None)
+            (ready.and_then(|()| sys::take_error(wr.fd())), None)
         }
     };
     wr.flight.end();

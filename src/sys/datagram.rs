@@ -19,8 +19,11 @@ pub const BATCH: usize = 32;
 /// The largest datagram.
 pub const DATAGRAM: usize = 64 << 10;
 
-/// Room for one IP_PKTINFO or IPV6_PKTINFO.
+/// Room for one IP_PKTINFO or IPV6_PKTINFO, and for the length of segments.
 const CONTROL: usize = 64;
+
+/// Most bytes of datagrams that leave as one message.
+const SEGMENTS: usize = 60_000;
 
 /// A bound UDP socket, one of several with SO_REUSEPORT. An unspecified address learns from each datagram where it was
 /// sent to, so that the answer can come from there.
@@ -84,6 +87,8 @@ pub struct Datagrams {
     bytes: Box<[u8]>,
     slots: Vec<Slot>,
     headers: Box<Headers>,
+    /// The kernel refuses to cut messages into datagrams here.
+    whole: bool,
 }
 
 impl std::fmt::Debug for Datagrams {
@@ -97,7 +102,12 @@ impl Default for Datagrams {
         // SAFETY: all of these are plain data for which zeroes are a value.
         let headers = unsafe { Box::<Headers>::new_zeroed().assume_init() };
         // Zeroes of this size come from the kernel untouched.
-        Self { bytes: vec![0; BATCH * STRIDE].into_boxed_slice(), slots: Vec::with_capacity(BATCH), headers }
+        Self {
+            bytes: vec![0; BATCH * STRIDE].into_boxed_slice(),
+            slots: Vec::with_capacity(BATCH),
+            headers,
+            whole: false,
+        }
     }
 }
 
@@ -182,6 +192,9 @@ impl Datagrams {
 
     /// Sends the datagrams of `range`, which is not empty: each to its peer or, on a connected socket, all to that. How
     /// many have left; an error is about the first that has not.
+    ///
+    /// Datagrams of one length between the same two ends leave as one message that the kernel cuts again
+    /// (UDP_SEGMENT): it goes through the network layers once.
     pub fn send(&mut self, socket: RawFd, range: std::ops::Range<usize>, connected: bool) -> io::Result<usize> {
         if connected && range.len() == 1 {
             // One call without headers: most flows have one datagram at a time.
@@ -189,29 +202,81 @@ impl Datagrams {
             let flags = net::SendFlags::DONTWAIT;
             return Ok(net::send(super::borrow(socket), data, flags).map(|_whole| 1)?);
         }
+        let cut = !self.whole;
+        match self.send_messages(socket, range.clone(), connected, cut) {
+            // Longer than what leaves in one piece, or a device that cannot sum up what is cut.
+            Err(error) if cut && is_uncuttable(&error) => {
+                self.whole = Errno::from_io_error(&error) == Some(Errno::IO);
+                self.send_messages(socket, range, connected, false)
+            }
+            sent => sent,
+        }
+    }
+
+    fn send_messages(
+        &mut self,
+        socket: RawFd,
+        range: std::ops::Range<usize>,
+        connected: bool,
+        cut: bool,
+    ) -> io::Result<usize> {
         let slots = &self.slots[range.clone()];
         let Headers { messages, names, vectors, controls } = &mut *self.headers;
-        for (index, slot) in slots.iter().enumerate() {
-            let start = (range.start + index) * STRIDE;
-            let bytes = &self.bytes[start..start + slot.len];
-            vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: slot.len };
-            let header = message(&mut messages[index], &mut vectors[index]);
-            if !connected {
-                header.msg_namelen = put_address(slot.path.peer, &mut names[index]);
-                header.msg_name = (&raw mut names[index]).cast();
-                if let Some(local) = slot.path.local {
-                    header.msg_control = (&raw mut controls[index]).cast();
-                    header.msg_controllen = CONTROL;
-                    put_source(header, local);
-                }
+        let (mut count, mut next) = (0, 0);
+        while next < slots.len() {
+            let slot = slots[next];
+            let run = if cut { run_of(&slots[next..]) } else { 1 };
+            for index in next..next + run {
+                let start = (range.start + index) * STRIDE;
+                let bytes = &self.bytes[start..start + slots[index].len];
+                vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             }
+            let header = message(&mut messages[count], &mut vectors[next]);
+            header.msg_iov = vectors[next..next + run].as_mut_ptr();
+            header.msg_iovlen = run;
+            if !connected {
+                header.msg_namelen = put_address(slot.path.peer, &mut names[count]);
+                header.msg_name = (&raw mut names[count]).cast();
+            }
+            let source = slot.path.local.filter(|_| !connected);
+            if source.is_some() || run > 1 {
+                header.msg_control = (&raw mut controls[count]).cast();
+                put_control(header, source, (run > 1).then_some(slot.len));
+            }
+            count += 1;
+            next += run;
         }
-        let vlen = u32::try_from(slots.len()).expect("at most BATCH");
-        // SAFETY: each of the first `vlen` headers points to a name, a vector, a control buffer and bytes of its own,
-        // which outlive the call; the kernel only reads them.
+        let vlen = u32::try_from(count).expect("at most BATCH");
+        // SAFETY: each of the first `vlen` headers points to a name, to vectors of its own as many as it says, to a control
+        // buffer and bytes, which outlive the call; the kernel only reads them.
         let sent = unsafe { libc::sendmmsg(socket, messages.as_mut_ptr(), vlen, libc::MSG_DONTWAIT) };
-        usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
+        let sent = usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())?;
+        Ok(messages[..sent].iter().map(|message| message.msg_hdr.msg_iovlen).sum())
     }
+}
+
+/// How many of the first datagrams can leave as one message: of the same two ends and one length, of which only the last
+/// may be shorter.
+fn run_of(slots: &[Slot]) -> usize {
+    let first = slots[0];
+    let most = SEGMENTS.checked_div(first.len).unwrap_or(1).max(1);
+    let mut run = 1;
+    while run < most
+        && let Some(next) = slots.get(run)
+        && next.path == first.path
+        && (1..=first.len).contains(&next.len)
+    {
+        run += 1;
+        if next.len < first.len {
+            break;
+        }
+    }
+    run
+}
+
+/// Whether a message cannot be cut into datagrams where it is to leave, while they may leave one by one.
+fn is_uncuttable(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::MSGSIZE | Errno::OPNOTSUPP))
 }
 
 /// A message's header with one vector and neither name nor control buffer.
@@ -312,8 +377,40 @@ fn put_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> u32 {
     }
 }
 
-/// Has a datagram leave from `local`. The header's control buffer has `CONTROL` bytes.
-fn put_source(header: &mut libc::msghdr, local: IpAddr) {
+/// Has a message leave from `local`, and be cut into datagrams of `segment` bytes. The header's control buffer has
+/// `CONTROL` bytes.
+fn put_control(header: &mut libc::msghdr, local: Option<IpAddr>, segment: Option<usize>) {
+    let mut used = 0;
+    if let Some(local) = local {
+        header.msg_controllen = CONTROL;
+        used = put_source(header, local);
+    }
+    if let Some(segment) = segment {
+        header.msg_controllen = CONTROL;
+        let len = size_of_u32::<u16>();
+        // SAFETY: the control buffer is aligned and has room for what is in front (`used` bytes, a whole number of
+        // aligned headers with their data) and one header with two bytes more (`CONTROL`); the data is written unaligned.
+        unsafe {
+            let message = header.msg_control.cast::<u8>().add(used).cast::<libc::cmsghdr>();
+            (*message).cmsg_level = libc::IPPROTO_UDP;
+            (*message).cmsg_type = libc::UDP_SEGMENT;
+            (*message).cmsg_len = libc::CMSG_LEN(len) as usize;
+            let segment = u16::try_from(segment).unwrap_or(u16::MAX);
+            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
+            used += libc::CMSG_SPACE(len) as usize;
+        }
+    }
+    header.msg_controllen = used;
+}
+
+const _: () = {
+    // SAFETY: it only computes.
+    let needed = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(2) };
+    assert!(needed as usize <= CONTROL && size_of::<libc::in6_pktinfo>() == 20);
+};
+
+/// The bytes that it takes.
+fn put_source(header: &mut libc::msghdr, local: IpAddr) -> usize {
     // SAFETY: the control buffer is aligned and large enough for a header and either structure (`CONTROL`), so the
     // first header exists and its data fits; it is written unaligned.
     unsafe {
@@ -335,7 +432,7 @@ fn put_source(header: &mut libc::msghdr, local: IpAddr) {
         (*message).cmsg_level = level;
         (*message).cmsg_type = kind;
         (*message).cmsg_len = libc::CMSG_LEN(len) as usize;
-        header.msg_controllen = libc::CMSG_SPACE(len) as usize;
+        libc::CMSG_SPACE(len) as usize
     }
 }
 
@@ -382,5 +479,48 @@ mod tests {
             let lengths: Vec<usize> = (0..3).map(|_| client.recv_from(&mut buffer).unwrap().0).collect();
             assert_eq!(lengths, [3, 0, 65_507]);
         }
+    }
+    #[test]
+    fn what_leaves_as_one_message_arrives_as_the_same_datagrams() {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::from(
+            bind_udp("127.0.0.1:0".parse().unwrap(), Listening::Shared, &ListenOptions::default()).unwrap(),
+        );
+        client.connect(socket.local_addr().unwrap()).unwrap();
+        // Runs of one length end with a shorter one, a longer one, nothing at all, or at the most that one message takes.
+        let lengths = [100, 100, 40, 100, 100, 200, 200, 0, 7, 7, 0, 0, 20_000, 20_000, 20_000, 20_000, 9];
+        for (index, length) in lengths.iter().enumerate() {
+            client.send(&vec![u8::try_from(index).unwrap(); *length]).unwrap();
+        }
+        let mut batch = Datagrams::default();
+        while batch.len() < lengths.len() {
+            batch.receive(socket.as_raw_fd(), None).unwrap();
+        }
+        for (fd, connected) in [(socket.as_raw_fd(), false), (client.as_raw_fd(), true)] {
+            let mut start = 0;
+            while start < lengths.len() {
+                start += batch.send(fd, start..lengths.len(), connected).unwrap();
+            }
+            let to = if connected { &socket } else { &client };
+            let mut buffer = vec![0; DATAGRAM];
+            for (index, length) in lengths.iter().enumerate() {
+                let received = to.recv(&mut buffer).unwrap();
+                assert_eq!(received, *length, "datagram {index}");
+                assert!(buffer[..received].iter().all(|byte| usize::from(*byte) == index));
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_message_have_the_same_ends_and_length() {
+        let slot = |peer: u16, len| Slot { path: Path { peer: ([127, 0, 0, 1], peer).into(), local: None }, len };
+        assert_eq!(run_of(&[slot(1, 5)]), 1);
+        assert_eq!(run_of(&[slot(1, 5), slot(1, 5), slot(2, 5)]), 2);
+        assert_eq!(run_of(&[slot(1, 5), slot(1, 4), slot(1, 4)]), 2);
+        assert_eq!(run_of(&[slot(1, 5), slot(1, 6)]), 1);
+        assert_eq!(run_of(&[slot(1, 5), slot(1, 0)]), 1);
+        assert_eq!(run_of(&[slot(1, 0), slot(1, 0)]), 1);
+        assert_eq!(run_of(&[slot(1, 40_000), slot(1, 20_000), slot(1, 1)]), 1);
+        assert_eq!(run_of(&[slot(1, 20_000); 8]), 3);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ fn listen_exactly(address: SocketAddr, how: Listening, options: &ListenOptions) 
     sockopt::set_socket_reuseaddr(&fd, true)?;
     prepare_bind(&fd, address, how, options)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
-    set_user_timeout(&fd)?;
-    set_keepalive(&fd, options.keepalive)?;
+    set_user_timeout(fd.as_fd())?;
+    set_keepalive(fd.as_fd(), options.keepalive)?;
     if let Some(seconds) = options.defer_accept {
         set_int(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32::try_from(seconds).unwrap_or(i32::MAX))?;
     }
@@ -120,12 +120,12 @@ fn unmap(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-fn set_user_timeout(fd: &OwnedFd) -> io::Result<()> {
+fn set_user_timeout(fd: BorrowedFd<'_>) -> io::Result<()> {
     let millis = u32::try_from(USER_TIMEOUT.as_millis()).expect("a small constant");
     Ok(sockopt::set_tcp_user_timeout(fd, millis)?)
 }
 
-fn set_keepalive(fd: &OwnedFd, keepalive: Option<Keepalive>) -> io::Result<()> {
+fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
     let Some(Keepalive { idle, interval, probes }) = keepalive else { return Ok(()) };
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, Duration::from_secs(idle.into()))?;
@@ -149,12 +149,10 @@ pub(super) fn bind_transparent(fd: &OwnedFd, source: IpAddr, address: SocketAddr
 
 /// Starts a TCP connection, from a client's address where one is given; it is established once the socket is writable
 /// and [`take_error`] finds nothing.
-pub fn connect_tcp(address: SocketAddr, keepalive: Option<Keepalive>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+pub fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
-    set_user_timeout(&fd)?;
-    set_keepalive(&fd, keepalive)?;
     if let Some(source) = source {
         bind_transparent(&fd, source, address)?;
     }
@@ -162,6 +160,13 @@ pub fn connect_tcp(address: SocketAddr, keepalive: Option<Keepalive>, source: Op
         Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Has a connection break by itself when its peer is gone: by unacknowledged data, and by probes where those are wanted.
+/// It is five calls, so what ends within a moment does without.
+pub fn look_after(fd: RawFd, keepalive: Option<Keepalive>) -> io::Result<()> {
+    set_user_timeout(borrow(fd))?;
+    set_keepalive(borrow(fd), keepalive)
 }
 
 /// Connects to a Unix stream socket; a full backlog is an error at once (`WouldBlock`).

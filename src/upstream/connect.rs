@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -232,7 +233,8 @@ async fn to_endpoint(lease: &mut Lease, dial: &Dial<'_>) -> Result<(Link, bool),
     }
     let first = opening_bytes(dial, endpoint.tls.is_some())?;
     let (source, has_header) = (dial.marks.source_ip(), dial.marks.header.is_some());
-    let wanted = Wanted { versions, source, has_header, by: endpoint.connect_by().min(deadline), deadline };
+    let (relayed, by) = (dial.ahead.is_some(), endpoint.connect_by().min(deadline));
+    let wanted = Wanted { versions, source, has_header, relayed, by, deadline };
     let mut attempt = Box::pin(open(Rc::clone(&endpoint), wanted, first));
     let given_up = async {
         match dial.gone {
@@ -336,6 +338,8 @@ struct Wanted {
     source: Option<IpAddr>,
     /// What it begins with is a header, which has to leave.
     has_header: bool,
+    /// It is for a connection that is relayed as bytes.
+    relayed: bool,
     by: Tick,
     deadline: Tick,
 }
@@ -353,9 +357,9 @@ async fn open(
     wanted: Wanted,
     first: Option<Buf>,
 ) -> (Result<Opened, ConnectError>, Option<Buf>) {
-    let Wanted { versions, source, has_header, by, deadline } = wanted;
+    let Wanted { versions, has_header, by, deadline, .. } = wanted;
     let (stream, rest) = match &endpoint.address {
-        EndpointAddress::Tcp(address) => match sys::connect_tcp(*address, endpoint.settings.keepalive, source) {
+        EndpointAddress::Tcp(address) => match socket_to(*address, &endpoint, &wanted) {
             Ok(socket) => rt::connect_tcp(socket, by, first).await,
             Err(error) => (Err(error), first),
         },
@@ -395,6 +399,16 @@ async fn open(
         scheme: if endpoint.tls.is_some() { "https" } else { "http" },
     };
     (Ok(Opened::Http2(Client::start(stream, settings))), rest)
+}
+
+/// A socket that is connecting. One of a relayed connection is looked after when it turns out to last
+/// ([`crate::relay::relay`]).
+fn socket_to(address: SocketAddr, endpoint: &Endpoint, wanted: &Wanted) -> io::Result<OwnedFd> {
+    let socket = sys::connect_tcp(address, wanted.source)?;
+    if !wanted.relayed {
+        sys::look_after(socket.as_raw_fd(), endpoint.settings.keepalive)?;
+    }
+    Ok(socket)
 }
 
 /// A place for a new connection; `None` where a kept one has come back in the meantime.

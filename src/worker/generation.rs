@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use ringway_core::balance::WeightedRoundRobin;
-use ringway_core::model::{Action, Backend, BackendId, EndpointAddress, Filters, Target, WeightedTarget};
+use ringway_core::model::{
+    Action, Backend, BackendId, ClientLimits, ClientTimeouts, EndpointAddress, Filters, Target, WeightedTarget,
+};
 use ringway_core::route::{CompiledRule, RouteTable};
 use ringway_core::session;
 
@@ -29,6 +31,8 @@ pub struct Generation {
     splits: Splits,
     /// By socket, then by listener: this core's copies.
     tls: Vec<Vec<Option<ServerTls>>>,
+    /// By socket.
+    bounds: Vec<Rc<ClientBounds>>,
     backends: Vec<Rc<Balanced>>,
     graves: Graves,
 }
@@ -46,6 +50,15 @@ pub struct Socket<'g> {
     pub index: usize,
     /// What the snapshot says.
     pub shared: &'g SocketSnapshot,
+}
+
+/// What clients of a socket may do, as their connections keep it.
+#[derive(Debug)]
+pub struct ClientBounds {
+    /// Deadlines.
+    pub timeouts: ClientTimeouts,
+    /// Sizes.
+    pub limits: ClientLimits,
 }
 
 /// An HTTP socket of a generation.
@@ -71,6 +84,7 @@ impl Generation {
             by_id: Vec::new(),
             splits: Vec::new(),
             tls: Vec::new(),
+            bounds: Vec::new(),
             backends: Vec::new(),
             graves,
         }
@@ -136,13 +150,22 @@ impl Generation {
             splits.push(turns);
         }
         let tls = shared.sockets.iter().map(|socket| server_tls(&socket.kind)).collect();
-        Self { shared, metrics, by_id, splits, tls, backends, graves: old.graves.clone() }
+        let bounds_of = |socket: &SocketSnapshot| {
+            Rc::new(ClientBounds { timeouts: socket.client.timeouts, limits: socket.client.limits })
+        };
+        let bounds = shared.sockets.iter().map(bounds_of).collect();
+        Self { shared, metrics, by_id, splits, tls, bounds, backends, graves: old.graves.clone() }
     }
 
     /// The socket with this number, or the one that has taken its place with other options, if this generation has it.
     pub fn socket(&self, id: SocketId) -> Option<Socket<'_>> {
         let index = (*self.by_id.get(id.0 as usize)?)? as usize;
         Some(Socket { index, shared: &self.shared.sockets[index] })
+    }
+
+    /// What clients of a socket may do.
+    pub fn bounds(&self, socket: usize) -> &Rc<ClientBounds> {
+        &self.bounds[socket]
     }
 
     /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP or UDP socket. `None` when every weight is

@@ -7,7 +7,7 @@ use ringway_core::http::Date;
 
 use super::Core;
 use super::remains::Pieces;
-use crate::{buffer, downstream, relay, rt};
+use crate::{buffer, downstream, relay, rt, sys};
 
 /// Runs for ever.
 pub(super) async fn run(core: Rc<Core>) {
@@ -35,6 +35,7 @@ pub(super) async fn run(core: Rc<Core>) {
         buffer::trim(wanted);
         downstream::trim();
         relay::trim_pipes();
+        sys::give_memory_back();
         let pipes = relay::pipes();
         core.metrics.pipes_in_use.set(pipes.in_use as u64);
         core.metrics.spliced.set(pipes.spliced);

@@ -32,7 +32,7 @@ use crate::tls::TicketRing;
 use remains::Graves;
 
 pub use conn::{ConnGuard, ConnState, Place, Registry};
-pub use generation::{Generation, HttpSocket, Socket};
+pub use generation::{ClientBounds, Generation, HttpSocket, Socket};
 pub use remains::{Remains, collect};
 
 /// What a worker is told.

@@ -85,6 +85,65 @@ fn resets_are_passed_on() {
     assert_eq!(seen, Err(std::io::ErrorKind::ConnectionReset));
 }
 
+/// Long enough that a direction gives up what it moves bytes with.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(400);
+
+#[test]
+fn quiet_connections_go_on_from_either_side() {
+    let origin = Origin::script(|mut conn, _| {
+        std::thread::sleep(QUIET);
+        conn.stream.write_all(b"first").unwrap();
+        let mut buffer = [0; 64];
+        while let Ok(n) = conn.stream.read(&mut buffer) {
+            if n == 0 {
+                break;
+            }
+            conn.stream.write_all(&buffer[..n]).unwrap();
+        }
+        // One direction has ended, the other has not.
+        std::thread::sleep(QUIET);
+        conn.stream.write_all(b"last").unwrap();
+    });
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let mut client = proxy.client();
+    assert_eq!(client.raw(5), b"first");
+    for _ in 0..3 {
+        std::thread::sleep(QUIET);
+        client.send("hello");
+        assert_eq!(client.raw(5), b"hello");
+    }
+    std::thread::sleep(QUIET);
+    client.finish();
+    assert_eq!(client.rest().unwrap(), b"last");
+    crate::support::eventually("it has ended", || proxy.metric("ringway_connections_active", &[]) == 0.0);
+}
+
+#[test]
+fn resets_of_quiet_connections_are_passed_on() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let origin = Origin::script(move |mut conn, _| {
+        let mut byte = [0; 1];
+        conn.stream.read_exact(&mut byte).unwrap();
+        sender.send(conn.stream.read(&mut byte).map_err(|error| error.kind())).unwrap();
+    });
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let mut client = proxy.client();
+    client.send("x");
+    std::thread::sleep(QUIET);
+    client.abort();
+    let seen = receiver.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(seen, Err(std::io::ErrorKind::ConnectionReset));
+
+    let origin = Origin::script(|conn, _| {
+        std::thread::sleep(QUIET);
+        conn.abort();
+    });
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let mut client = proxy.client();
+    client.send("x");
+    assert!(matches!(client.rest(), Err(crate::support::client::Ended::Reset(_))));
+}
+
 #[test]
 fn what_has_no_endpoint_is_reset() {
     let missing = "{group: ringway.dev, kind: Backend, name: nobody}";
@@ -237,16 +296,49 @@ fn socket_options_bind_anew_and_a_wrong_interface_changes_nothing() {
     assert_eq!(before.raw(1), b"e");
 }
 
-/// What the kernel says of an option of the process's listening sockets on a port, one for each worker.
-fn listener_options(proxy: &Proxy, port: u16, option: i32) -> Vec<u32> {
-    use std::os::fd::AsRawFd as _;
+/// Copies of the process's sockets.
+fn sockets(proxy: &Proxy) -> Vec<std::os::fd::OwnedFd> {
     let pid = rustix::process::Pid::from_raw(i32::try_from(proxy.child.id()).unwrap()).unwrap();
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let mut found = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{}/fd", proxy.child.id())).unwrap() {
         let number: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
         let flags = rustix::process::PidfdGetfdFlags::empty();
-        let Ok(copy) = rustix::process::pidfd_getfd(&process, number, flags) else { continue };
+        if let Ok(copy) = rustix::process::pidfd_getfd(&process, number, flags) {
+            found.push(copy);
+        }
+    }
+    found
+}
+
+#[test]
+fn connections_that_last_are_looked_after() {
+    let origin = Origin::script(|mut conn, _| {
+        let mut all = Vec::new();
+        conn.stream.read_to_end(&mut all).unwrap();
+    });
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let mut client = proxy.client();
+    client.send("x");
+    let there = origin.address.parse().unwrap();
+    let is_to_origin = |fd: &std::os::fd::OwnedFd| {
+        socket2::SockRef::from(fd).peer_addr().is_ok_and(|peer| peer.as_socket() == Some(there))
+    };
+    crate::support::eventually("the endpoint's socket has its options", || {
+        sockets(&proxy).iter().filter(|fd| is_to_origin(fd)).any(|fd| {
+            let socket = socket2::SockRef::from(fd);
+            let patience = socket.tcp_user_timeout().unwrap();
+            socket.keepalive().unwrap() && patience == Some(std::time::Duration::from_secs(30))
+        })
+    });
+    client.send("y");
+}
+
+/// What the kernel says of an option of the process's listening sockets on a port, one for each worker.
+fn listener_options(proxy: &Proxy, port: u16, option: i32) -> Vec<u32> {
+    use std::os::fd::AsRawFd as _;
+    let mut found = Vec::new();
+    for copy in sockets(proxy) {
         let socket = socket2::SockRef::from(&copy);
         let here = socket.local_addr().ok().and_then(|address| address.as_socket());
         if here.is_none_or(|here| here.port() != port) || !socket.is_listener().unwrap_or(false) {

@@ -88,6 +88,28 @@ fn datagrams_of_every_length_pass_both_ways() {
     assert_eq!(proxy.metric("ringway_connections_active", &[]), 1.0);
 }
 
+/// Bursts of one flow leave as one message, which arrives as the same datagrams.
+#[test]
+fn bursts_pass_both_ways() {
+    let origin = endpoint("", 1);
+    let proxy = Proxy::start(&config(ONE, &backend("origin", &[&origin.address])));
+    let clients: Vec<UdpSocket> = (0..4).map(|_| client(&proxy.address)).collect();
+    for lengths in [[1200; 8], [1200, 1200, 1200, 17, 1200, 1200, 1, 0], [9000, 9000, 1, 2, 3, 3, 3, 1472]] {
+        for client in &clients {
+            for (number, length) in lengths.iter().enumerate() {
+                client.send(&vec![u8::try_from(number).unwrap(); *length]).unwrap();
+            }
+        }
+        for client in &clients {
+            for (number, length) in lengths.iter().enumerate() {
+                let mut buffer = vec![0; 64 << 10];
+                let n = client.recv(&mut buffer).unwrap();
+                assert_eq!((n, &buffer[..n]), (*length, &*vec![u8::try_from(number).unwrap(); *length]));
+            }
+        }
+    }
+}
+
 #[test]
 fn many_clients_get_their_own_answers() {
     let origin = endpoint("", 3);

@@ -81,7 +81,7 @@ pub(crate) struct Plan {
     /// A new connection for every request.
     #[arg(long)]
     pub(crate) connection_per_request: bool,
-    /// Requests that one connection sends before it waits for their answers.
+    /// Requests, or datagrams, that one connection sends before it waits for their answers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) pipeline: usize,
     /// Bytes of an answer's body, of an echoed message, or of a block of bulk.
@@ -167,8 +167,9 @@ impl Plan {
         if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0 || rate > 1e8) {
             return refuse("--rate is more than 0 and at most 100,000,000 per second");
         }
-        if self.pipeline > 1 && (!http1 || self.connection_per_request || self.rate.is_some() || self.idle) {
-            return refuse("--pipeline goes with http1 in a closed loop over kept connections only");
+        let bursts = http1 || self.protocol == Protocol::UdpEcho;
+        if self.pipeline > 1 && (!bursts || self.connection_per_request || self.rate.is_some() || self.idle) {
+            return refuse("--pipeline goes with http1 and udp-echo in a closed loop over kept connections only");
         }
         if self.streams > 1 && (http1 || !http || self.idle) {
             return refuse("--streams goes with http2 and grpc, over connections that are not idle");
@@ -305,6 +306,7 @@ mod tests {
             &["--rate", "NaN"],
             &["--seconds", "0"],
             &["--pipeline", "4", "--rate", "5"],
+            &["--pipeline", "4", "--protocol", "tcp-echo"],
             &["--idle", "--rate", "5"],
             &["--idle", "--protocol", "tcp-bulk"],
             &["--idle", "--protocol", "udp-echo"],

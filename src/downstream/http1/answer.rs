@@ -96,7 +96,7 @@ async fn answer<S: Source, D: Download>(
     if buf.len() == head && !body.is_done() && up.read_now(&mut buf).is_err() {
         return Answered::Failed { fault: UpstreamFault::Reset };
     }
-    let idle = cx.timeouts.get().body_idle;
+    let idle = cx.timeouts().body_idle;
     let mut head = head;
     loop {
         if S::FRAMES
@@ -216,7 +216,7 @@ async fn heads<D: Download>(
         }
         let (planned, new, body, status, encoder) = {
             let mut storage = FieldStorage::new();
-            let head = match response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits.get()) {
+            let head = match response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits()) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Heads::More(buf),
                 Err(_) => return Heads::Fault(UpstreamFault::BadHead),

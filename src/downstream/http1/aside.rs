@@ -251,7 +251,7 @@ pub(super) fn mirror(
         let wanted = generation.shared.proxy_header(backend);
         let header = wanted.map(|wanted| cx.client.header(wanted, cx.secure.as_deref(), || core.random()));
         let source = generation.shared.is_transparent(backend).then_some(cx.client.source);
-        let (generation, request, limits) = (Rc::clone(generation), Rc::clone(request), cx.limits.get());
+        let (generation, request, limits) = (Rc::clone(generation), Rc::clone(request), cx.limits());
         core.copies.set(core.copies.get() + 1);
         let counted = Counted(core);
         let copy = async move {

@@ -173,7 +173,7 @@ fn body_limit(rules: &ExternalAuth, context: &RequestContext<'_>) -> u64 {
 /// The answer of a server that does not let a request pass.
 fn refuse(local: Local<'_>, heard: &Heard) -> Decision {
     let mut storage = FieldStorage::new();
-    let limits = local.cx.limits.get();
+    let limits = local.cx.limits();
     let Ok(Some(answer)) = response::parse_response(&heard.head, &mut storage, local.head.method, &limits) else {
         // The limits have changed since it came.
         return local.error(502, Some(DownstreamError::AuthUnavailable));
@@ -206,7 +206,7 @@ impl Ask {
                 marks: Marks { header: header.as_deref(), source },
                 request: &request,
                 method,
-                limits: cx.limits.get(),
+                limits: cx.limits(),
                 by: by.min(rt::tick_after(TIMEOUT)),
                 watch,
                 body_limit: Some(REFUSAL_LIMIT),
@@ -255,7 +255,7 @@ impl Ask {
 
 fn fields_of(cx: &Cx, heard: &Heard, rules: &ExternalAuth, method: Method) -> Option<Vec<GrantedField>> {
     let mut storage = FieldStorage::new();
-    let answer = response::parse_response(&heard.head, &mut storage, method, &cx.limits.get()).ok()??;
+    let answer = response::parse_response(&heard.head, &mut storage, method, &cx.limits()).ok()??;
     Some(authorize::granted(&answer, rules))
 }
 
@@ -321,7 +321,7 @@ async fn gather(
                 return (Err(ClientFault::Cut), buf);
             }
         }
-        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by).min(received_by);
+        let by = rt::tick_after(cx.timeouts().body_idle).min(ask.by).min(received_by);
         let (filled, back) = fill(&mut stream.rd, buf, by, Shutdown::Read, Watch::None).await;
         buf = back;
         match filled {
@@ -370,7 +370,7 @@ pub(super) async fn ask_stream(
     let mut payload = Vec::new();
     if ask.wants_body() {
         findings.continued |= ask.expects;
-        let by = rt::tick_after(cx.timeouts.get().body_idle).min(ask.by).min(received_by(cx, ask.started));
+        let by = rt::tick_after(cx.timeouts().body_idle).min(ask.by).min(received_by(cx, ask.started));
         match gather(ask.body_limit, by, ask.expects).await {
             Ok(body) => payload = body,
             Err(fault) => return ask.fail(cx, fault, findings),

@@ -190,7 +190,8 @@ impl Download for Writer {
 async fn upgraded(down: &mut Stream, up: Upgraded, from_down: Buf, from_up: Buf, idle: Duration) {
     match up {
         Upgraded::Stream(mut up) => {
-            relay::relay(down, &mut up, Some(from_down), Some(from_up), idle).await;
+            let first = Some(Box::new([Some(from_down), Some(from_up)]));
+            relay::relay(down, &mut up, first, idle, None).await;
         }
         Upgraded::Http2(mut up) => tunnel::tunnel(Origin::parts(down), up.parts(), from_down, from_up, idle).await,
     }
@@ -209,7 +210,7 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, buf: Buf, mut plan: Plan
             (after, buf)
         }
         Outcome::Tunnel { up, from_up, lease } => {
-            let idle = cx.timeouts.get().stream_idle;
+            let idle = cx.timeouts().stream_idle;
             drop(plan);
             let from_down = std::mem::replace(&mut buf, Buf::new(Class::Head));
             Box::pin(upgraded(down, up, from_down, from_up, idle)).await;

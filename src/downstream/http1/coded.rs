@@ -48,7 +48,7 @@ pub(super) async fn answer<S: Source, D: Download>(
     let mut out = Vec::new();
     let mut head = buf.data()[..head].to_vec();
     buf.consume(head.len());
-    let idle = cx.timeouts.get().body_idle;
+    let idle = cx.timeouts().body_idle;
     let mut cut_off = false;
     let broken = |fault| Answered::Broken { fault, status };
     loop {

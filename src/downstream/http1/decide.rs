@@ -155,8 +155,7 @@ fn judge(cx: &Cx, bytes: &[u8], findings: &Findings) -> (Decision, usize) {
         return (refuse(cx, 503, DownstreamError::NoListener), 0);
     };
     let policy = &socket.shared.client;
-    cx.timeouts.set(policy.timeouts);
-    cx.limits.set(policy.limits);
+    cx.adopt(generation.bounds(socket.index));
     let mut storage = FieldStorage::new();
     let mut head = match request::parse_request(bytes, &mut storage, &policy.limits) {
         Ok(Some(head)) => head,
@@ -179,8 +178,7 @@ pub(super) fn decide_stream(
         return Ok((refuse(cx, 503, DownstreamError::NoListener), buf));
     };
     let policy = &socket.shared.client;
-    cx.timeouts.set(policy.timeouts);
-    cx.limits.set(policy.limits);
+    cx.adopt(generation.bounds(socket.index));
     let mut storage = http2::request::FieldStorage::default();
     let mut head = match http2::request::request(head.pseudo(), || head.fields(), &mut storage, &policy.limits) {
         Ok(head) => head,

@@ -130,7 +130,7 @@ pub(super) async fn forward<C: Requester>(cx: &Cx, client: &mut C, mut buf: Buf,
             }
         };
         sessions::connected(cx, plan, &lease);
-        let stall = cx.timeouts.get().body_idle;
+        let stall = cx.timeouts().body_idle;
         let (mut stream, mut multiplexed) = (None, None);
         let (answered, sent, back) = match link {
             Link::Stream(up) => {
@@ -402,7 +402,7 @@ async fn both<C: Requester, O: Origin>(
         frames: O::FRAMES,
         base64: plan.web.filter(|web| O::FRAMES && web.call == Call::WebText).map(|_| web::Base64::default()),
         trailers: Vec::new(),
-        idle: cx.timeouts.get().body_idle,
+        idle: cx.timeouts().body_idle,
         by: received_by(cx, plan.counted.started),
         copying,
     };
@@ -455,7 +455,7 @@ async fn both<C: Requester, O: Origin>(
 
 /// Until when a request has to have come that was begun at `started`.
 pub(super) fn received_by(cx: &Cx, started: Instant) -> Tick {
-    let limit = cx.timeouts.get().request;
+    let limit = cx.timeouts().request;
     limit.map_or(Tick::MAX, |limit| rt::tick_after(limit.saturating_sub(started.elapsed())))
 }
 

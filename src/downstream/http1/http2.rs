@@ -39,14 +39,14 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Serves a connection, of which `first` has been read already, to its end.
 pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
     let mut timer = Deadline::new(stream.fd());
-    let header_list = u32::try_from(cx.limits.get().head_bytes).unwrap_or(u32::MAX);
+    let header_list = u32::try_from(cx.limits().head_bytes).unwrap_or(u32::MAX);
     let generation = cx.core.generation();
     let wanted = generation.socket(cx.socket).map_or_else(ClientHttp2::default, |found| found.shared.client.http2);
     drop(generation);
     let ClientHttp2 { streams, stream_window, connection_window } = wanted;
     let mut server = Server::new(stream, first, Settings { streams, header_list, stream_window, connection_window });
     let streams = Rc::new(Streams::default());
-    let mut phase = Phase::Opening(rt::tick_after(cx.timeouts.get().header));
+    let mut phase = Phase::Opening(rt::tick_after(cx.timeouts().header));
     let mut known = false;
     poll_fn(|task| {
         if !std::mem::replace(&mut known, true) {
@@ -117,7 +117,7 @@ impl Phase {
         let busy = streams.open.get() > 0;
         let ending = || cx.takes_no_more() || cx.core.generation().socket(cx.socket).is_none();
         let idle = || {
-            let by = rt::tick_after(cx.timeouts.get().idle);
+            let by = rt::tick_after(cx.timeouts().idle);
             cx.ends().map_or(by, |end| end.min(by))
         };
         let mut again = false;
@@ -256,7 +256,7 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
 async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
     let mut stream = H2 {
         upload: H2Body { body, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
-        download: H2Answer { respond, stall: Stall::new(cx.timeouts.get().body_idle) },
+        download: H2Answer { respond, stall: Stall::new(cx.timeouts().body_idle) },
         gone,
     };
     let (outcome, buf) = forward::forward(cx, &mut stream, buf, &mut plan).await;
@@ -292,7 +292,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone
 
 /// Moves the bytes of another protocol between a stream and an endpoint.
 async fn upgraded(cx: &Cx, stream: &mut H2<'_>, up: Upgraded, from_up: Buf) {
-    let idle = cx.timeouts.get().stream_idle;
+    let idle = cx.timeouts().stream_idle;
     let respond = stream.download.respond.clone();
     let H2 { upload, download, .. } = stream;
     download.stall = Stall::new(idle);

@@ -88,7 +88,7 @@ async fn discard(cx: &Cx, stream: &mut Stream, buf: &mut Buf, body: &mut BodyDec
         }
         buf.compact();
         let taken = std::mem::replace(buf, Buf::new(Class::Head));
-        let by = rt::tick_after(cx.timeouts.get().body_idle);
+        let by = rt::tick_after(cx.timeouts().body_idle);
         let (filled, back) = fill(&mut stream.rd, taken, by, Shutdown::Read, Watch::None).await;
         *buf = back;
         if filled != Filled::Data {

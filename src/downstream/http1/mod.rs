@@ -28,7 +28,7 @@ mod websocket;
 
 pub(super) use streams::trim;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
@@ -45,7 +45,7 @@ use crate::http2::PREFACE;
 use crate::metrics::{DownstreamError, Open};
 use crate::rt::{self, Stream, Tick};
 use crate::snapshot::SocketId;
-use crate::worker::{ConnGuard, ConnState, Core};
+use crate::worker::{ClientBounds, ConnGuard, ConnState, Core};
 
 /// A connection's fixed data and what the last request left.
 struct Cx {
@@ -53,10 +53,10 @@ struct Cx {
     socket: SocketId,
     client: Client,
     /// The client's address, as text.
-    client_text: String,
+    client_text: Box<str>,
     guard: ConnGuard,
-    timeouts: Cell<ClientTimeouts>,
-    limits: Cell<ClientLimits>,
+    /// Of the generation that has decided last.
+    bounds: RefCell<Rc<ClientBounds>>,
     /// Requests that have come.
     requests: Cell<u32>,
     /// When it was accepted.
@@ -66,19 +66,37 @@ struct Cx {
     /// What TLS has shown of the client.
     secure: Option<Box<Secure>>,
     /// Bytes that were read ahead of the first request.
-    first: Cell<Option<Buf>>,
+    first: Cell<Option<Box<Buf>>>,
 }
 
 impl Cx {
+    /// How long its client may take.
+    fn timeouts(&self) -> ClientTimeouts {
+        self.bounds.borrow().timeouts
+    }
+
+    /// How much its client may ask for.
+    fn limits(&self) -> ClientLimits {
+        self.bounds.borrow().limits
+    }
+
+    /// Goes by what a generation says from here on.
+    fn adopt(&self, bounds: &Rc<ClientBounds>) {
+        let mut kept = self.bounds.borrow_mut();
+        if !Rc::ptr_eq(&kept, bounds) {
+            *kept = Rc::clone(bounds);
+        }
+    }
+
     /// Whether the request that is being served is the connection's last.
     fn takes_no_more(&self) -> bool {
-        let spent = self.limits.get().requests.is_some_and(|limit| self.requests.get() >= limit);
+        let spent = self.limits().requests.is_some_and(|limit| self.requests.get() >= limit);
         spent || self.core.is_draining() || self.ends().is_some_and(|end| rt::now() >= end)
     }
 
     /// When it has been there for as long as it may.
     fn ends(&self) -> Option<Tick> {
-        let limit = self.timeouts.get().connection?;
+        let limit = self.timeouts().connection?;
         Some(self.since + (rt::tick_after(limit) - rt::now()))
     }
 }
@@ -110,29 +128,30 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
     stream.wr.set_stall_timeout(client.timeouts.body_idle);
     let cx = Rc::new(Cx {
         socket: conn.socket,
-        client_text: conn.client.ip().to_string(),
+        client_text: conn.client.ip().to_string().into(),
         client: conn.client,
         guard: conn.guard,
-        timeouts: Cell::new(client.timeouts),
-        limits: Cell::new(client.limits),
+        bounds: RefCell::new(Rc::clone(generation.bounds(socket.index))),
         requests: Cell::new(0),
         since: rt::now(),
         _open: open,
         secure: conn.secure,
-        first: Cell::new(conn.first),
+        first: Cell::new(conn.first.map(Box::new)),
         core,
     });
+    // Handed on from burst to burst: in a box, of which the future holds one copy.
+    let mut stream = Box::new(stream);
     Some(async move {
         let mut fresh = true;
         if cx.secure.as_ref().is_some_and(|secure| secure.alpn.as_deref() == Some("h2")) {
-            Box::pin(http2::serve(Rc::clone(&cx), stream, None)).await;
+            Box::pin(http2::serve(Rc::clone(&cx), *stream, None)).await;
             return cx.guard.leave();
         }
         loop {
             match Box::pin(burst(&cx, stream, &mut fresh)).await {
                 Burst::Quiet(back) => stream = back,
                 Burst::Http2(back, first) => {
-                    Box::pin(http2::serve(Rc::clone(&cx), back, Some(first))).await;
+                    Box::pin(http2::serve(Rc::clone(&cx), *back, Some(*first))).await;
                     break;
                 }
                 Burst::Over => break,
@@ -142,19 +161,16 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
                 break;
             }
             cx.guard.set(ConnState::Idle);
-            let timeouts = cx.timeouts.get();
-            let wait = if fresh { timeouts.header } else { timeouts.idle };
+            let wait = if fresh { cx.timeouts().header } else { cx.timeouts().idle };
+            stream.rd.rest();
             stream.wr.rest();
             let by = rt::tick_after(wait);
             stream.rd.deadline().arm(cx.ends().map_or(by, |end| end.min(by)), Shutdown::Both);
-            let ready = stream.rd.readable().await;
+            rt::readable(&stream.rd, None).await;
             if stream.rd.deadline().disarm() {
                 if rt::now() >= by {
                     cx.core.metrics.downstream_error(DownstreamError::IdleTimeout);
                 }
-                break;
-            }
-            if ready.is_err() {
                 break;
             }
             cx.guard.set(ConnState::Busy);
@@ -166,23 +182,23 @@ pub(super) fn serve(core: Rc<Core>, conn: Conn, mut stream: Stream) -> Option<im
 
 enum Burst {
     /// No request is on its way.
-    Quiet(Stream),
+    Quiet(Box<Stream>),
     /// The client speaks HTTP/2, which its first bytes say.
-    Http2(Stream, Buf),
+    Http2(Box<Stream>, Box<Buf>),
     /// The connection is over.
     Over,
 }
 
 /// Requests that follow each other closely. `fresh` ends with the first one.
-async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
-    let mut buf = cx.first.take().unwrap_or_else(|| Buf::new(Class::Head));
+async fn burst(cx: &Cx, mut stream: Box<Stream>, fresh: &mut bool) -> Burst {
+    let mut buf = cx.first.take().map_or_else(|| Buf::new(Class::Head), |first| *first);
     loop {
         let (read, back) = read_request(cx, &mut stream, buf, *fresh).await;
         buf = back;
         *fresh &= matches!(read, Read::Quiet);
         let after = match read {
             Read::Quiet => return Burst::Quiet(stream),
-            Read::Preface => return Burst::Http2(stream, buf),
+            Read::Preface => return Burst::Http2(stream, Box::new(buf)),
             Read::Over => return end(cx, stream),
             Read::Request(Decision::More | Decision::Check(_) | Decision::Ask(_)) => {
                 unreachable!("only what was decided is returned")
@@ -210,7 +226,7 @@ async fn burst(cx: &Cx, mut stream: Stream, fresh: &mut bool) -> Burst {
 }
 
 /// The registry forgets a descriptor before it is closed: `cx` outlives the stream, so the entry is marked instead.
-fn end(cx: &Cx, stream: Stream) -> Burst {
+fn end(cx: &Cx, stream: Box<Stream>) -> Burst {
     cx.guard.leave();
     drop(stream);
     Burst::Over
@@ -280,7 +296,7 @@ async fn read_request(cx: &Cx, stream: &mut Stream, mut buf: Buf, first: bool) -
                     Err(full) => return (Read::Request(decide::head_too_large(cx)), full),
                 }
             }
-            let by = *by.get_or_insert_with(|| rt::tick_after(cx.timeouts.get().header));
+            let by = *by.get_or_insert_with(|| rt::tick_after(cx.timeouts().header));
             stream.rd.deadline().arm(by, Shutdown::Read);
             let (read, back) = stream.rd.read(buf).await;
             buf = back;
