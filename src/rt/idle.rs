@@ -3,7 +3,7 @@
 //! A wait for readiness by an operation of the runtime is some 250 bytes of a connection: the operation, what it is held
 //! by, a place among the loop's operations. So streams that will be quiet for a while wait in one epoll set per event
 //! loop, which the loop waits for as for any descriptor: such a stream has no operation, only a place in a table of
-//! wakers. Each wait is told once (EPOLLONESHOT); a wait that is dropped takes itself out of the set.
+//! wakers. Each wait is told once (EPOLLONESHOT), and one that is dropped is told no more; the set keeps the socket.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -212,11 +212,9 @@ impl Drop for Readable<'_> {
         drop(waker);
         for (which, stream) in self.streams() {
             // What was told of stays in the set, where it says nothing until it is asked for again.
-            if told & 1 << which == 0
-                && stream.watched.replace(false)
-                && let Some(set) = set
-            {
-                sys::unwatch(set, stream.fd());
+            if told & 1 << which == 0 && stream.watched.get() {
+                let kept = set.is_some_and(|set| sys::unwatch(set, stream.fd()).is_ok());
+                stream.watched.set(kept);
             }
         }
     }

@@ -97,10 +97,11 @@ pub fn watch_once(set: RawFd, fd: RawFd, name: u64, known: bool) -> io::Result<(
     Ok(if known { epoll::modify(set, fd, data, flags)? } else { epoll::add(set, fd, data, flags)? })
 }
 
-/// Has it report `fd` no more.
-pub fn unwatch(set: RawFd, fd: RawFd) {
-    // It may have been closed, which takes it out as well.
-    let _gone = rustix::event::epoll::delete(borrow(set), borrow(fd));
+/// Has it report `fd` no more, but keep it: unless it breaks, which may still be told, by a name of no meaning. Taking it
+/// out and in again would cost twice as much as two changes.
+pub fn unwatch(set: RawFd, fd: RawFd) -> io::Result<()> {
+    use rustix::event::epoll::{self, EventFlags};
+    Ok(epoll::modify(borrow(set), borrow(fd), epoll::EventData::new_u64(u64::MAX), EventFlags::ONESHOT)?)
 }
 
 /// The names that an epoll set reports now, as many as there is room for in `names`.

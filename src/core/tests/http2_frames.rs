@@ -568,9 +568,9 @@ fn what_nobody_holds_is_reset() {
     }
     let Peer { connection, out, spares, keys, .. } = &mut server;
     connection.respond(keys[0], b"HTTP/1.1 413 Too Large\r\n\r\n", true, out).unwrap();
-    keys.iter().for_each(|key| {
+    for key in &*keys {
         connection.let_go(*key, spares, out);
-    });
+    }
     assert_eq!(connection.open_streams(), 0);
     assert!(keys.iter().all(|key| connection.reset_by(*key) == Some(Reset::Connection)), "forgotten");
     assert_eq!(server.resets(), [(1, Code::NO_ERROR.0), (3, Code::CANCEL.0)]);

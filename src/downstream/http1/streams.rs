@@ -137,6 +137,7 @@ pub(in crate::downstream) fn trim() {
     let _gone = FREE.try_with(dismiss);
 }
 
+#[allow(clippy::large_futures, reason = "in place: it is made once for many requests")]
 async fn run(server: Rc<Server>) {
     while let Some(job) = server.next().await {
         serve(job).await;
