@@ -44,6 +44,23 @@ fn examples_are_accepted_without_a_warning() {
     }
 }
 
+/// Some conditions say by being met that something is wrong.
+#[test]
+fn the_table_of_conditions_says_what_is_and_what_is_not() {
+    let directory = Directory::new();
+    let listeners = "  - {name: one, port: 8080, protocol: TCP}\n  - {name: two, port: 8080, protocol: HTTP}\n";
+    let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {parentRefs: [{name: edge, port: 8081}], rules: [{}]}\n";
+    directory.write("a.yaml", &(crate::support::proxy::gateway(listeners).replace("{ip}", "127.0.0.1") + route));
+    let (_, out, _) = command(&["check", "--status", "--config", "a.yaml"], &directory.0);
+    for wanted in [
+        "  IS  Conflicted Gateway default/edge listener one (0 routes): ProtocolConflict: ",
+        "  NOT Accepted Gateway default/edge listener one (0 routes): ProtocolConflict: ",
+        "  NOT Accepted HTTPRoute default/r at Gateway default/edge port 8081: NoMatchingParent: ",
+    ] {
+        assert!(out.contains(wanted), "{wanted} is not in {out}");
+    }
+}
+
 /// What can be copied from the documents loads.
 #[test]
 fn examples_in_the_documents_have_no_errors() {

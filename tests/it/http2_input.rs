@@ -135,6 +135,11 @@ fn h2c_by_upgrade_is_not_taken() {
     assert_eq!(client.response().status, 200);
     let request = origin.request();
     assert_eq!((request.header("upgrade"), request.header("http2-settings")), (None, None));
+    // Nor is HTTP/2 spoken behind it.
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert!(client.response().status >= 400);
+    client.expect_close();
+    assert_eq!(origin.requests().len(), 1);
 }
 
 #[test]

@@ -139,3 +139,15 @@ fn doctor_names_the_driver() {
         assert!(out.contains("can be had"), "{out}");
     }
 }
+
+/// A Gateway for every address, or an empty entry among its addresses, beside one that names an address.
+#[test]
+fn every_address_and_one_of_them_share_a_port() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gateway = crate::support::proxy::gateway(&format!("  - {{name: web, port: {port}, protocol: HTTP}}\n"));
+    let yaml = gateway.replace("addresses: [", "addresses: [{type: IPAddress}, ") + &crate::tls::route(&["echo"]);
+    let proxy = Proxy::start(&yaml);
+    for address in [proxy.port(port), format!("127.0.0.1:{port}")] {
+        assert_eq!(Client::connect(&address).get("/").status, 200, "{address}");
+    }
+}

@@ -230,43 +230,44 @@ fn weigh(
         shared: false,
         pages: None,
     };
-    let shaken = cx.secure.as_ref().map(|secure| secure.listener);
-    let Chosen { id: rule, rule: compiled, matched } = match choose::choose(http.table, head, &policy.limits, shaken) {
-        Ok(chosen) => chosen,
-        Err(unserved) => {
-            local.keep_rules(choose::response_rules(http.table, head, shaken));
-            let error = match unserved {
-                Unserved::Redirected if local.reply.call.is_some() => {
-                    return local.error(400, Some(DownstreamError::BadTarget));
-                }
-                Unserved::Redirected => {
-                    let scheme = if cx.secure.is_some() { "https" } else { "http" };
-                    return local.answer(307, |reply, out| {
-                        encode::ask_again(head, scheme, reply, &core.date(), out);
-                    });
-                }
-                Unserved::BodyTooLarge => {
-                    local.reply.close = true;
-                    DownstreamError::BodyTooLarge
-                }
-                Unserved::LastHop => {
-                    return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
-                }
-                Unserved::Misdirected => DownstreamError::Misdirected,
-                Unserved::NoRoute => {
-                    if let Some((status, port)) = policy.https_redirect.filter(|_| cx.secure.is_none()) {
-                        let redirect = to_https(status, port);
-                        return local.answer(status, |reply, out| {
-                            let matched = Matched::Exact;
-                            encode::redirect(head, &redirect, matched, "http", reply, &core.date(), out);
+    let Chosen { id: rule, rule: compiled, matched } =
+        match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
+            Ok(chosen) => chosen,
+            Err(unserved) => {
+                let shaken = cx.secure.as_ref().map(|secure| secure.listener);
+                local.keep_rules(choose::response_rules(http.table, head, shaken));
+                let error = match unserved {
+                    Unserved::Redirected if local.reply.call.is_some() => {
+                        return local.error(400, Some(DownstreamError::BadTarget));
+                    }
+                    Unserved::Redirected => {
+                        let scheme = if cx.secure.is_some() { "https" } else { "http" };
+                        return local.answer(307, |reply, out| {
+                            encode::ask_again(head, scheme, reply, &core.date(), out);
                         });
                     }
-                    DownstreamError::NoRoute
-                }
-            };
-            return local.error(unserved.status(), Some(error));
-        }
-    };
+                    Unserved::BodyTooLarge => {
+                        local.reply.close = true;
+                        DownstreamError::BodyTooLarge
+                    }
+                    Unserved::LastHop => {
+                        return local.answer(200, |reply, out| encode::options(reply, &core.date(), out));
+                    }
+                    Unserved::Misdirected => DownstreamError::Misdirected,
+                    Unserved::NoRoute => {
+                        if let Some((status, port)) = policy.https_redirect.filter(|_| cx.secure.is_none()) {
+                            let redirect = to_https(status, port);
+                            return local.answer(status, |reply, out| {
+                                let matched = Matched::Exact;
+                                encode::redirect(head, &redirect, matched, "http", reply, &core.date(), out);
+                            });
+                        }
+                        DownstreamError::NoRoute
+                    }
+                };
+                return local.error(unserved.status(), Some(error));
+            }
+        };
     local.counted = Some((generation, compiled.route));
     let mut id = [0; 36];
     let context = RequestContext {

@@ -37,7 +37,7 @@ fn call(proxy: &Proxy, host: &str, path: &str, fields: &[(&str, &str)]) -> Optio
 
 /// The backend that a call has come to; `-` where there is none.
 fn who(proxy: &Proxy, host: &str, path: &str, fields: &[(&str, &str)]) -> String {
-    call(proxy, host, path, fields).map_or("-".to_owned(), |told| told["backend"].as_str().unwrap().to_owned())
+    call(proxy, host, path, fields).map_or_else(|| "-".to_owned(), |told| told["backend"].as_str().unwrap().to_owned())
 }
 
 /// GRPCExactMethodMatching
@@ -50,10 +50,10 @@ fn grpc_exact_method_matching() {
     for (path, expected) in [("/echo.Echo/One", "v1"), ("/echo.Echo/Two", "v2"), ("/echo.Echo/Three", "-")] {
         assert_eq!(who(&proxy, "a.example", path, &[]), expected, "{path}");
     }
-    // UNIMPLEMENTED, as a client of HTTP/1.1 can read it.
+    // UNIMPLEMENTED, as gRPC-Web has it in the head.
     let mut client = proxy.client();
     client.send(
-        "POST /echo.Echo/Three HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
+        "POST /echo.Echo/Three HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web\r\nContent-Length: 0\r\n\r\n",
     );
     assert_eq!(client.response().header("grpc-status"), Some("12"));
 }

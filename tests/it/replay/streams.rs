@@ -56,16 +56,17 @@ const KINDS: [(&str, &str); 2] = [("TCPRoute", "TCP"), ("UDPRoute", "UDP")];
 /// Who answers at a port; `-` for nobody.
 fn who(proxy: &Proxy, port: u16, kind: &str) -> String {
     if kind == "TCPRoute" {
-        let mut client = Client::connect(&proxy.port(port));
+        // The reset may be there before the handshake has been seen to be done.
+        let Ok(mut client) = Client::try_connect(&proxy.port(port)) else { return "-".to_owned() };
         client.try_send("who?");
-        return client.rest().map_or("-".to_owned(), |name| String::from_utf8(name).unwrap());
+        return client.rest().map_or_else(|_| "-".to_owned(), |name| String::from_utf8(name).unwrap());
     }
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
     socket.connect(proxy.port(port)).unwrap();
     socket.send(b"who?").unwrap();
     let mut name = [0; 64];
-    socket.recv(&mut name).map_or("-".to_owned(), |n| String::from_utf8_lossy(&name[..n]).into_owned())
+    socket.recv(&mut name).map_or_else(|_| "-".to_owned(), |n| String::from_utf8_lossy(&name[..n]).into_owned())
 }
 
 fn listener(name: &str, port: u16, protocol: &str) -> String {
