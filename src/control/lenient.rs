@@ -203,8 +203,8 @@ impl File {
     }
 }
 
-/// Objects in error, with the files that they stand in.
-type Bad<'f> = Vec<(&'f File, &'f Met, &'f Node)>;
+/// An object in error, with the file that it stands in.
+type Bad<'f> = (&'f File, &'f Met, &'f Node);
 
 /// What of an object is served as it was.
 struct Kept {
@@ -243,7 +243,7 @@ pub(super) fn recover(
         spans: Vec::new(),
     };
     let mut good: HashSet<&ObjectKey> = HashSet::new();
-    let mut bad: Bad<'_> = Vec::new();
+    let mut bad: Vec<Bad<'_>> = Vec::new();
     for file in files.iter().filter(|file| !file.broken) {
         found.last_good.add(file, sources, is_good);
         for (met, object) in file.objects() {
@@ -319,7 +319,7 @@ fn nothing_new(key: &ObjectKey) -> String {
 #[allow(clippy::too_many_arguments, reason = "both versions, and where they come from")]
 fn keep(
     wanted: &HashSet<ObjectKey>,
-    bad: &Bad<'_>,
+    bad: &[Bad<'_>],
     protection: &Protection,
     sources: &mut Sources,
     environment: &Remembering<'_>,
@@ -381,7 +381,7 @@ fn first_error(file: &File, within: Option<Span>, sources: &Sources, diagnostics
 /// file is new, whatever is found nowhere any more may have been moved to it.
 fn wanted(
     files: &[File],
-    bad: &[(&File, &Met, &Node)],
+    bad: &[Bad<'_>],
     good: &HashSet<&ObjectKey>,
     met: &HashMap<&ObjectKey, usize>,
     sources: &Sources,

@@ -89,6 +89,7 @@ pub(super) fn relayed(
 
 /// Relays between a client and what was chosen for it. What has no endpoint is reset: the API asks for an active
 /// rejection.
+#[allow(clippy::manual_async_fn, reason = "the arguments are held once this way")]
 pub(super) fn carry(mut relayed: Box<Relayed>, mut first: First) -> impl Future<Output = ()> {
     async move {
         let idle = Duration::from_millis(relayed.idle.into());

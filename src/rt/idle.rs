@@ -42,7 +42,7 @@ struct Place {
 
 /// What the set calls a stream: its place, the wait there, and which of the wait's streams it is.
 fn name(place: u32, serial: u32, which: usize) -> u64 {
-    u64::from(place) | u64::from(serial & (u32::MAX >> 1)) << 32 | (which as u64) << 63
+    u64::from(place) | (u64::from(serial & (u32::MAX >> 1)) << 32) | ((which as u64) << 63)
 }
 
 impl Table {
@@ -212,7 +212,7 @@ impl Drop for Readable<'_> {
         drop(waker);
         for (which, stream) in self.streams() {
             // What was told of stays in the set, where it says nothing until it is asked for again.
-            if told & 1 << which == 0 && stream.watched.get() {
+            if told & (1 << which) == 0 && stream.watched.get() {
                 let kept = set.is_some_and(|set| sys::unwatch(set, stream.fd()).is_ok());
                 stream.watched.set(kept);
             }

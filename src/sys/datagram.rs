@@ -486,6 +486,7 @@ mod tests {
         let socket = UdpSocket::from(
             bind_udp("127.0.0.1:0".parse().unwrap(), Listening::Shared, &ListenOptions::default()).unwrap(),
         );
+        socket.set_nonblocking(false).unwrap();
         client.connect(socket.local_addr().unwrap()).unwrap();
         // Runs of one length end with a shorter one, a longer one, nothing at all, or at the most that one message takes.
         let lengths = [100, 100, 40, 100, 100, 200, 200, 0, 7, 7, 0, 0, 20_000, 20_000, 20_000, 20_000, 9];
