@@ -176,7 +176,7 @@ mod tests {
         fn size<F: Future>(_of: fn(Rc<Core>, Conn, Stream) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(serve) <= 160, "{} bytes", size(serve));
+        assert!(size(serve) <= 168, "{} bytes", size(serve));
         assert!(size_of::<Relayed>() <= 256, "{} bytes", size_of::<Relayed>());
     }
 }

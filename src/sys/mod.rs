@@ -94,7 +94,8 @@ pub fn watch_once(set: RawFd, fd: RawFd, name: u64, known: bool) -> io::Result<(
     use rustix::event::epoll::{self, EventFlags};
     let (set, fd, data) = (borrow(set), borrow(fd), epoll::EventData::new_u64(name));
     let flags = EventFlags::IN | EventFlags::ONESHOT;
-    Ok(if known { epoll::modify(set, fd, data, flags)? } else { epoll::add(set, fd, data, flags)? })
+    let entered = if known { epoll::modify(set, fd, data, flags) } else { epoll::add(set, fd, data, flags) };
+    Ok(entered?)
 }
 
 /// Has it report `fd` no more, but keep it: unless it breaks, which may still be told, by a name of no meaning. Taking it
