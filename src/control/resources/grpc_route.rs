@@ -10,7 +10,7 @@ use crate::control::yaml::Node;
 
 use super::filter::{FilterType, HttpFilter, check_filters};
 use super::http_route::{
-    HttpMatch, HttpMethod, HttpRouteSpec, HttpRule, PathMatch, PathMatchType, Pattern, ValueMatch,
+    HttpMatch, HttpMethod, HttpRouteSpec, HttpRule, PathMatch, PathMatchType, Pattern, ValueMatch, check_rule_names,
 };
 use super::refs::{HttpBackendRef, ParentRef, check_parents};
 use super::session::SessionPersistence;
@@ -31,6 +31,7 @@ object! {
     rules |this, cx| {
         check_parents(&this.parent_refs, cx);
         let matches: usize = this.rules.iter().map(|rule| rule.matches.len()).sum();
+        check_rule_names(this.rules.iter().map(|rule| (rule.name.as_ref(), rule.span)), cx);
         if matches > 128 {
             cx.error(this.span, "While 16 rules and 64 matches per rule are allowed, the total number of matches across all rules in a route must be less than 128");
         }

@@ -1,11 +1,12 @@
 //! HTTPRoute.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use crate::control::read::{Cx, FromNode, Ignored, Int, List, choice, object};
-use crate::control::source::Spanned;
+use crate::control::source::{Span, Spanned};
 use crate::control::yaml::{Node, Value};
 
 use super::filter::{FilterType, HttpFilter, PathModifierType, check_filters};
@@ -28,6 +29,8 @@ object! {
     rules |this, cx| {
         check_parents(&this.parent_refs, cx);
         let matches: usize = this.rules.iter().flat_map(|rules| rules.iter()).map(|rule| rule.matches.len()).sum();
+        let names = this.rules.iter().flat_map(|rules| rules.iter()).map(|rule| (rule.name.as_ref(), rule.span));
+        check_rule_names(names, cx);
         if matches > 128 {
             cx.error(this.span, "While 16 rules and 64 matches per rule are allowed, the total number of matches across all rules in a route must be less than 128");
         }
@@ -68,6 +71,16 @@ object! {
             {
                 prefix_rules(filters, within, cx);
             }
+        }
+    }
+}
+
+/// What policies and statuses call a rule by is one rule's (a rule of the experimental channel's CRD).
+pub(super) fn check_rule_names<'r>(names: impl Iterator<Item = (Option<&'r SectionName>, Span)>, cx: &Cx<'_>) {
+    let mut seen = HashSet::new();
+    for (name, span) in names {
+        if name.is_some_and(|name| !seen.insert(&name.0)) {
+            cx.error(span, "Rule name must be unique within the route");
         }
     }
 }
@@ -274,7 +287,7 @@ choice! {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueMatch {
     /// Where it stands.
-    pub span: crate::control::source::Span,
+    pub span: Span,
     /// The field's or parameter's name.
     pub name: HeaderName,
     /// Against what.
