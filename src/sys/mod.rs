@@ -137,6 +137,14 @@ pub fn reset_timer(timer: RawFd) {
     let _expirations = rustix::io::read(borrow(timer), &mut [0_u8; 8]);
 }
 
+/// Lets the other threads of this process go first from here on: the calling thread, and those that it starts, are nicer by
+/// ten. Where that is not permitted, nothing changes.
+pub fn step_back() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    // Linux takes this for the thread.
+    let _as_before = getpriority_process(None).and_then(|nice| setpriority_process(None, nice + 10));
+}
+
 /// The limit on open descriptors, raised to the hard limit; what it is afterwards.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};

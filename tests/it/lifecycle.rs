@@ -151,3 +151,26 @@ fn every_address_and_one_of_them_share_a_port() {
         assert_eq!(Client::connect(&address).get("/").status, 200, "{address}");
     }
 }
+
+#[test]
+fn the_control_thread_lets_workers_go_first() {
+    let proxy = Proxy::start(&config(&["echo"], ""));
+    let nice = |task: &std::path::Path| -> i64 {
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+        // The fields behind the name in parentheses begin with the third.
+        let behind = stat.rsplit_once(')').unwrap().1;
+        behind.split_whitespace().nth(19 - 3).unwrap().parse().unwrap()
+    };
+    let tasks = std::path::PathBuf::from(format!("/proc/{}/task", proxy.pid()));
+    let control = tasks.join(proxy.pid().to_string());
+    let worker = std::fs::read_dir(&tasks)
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "worker-0"));
+    let worker = nice(&worker.unwrap());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while nice(&control) != (worker + 10).min(19) {
+        assert!(std::time::Instant::now() < deadline, "{} and {worker}", nice(&control));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
