@@ -168,9 +168,9 @@ fn the_control_thread_lets_workers_go_first() {
         .map(|task| task.unwrap().path())
         .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "worker-0"));
     let worker = nice(&worker.unwrap());
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while nice(&control) != (worker + 10).min(19) {
         assert!(std::time::Instant::now() < deadline, "{} and {worker}", nice(&control));
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
