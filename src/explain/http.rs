@@ -59,7 +59,7 @@ pub(super) fn explain(
     considered(world, table, listeners, &head, out);
     match choose::choose(table, &head, &policy.limits, shaken) {
         Ok(chosen) => served(world, &head, &chosen, out),
-        Err(unserved) => {
+        Err(choose::Refused { why: unserved, .. }) => {
             let reason = match unserved {
                 Unserved::Redirected => "the path has escaped slashes, and the client is told to ask without them",
                 Unserved::BodyTooLarge => "the body is longer than the limit",

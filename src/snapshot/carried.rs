@@ -27,18 +27,11 @@ pub enum Before {
 impl Carried {
     /// From `old` to `new`.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
-        let numbers = |names: Vec<&str>| -> HashMap<String, Vec<u32>> {
-            let mut found: HashMap<String, Vec<u32>> = HashMap::with_capacity(names.len());
-            for (number, name) in (0..).zip(names) {
-                found.entry(name.to_owned()).or_default().push(number);
-            }
-            found
-        };
-        let known = numbers(old.routes.iter().map(String::as_str).collect());
-        let routes = new.routes.iter().map(|name| known.get(name)?.first().copied()).collect();
-        let known = numbers(old.backends.iter().map(|backend| backend.name.as_str()).collect());
+        let known = numbers(old.routes.iter().map(String::as_str));
+        let routes = new.routes.iter().map(|name| known.get(name.as_str())?.first().copied()).collect();
+        let known = numbers(old.backends.iter().map(|backend| backend.name.as_str()));
         let before = |backend: &ringway_core::model::Backend| {
-            let named = known.get(&backend.name).map_or(&[][..], Vec::as_slice);
+            let named = known.get(backend.name.as_str()).map_or(&[][..], Vec::as_slice);
             match named.iter().find(|number| old.backends[**number as usize] == *backend) {
                 Some(same) => Before::Same(*same),
                 None => Before::Named(named.into()),
@@ -46,6 +39,15 @@ impl Carried {
         };
         Self { from: old.generation, routes, backends: new.backends.iter().map(before).collect() }
     }
+}
+
+/// By name: the places of those that have it.
+fn numbers<'n>(names: impl Iterator<Item = &'n str>) -> HashMap<&'n str, Vec<u32>> {
+    let mut found: HashMap<&str, Vec<u32>> = HashMap::with_capacity(names.size_hint().0);
+    for (number, name) in (0..).zip(names) {
+        found.entry(name).or_default().push(number);
+    }
+    found
 }
 
 #[cfg(test)]

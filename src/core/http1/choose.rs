@@ -62,53 +62,52 @@ pub fn key<'h, 'b>(head: &'h RequestHead<'b>) -> RequestKey<'h, RequestHead<'b>>
     RequestKey { host: &head.host, path: &head.path, query: head.query, method: head.method_token, fields: head }
 }
 
+/// A request that no rule serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'t> {
+    /// Why.
+    pub why: Unserved,
+    /// What is done to the answer: by the rule that would have served it, or else by the listener. What another listener
+    /// has than the one that a TLS handshake chose is not said.
+    pub responses: Option<&'t ResponseRules>,
+}
+
 /// The rule that serves a request. `shaken` is the listener that a TLS handshake chose.
 pub fn choose<'t>(
     table: &'t RouteTable,
     head: &RequestHead<'_>,
     limits: &ClientLimits,
     shaken: Option<usize>,
-) -> Result<Chosen<'t>, Unserved> {
-    if head.redirect {
-        return Err(Unserved::Redirected);
-    }
-    if let (Framing::Length(length), Some(limit)) = (head.body, limits.body_bytes)
-        && length > limit
-    {
-        return Err(Unserved::BodyTooLarge);
-    }
-    if head.max_forwards == Some(0) {
-        return Err(Unserved::LastHop);
-    }
+) -> Result<Chosen<'t>, Refused<'t>> {
     let found = table.find(&key(head));
-    if let (Some(shaken), Found::Rule { listener, .. } | Found::NoRule { listener }) = (shaken, &found)
-        && shaken != *listener
-    {
-        return Err(Unserved::Misdirected);
-    }
-    match found {
-        Found::Rule { rule, matched, .. } => Ok(Chosen { id: rule, rule: &table.rules()[rule.index()], matched }),
-        Found::NoRule { .. } | Found::NoListener => Err(Unserved::NoRoute),
-    }
-}
-
-/// What is done to an answer to a request that is not served: by the rule that would have, or else by the listener. What
-/// another listener has than the one that the TLS handshake chose, `shaken`, is not said.
-pub fn response_rules<'t>(
-    table: &'t RouteTable,
-    head: &RequestHead<'_>,
-    shaken: Option<usize>,
-) -> Option<&'t ResponseRules> {
-    match table.find(&key(head)) {
-        Found::Rule { listener, .. } | Found::NoRule { listener }
-            if shaken.is_some_and(|shaken| shaken != listener) =>
-        {
-            None
+    let is_too_large =
+        matches!((head.body, limits.body_bytes), (Framing::Length(length), Some(limit)) if length > limit);
+    let is_misdirected = match (shaken, &found) {
+        (Some(shaken), Found::Rule { listener, .. } | Found::NoRule { listener }) => shaken != *listener,
+        _ => false,
+    };
+    let why = if head.redirect {
+        Unserved::Redirected
+    } else if is_too_large {
+        Unserved::BodyTooLarge
+    } else if head.max_forwards == Some(0) {
+        Unserved::LastHop
+    } else if is_misdirected {
+        Unserved::Misdirected
+    } else if let Found::Rule { rule, matched, .. } = found {
+        return Ok(Chosen { id: rule, rule: &table.rules()[rule.index()], matched });
+    } else {
+        Unserved::NoRoute
+    };
+    let responses = match found {
+        _ if is_misdirected => None,
+        Found::Rule { rule, .. } => {
+            table.rules()[rule.index()].extras.as_ref().and_then(|extras| extras.responses.as_deref())
         }
-        Found::Rule { rule, .. } => table.rules()[rule.index()].extras.as_ref()?.responses.as_deref(),
         Found::NoRule { listener } => table.responses(listener),
         Found::NoListener => None,
-    }
+    };
+    Err(Refused { why, responses })
 }
 
 /// The lines that answer a preflight under these rules; `None`: it is none.

@@ -233,10 +233,9 @@ fn weigh(
     let Chosen { id: rule, rule: compiled, matched } =
         match choose::choose(http.table, head, &policy.limits, cx.secure.as_ref().map(|secure| secure.listener)) {
             Ok(chosen) => chosen,
-            Err(unserved) => {
-                let shaken = cx.secure.as_ref().map(|secure| secure.listener);
-                local.keep_rules(choose::response_rules(http.table, head, shaken));
-                let error = match unserved {
+            Err(refused) => {
+                local.keep_rules(refused.responses);
+                let error = match refused.why {
                     Unserved::Redirected if local.reply.call.is_some() => {
                         return local.error(400, Some(DownstreamError::BadTarget));
                     }
@@ -265,7 +264,7 @@ fn weigh(
                         DownstreamError::NoRoute
                     }
                 };
-                return local.error(unserved.status(), Some(error));
+                return local.error(refused.why.status(), Some(error));
             }
         };
     local.counted = Some((generation, compiled.route));
