@@ -3,11 +3,23 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 const HARNESS: &str = env!("CARGO_BIN_EXE_bench-harness");
+
+/// An address that nobody listens on: its port is below those that comparisons look for, and those that clients are given.
+fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 12_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 4_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
 
 /// A directory of a test's own, removed at its end.
 struct Place(PathBuf);
@@ -274,7 +286,7 @@ struct Origin {
 impl Origin {
     fn start(arguments: &[&str]) -> Self {
         loop {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let free = free_address();
             let mut child = Command::new(HARNESS)
                 .args(["origin", "--http", &free])
                 .args(arguments)
@@ -385,8 +397,7 @@ fn every_kind_of_http_load_is_answered() {
 
 #[test]
 fn streams_and_datagrams_come_back() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (tcp, udp) = (free(), free());
+    let (tcp, udp) = (free_address(), free_address());
     let _origin = Origin::start(&["--tcp", &tcp, "--udp", &udp, "--block", "4096"]);
     let bulk = ["--protocol", "tcp-bulk", "--body", "4096", "--seconds", "0.2", "--direction"];
     for (target, arguments) in [
@@ -413,7 +424,7 @@ fn streams_and_datagrams_come_back() {
 
 #[test]
 fn a_target_that_refuses_makes_a_run_fail() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_address();
     let output = Command::new(HARNESS)
         .args(["load", "--target", &free, "--seconds", "0.1", "--warmup", "0", "--quiet"])
         .output()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Directory, Options, Proxy, command, config, driver, spawn};
-use crate::support::{address, eventually};
+use crate::support::{address, eventually, port_of_every_address};
 
 #[test]
 fn sigterm_finishes_what_is_in_flight_and_exits_0() {
@@ -143,7 +143,7 @@ fn doctor_names_the_driver() {
 /// A Gateway for every address, or an empty entry among its addresses, beside one that names an address.
 #[test]
 fn every_address_and_one_of_them_share_a_port() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port_of_every_address();
     let gateway = crate::support::proxy::gateway(&format!("  - {{name: web, port: {port}, protocol: HTTP}}\n"));
     let yaml = gateway.replace("addresses: [", "addresses: [{type: IPAddress}, ") + &crate::tls::route(&["echo"]);
     let proxy = Proxy::start(&yaml);

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::port_of_every_address;
 use crate::support::proxy::{Options, Proxy, backend, gateway};
 
 fn route(name: &str, parent: &str, split: &str) -> String {
@@ -377,9 +378,7 @@ fn requests_go_on_where_a_socket_is_bound_anew() {
 
 #[test]
 fn an_ipv6_only_listener_takes_no_ipv4() {
-    let free = std::net::TcpListener::bind("[::]:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = port_of_every_address();
     let yaml = config(ONE, &backend("origin", &["echo"]))
         .replace("port: 8080", &format!("port: {port}"))
         .replace("  addresses: [{type: IPAddress, value: \"{ip}\"}]\n", "");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::proxy::{Options, Proxy, backend, gateway, policy};
-use crate::support::{address, eventually};
+use crate::support::{address, eventually, port_of_every_address};
 
 const ONE: &str = "{group: ringway.dev, kind: Backend, name: origin}";
 
@@ -255,9 +255,7 @@ fn an_endpoint_that_is_not_there_is_noticed() {
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
     let origin = endpoint("", 1);
-    let free = UdpSocket::bind("[::]:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = port_of_every_address();
     let anywhere = gateway(&format!("  - {{name: raw, port: {port}, protocol: UDP}}\n"));
     let anywhere = anywhere.replace("  addresses: [{type: IPAddress, value: \"{ip}\"}]\n", "");
     let proxy = Proxy::start(&(anywhere + &route("raw", "", ONE) + &backend("origin", &[&origin.address])));

@@ -18,6 +18,24 @@ pub fn address() -> String {
     format!("127.{}.{}.{}", 1 + process % 250, process / 250 % 64 * 4 + next / 250, 1 + next % 250)
 }
 
+/// A port that is free on every address: below those that the system gives to whoever asks for any, as every client of
+/// the tests beside this one does, and none that the tests name.
+pub fn port_of_every_address() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(next % 12_000).unwrap();
+        let is_free = |every: &str| {
+            let (tcp, udp) = (TcpListener::bind((every, port)), std::net::UdpSocket::bind((every, port)));
+            // A machine may have no IPv6.
+            ![tcp.err(), udp.err()].into_iter().flatten().any(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        if is_free("0.0.0.0") && is_free("::") {
+            return port;
+        }
+    }
+}
+
 /// An interpreter of Python that has a package, or `None`, which is said: `scripts/test` makes one in `target/python`.
 pub fn python(package: &str) -> Option<String> {
     let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
