@@ -57,7 +57,9 @@ pub fn examine(model: Option<&Model>) -> Vec<Finding> {
         low_ports(),
         kernel_tls(),
         aes(),
+        pacing(),
     ];
+    all.extend(model.into_iter().flat_map(congestion_controls));
     all.extend(model.and_then(transparency));
     all.extend(model.into_iter().flat_map(|model| &model.sockets).map(port));
     all
@@ -212,6 +214,33 @@ fn aes() -> Finding {
         crate::tls::Aes::Ring => ": the processor has VAES and no AVX-512",
     };
     finding(Level::Good, "AES-GCM", format!("by {}{why}", aes.name()))
+}
+
+/// BBR is paced by the queue of the device, or where that is not `fq` by a timer for every connection.
+fn pacing() -> Finding {
+    let control = read("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_else(|| "unknown".to_owned());
+    let queue = read("/proc/sys/net/core/default_qdisc").unwrap_or_else(|| "unknown".to_owned());
+    if control.starts_with("bbr") && queue != "fq" {
+        let text = format!(
+            "net.ipv4.tcp_congestion_control={control} with net.core.default_qdisc={queue}: a timer for each connection paces \
+             what it sends, which costs CPU; devices that serve want the queue fq (`tc qdisc replace dev eth0 root fq`)"
+        );
+        return finding(Level::Note, "congestion", text);
+    }
+    finding(Level::Good, "congestion", format!("net.ipv4.tcp_congestion_control={control}"))
+}
+
+/// What the configuration names and the kernel has not loaded.
+fn congestion_controls(model: &Model) -> Vec<Finding> {
+    let listed = read("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+    let of_sockets = model.sockets.iter().filter_map(|socket| socket.client.connection.congestion.as_deref());
+    let of_backends = model.backends.iter().filter_map(|backend| backend.settings.connection.congestion.as_deref());
+    let mut missing: Vec<&str> = of_sockets.chain(of_backends).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing.retain(|name| !listed.split_whitespace().any(|each| each == *name));
+    let text = |name: &str| format!("\"{name}\" is not among {listed}; `modprobe tcp_{name}` may load it");
+    missing.into_iter().map(|name| finding(Level::Bad, "congestion", text(name))).collect()
 }
 
 /// The kernel's TLS is an upper layer protocol of TCP; the list of those that are loaded names it.

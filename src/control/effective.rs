@@ -107,6 +107,9 @@ fn connection(options: &ListenOptions) -> Value {
     if let Some(device) = &options.device {
         out.insert("bindToDevice".into(), json!(device));
     }
+    if let Some(name) = &options.congestion {
+        out.insert("congestionControl".into(), json!(name));
+    }
     if let Some(found) = &options.keepalive {
         out.insert("tcpKeepalive".into(), keepalive(found));
     }
@@ -246,6 +249,9 @@ fn backend(found: &Backend) -> Value {
     }
     if let Some(found) = &connection.keepalive {
         out["tcpKeepalive"] = keepalive(found);
+    }
+    if let Some(name) = &connection.congestion {
+        out["congestionControl"] = json!(name);
     }
     if connection.transparent {
         out["transparentSource"] = json!(true);

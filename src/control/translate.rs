@@ -213,6 +213,7 @@ fn listen_options(spec: &ClientPolicySpec) -> ListenOptions {
         options.fast_open = found.fast_open.map(|value| count(value.0));
         options.ipv6_only = found.ipv6_only.unwrap_or(false);
         options.device = found.device.as_ref().map(|device| device.value.clone());
+        options.congestion = found.congestion.as_ref().map(|name| name.0.clone());
     }
     if let Some(found) = &spec.tcp_keepalive {
         options.keepalive = keepalive(found);

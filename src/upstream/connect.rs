@@ -404,7 +404,7 @@ async fn open(
 /// A socket that is connecting. One of a relayed connection is looked after when it turns out to last
 /// ([`crate::relay::relay`]).
 fn socket_to(address: SocketAddr, endpoint: &Endpoint, wanted: &Wanted) -> io::Result<OwnedFd> {
-    let socket = sys::connect_tcp(address, wanted.source)?;
+    let socket = sys::connect_tcp(address, wanted.source, endpoint.settings.congestion.as_deref())?;
     if !wanted.relayed {
         sys::look_after(socket.as_raw_fd(), endpoint.settings.keepalive)?;
     }

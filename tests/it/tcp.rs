@@ -360,6 +360,69 @@ fn socket_options_reach_the_kernel() {
     assert!(deferred.len() == 2 && deferred.iter().all(|seconds| (20..=63).contains(seconds)), "{deferred:?}");
 }
 
+/// The congestion control of a socket.
+fn congestion_control(socket: &std::os::fd::OwnedFd) -> String {
+    use std::os::fd::AsRawFd as _;
+    let mut name = [0_u8; 16];
+    let mut length = libc::socklen_t::try_from(name.len()).unwrap();
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    // SAFETY: the kernel writes at most `length` bytes to `name`, and both outlive the call.
+    let got = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, name.as_mut_ptr().cast(), &raw mut length) };
+    assert_eq!(got, 0);
+    name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}
+
+#[test]
+fn connections_ask_for_their_congestion_control() {
+    let origin = Origin::script(|mut conn, _| {
+        let mut all = Vec::new();
+        conn.stream.read_to_end(&mut all).unwrap();
+    });
+    let listed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
+    let other = listed.split_whitespace().find(|name| *name != "reno").unwrap_or("reno");
+    let plain = config(ONE, &backend("origin", &[&origin.address]));
+    let with = |down: &str, up: &str| {
+        let spec = format!("  connection: {{congestionControl: {down}}}\n");
+        let up = crate::balance::policy(&format!("  connection: {{congestionControl: {up}}}\n"));
+        plain.clone() + &crate::support::proxy::policy(&spec) + &up
+    };
+    let proxy = Proxy::start(&plain);
+    let there = origin.address.parse().unwrap();
+    let both = || {
+        let mut client = proxy.client();
+        client.send("x");
+        let here = client.stream.local_addr().unwrap();
+        let find = |wanted: std::net::SocketAddr| {
+            let to_it = |fd: &std::os::fd::OwnedFd| {
+                socket2::SockRef::from(fd).peer_addr().is_ok_and(|peer| peer.as_socket() == Some(wanted))
+            };
+            // The newest is this client's.
+            sockets(&proxy).iter().rev().find(|fd| to_it(fd)).map(congestion_control)
+        };
+        crate::support::eventually("the endpoint is connected", || find(there).is_some());
+        let found = (find(here).unwrap(), find(there).unwrap());
+        client.finish();
+        client.expect_close();
+        crate::support::eventually("the connection is gone", || find(there).is_none());
+        found
+    };
+    // Over loopback nothing is paced, whatever the system's default is.
+    assert_eq!(both(), ("reno".to_owned(), "reno".to_owned()));
+    proxy.reload(&with(other, "reno"));
+    assert_eq!(both(), (other.to_owned(), "reno".to_owned()));
+    proxy.reload(&with("reno", other));
+    assert_eq!(both(), ("reno".to_owned(), other.to_owned()));
+    // What there is not: no connection to an endpoint fails for it, and a socket is not bound.
+    proxy.reload(&with("reno", "no_such"));
+    let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    assert_eq!(both(), ("reno".to_owned(), default.trim().to_owned()));
+    proxy.write_config(&with("no_such", "reno"));
+    let (status, body) = proxy.admin("POST", "/reload");
+    assert_eq!(status, 409, "{body}");
+    assert!(body.contains("congestionControl"), "{body}");
+    assert_eq!(both().0, "reno");
+}
+
 #[test]
 fn requests_go_on_where_a_socket_is_bound_anew() {
     let origin = Origin::echo();

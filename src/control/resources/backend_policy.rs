@@ -10,7 +10,7 @@ use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
 use super::ringway::{Positive, TcpKeepalive};
 use super::session::{SessionCookieAttributes, SessionPersistence};
-use super::text::{HeaderName, PreciseHostname};
+use super::text::{CongestionControl, HeaderName, PreciseHostname};
 
 object! {
     /// `BackendPolicy.spec`.
@@ -260,6 +260,8 @@ object! {
         max_idle / "maxIdle": Int<0, 65536> = optional,
         /// From the client's address.
         transparent_source / "transparentSource": bool = optional,
+        /// The kernel's congestion control for what is sent to endpoints: a name of `net.ipv4.tcp_available_congestion_control`.
+        congestion / "congestionControl": CongestionControl = optional,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::control::yaml::Node;
 
 use super::policy::{self, Policy};
 use super::refs::PolicyTargetRef;
-use super::text::{Duration, Port, PreciseHostname};
+use super::text::{CongestionControl, Duration, Port, PreciseHostname};
 use super::tls::BackendTlsValidation;
 
 object! {
@@ -232,6 +232,8 @@ object! {
         ipv6_only / "ipv6Only": bool = optional,
         /// Only by this interface.
         device / "bindToDevice": Spanned<String> = optional,
+        /// The kernel's congestion control for what is sent to clients: a name of `net.ipv4.tcp_available_congestion_control`.
+        congestion / "congestionControl": CongestionControl = optional,
         /// How many, and for how long.
         limit / "connectionLimit": ConnectionLimit = optional,
     }

@@ -92,6 +92,8 @@ text! {
     HeaderName 1..=256, r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
     /// The value of a header field in a filter.
     HeaderValue 1..=4096, r"^[^\x00-\x08\x0a-\x1f\x7f]*$", "control characters cannot stand in a header field";
+    /// A congestion control of the kernel (TCP_CA_NAME_MAX is 16 with the end of the string).
+    CongestionControl 1..=15, r"^[a-z0-9][a-z0-9_-]*$", "`sysctl net.ipv4.tcp_available_congestion_control` lists them";
     /// A path in a filter.
     FilterPath 0..=1024;
     /// A hostname without a wildcard.

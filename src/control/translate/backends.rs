@@ -228,6 +228,7 @@ fn settings(policy: &Resource<BackendPolicySpec>) -> BackendSettings {
         let max = found.max_idle.map(|max| usize::try_from(max.0).expect("bounds of the field"));
         connection.max_idle = max.unwrap_or(connection.max_idle);
         connection.transparent = found.transparent_source.unwrap_or(false);
+        connection.congestion = found.congestion.as_ref().map(|name| name.0.clone());
     }
     if let Some(found) = &spec.tcp_keepalive {
         connection.keepalive = super::keepalive(found);

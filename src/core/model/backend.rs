@@ -177,6 +177,8 @@ pub struct ConnectionSettings {
     pub keepalive: Option<Keepalive>,
     /// Connections and datagrams leave from the client's address (IP_TRANSPARENT).
     pub transparent: bool,
+    /// The kernel's congestion control for what is sent to endpoints (TCP_CONGESTION).
+    pub congestion: Option<String>,
 }
 
 /// Which version of HTTP requests are sent in.
@@ -220,6 +222,7 @@ impl Default for ConnectionSettings {
             http2: Http2Settings::default(),
             keepalive: Some(Keepalive::default()),
             transparent: false,
+            congestion: None,
         }
     }
 }

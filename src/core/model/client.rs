@@ -70,6 +70,8 @@ pub struct ListenOptions {
     pub ipv6_only: bool,
     /// Only what comes in by this interface (SO_BINDTODEVICE).
     pub device: Option<String>,
+    /// The kernel's congestion control for what is sent to clients (TCP_CONGESTION).
+    pub congestion: Option<String>,
     /// Probes of quiet TCP connections.
     pub keepalive: Option<Keepalive>,
 }
@@ -82,6 +84,7 @@ impl Default for ListenOptions {
             fast_open: None,
             ipv6_only: false,
             device: None,
+            congestion: None,
             keepalive: Some(Keepalive::default()),
         }
     }
