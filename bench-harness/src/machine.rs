@@ -61,6 +61,9 @@ pub(crate) struct Machine {
     /// The hypervisor, where there is one.
     pub(crate) virtualization: Option<String>,
     pub(crate) governor: Option<String>,
+    /// TCP's congestion control by default: some make bulk wait for timers. Older results do not have it.
+    #[serde(default)]
+    pub(crate) congestion_control: Option<String>,
 }
 
 impl Machine {
@@ -83,6 +86,7 @@ impl Machine {
             system: field(&read("/etc/os-release").unwrap_or_default(), "PRETTY_NAME").unwrap_or_default(),
             virtualization: guest.then(|| vendor.filter(|name| !name.is_empty()).unwrap_or_else(|| "yes".to_owned())),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").map(|text| text.trim().to_owned()),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").map(|text| text.trim().to_owned()),
         }
     }
 
@@ -98,6 +102,9 @@ impl Machine {
         }
         if let Some(governor) = &self.governor {
             line.push_str(&format!(", governor {governor}"));
+        }
+        if let Some(name) = &self.congestion_control {
+            line.push_str(&format!(", TCP congestion control {name}"));
         }
         line
     }
