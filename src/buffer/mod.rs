@@ -16,6 +16,10 @@ use std::ptr::NonNull;
 
 use crate::rt::{IoBuf, IoBufMut};
 
+mod laced;
+
+pub use laced::Laced;
+
 /// Room in front of a fresh buffer's window, in bytes: what a rewritten head may be longer than the original.
 pub const HEADROOM: usize = 2 << 10;
 
@@ -242,6 +246,11 @@ impl Buf {
     /// Bytes that fit behind the window, [`TAIL`] not counted.
     pub fn room(&self) -> usize {
         (self.class().block() - TAIL).saturating_sub(self.end)
+    }
+
+    /// Whether the block has another byte behind the first `len` of the window.
+    pub fn goes_on_behind(&self, len: usize) -> bool {
+        self.start + len < self.class().block()
     }
 
     /// Drops `n` bytes from the front of the window.

@@ -27,7 +27,7 @@ use std::io;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-pub(crate) use monoio::buf::{IoBuf, IoBufMut};
+pub(crate) use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
 
 pub use deadline::{Deadline, Tick, millis, now, tick_after};
 pub use idle::{Readable, readable, readable_by};
