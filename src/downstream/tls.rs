@@ -278,19 +278,18 @@ impl Shake<'_> {
             }
             return None;
         }
-        let session = stream.tls()?.borrow();
+        let mut session = stream.tls()?.borrow_mut();
         let version = session.version()?;
         let resumed = session.is_resumed();
         self.metrics.handshake(version, resumed);
-        let suite = session.state().negotiated_cipher_suite();
         Some(Secure {
             listener,
             version,
-            cipher: suite.and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+            cipher: session.cipher_suite().unwrap_or("unknown"),
             server_name: self.hello.server_name.name().map(str::to_owned),
             alpn: session.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
             resumed,
-            client: identity(&session, tls.judge.as_deref()),
+            client: identity(&mut session, tls.judge.as_deref()),
         })
     }
 
@@ -311,8 +310,8 @@ impl Shake<'_> {
 }
 
 /// Who the client is, by the certificate that it has shown.
-fn identity(session: &Session, judge: Option<&dyn ClientCertVerifier>) -> Option<ClientIdentity> {
-    let chain = session.state().peer_certificates()?;
+fn identity(session: &mut Session, judge: Option<&dyn ClientCertVerifier>) -> Option<ClientIdentity> {
+    let chain = session.take_certificates()?;
     let (leaf, rest) = chain.split_first()?;
     let facts = tls::facts(leaf).ok()?;
     // Without a judge the handshake has verified it.

@@ -310,7 +310,7 @@ async fn pump_out(mut wr: Writer, link: Rc<Link>) {
         let Some(buf) = next else { break };
         link.moved.set(true);
         let len = buf.len();
-        let (written, buf) = wr.write_all(buf, len).await;
+        let (written, buf) = wr.write_away(buf, len).await;
         drop(buf);
         link.moved.set(true);
         if written.is_err() {

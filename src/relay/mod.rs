@@ -327,7 +327,7 @@ async fn copy(
 
 async fn send(wr: &mut Writer, buf: Buf, shared: &Shared<'_>) -> io::Result<Buf> {
     let len = buf.len();
-    let (written, buf) = wr.write_all(buf, len).await;
+    let (written, buf) = wr.write_away(buf, len).await;
     written?;
     shared.last_activity.set(rt::now());
     Ok(buf)

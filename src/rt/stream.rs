@@ -20,7 +20,7 @@ use rustix::net::Shutdown;
 
 use super::deadline::{Deadline, Tick, now, tick_after};
 use super::task::race_pinned;
-use crate::buffer::{Buf, Drain, Fill};
+use crate::buffer::{Buf, Drain, Fill, Laced};
 use crate::metrics::ListenerMetrics;
 use crate::sys;
 use crate::tls::Session;
@@ -394,6 +394,17 @@ impl Writer {
         (written, buf)
     }
 
+    /// As [`Writer::write_all`], for bytes that nobody wants back, which are other ones afterwards: an encrypted stream
+    /// encrypts large pieces where they stand. In the buffer's window they are no more.
+    pub async fn write_away(&mut self, buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+        if !self.in_place(&buf, len) {
+            return self.write_all(buf, len).await;
+        }
+        let (written, buf) = self.write_in_place(buf, len).await;
+        self.count(len);
+        (written, buf)
+    }
+
     /// Counts bytes that have gone, where somebody wants to know. Writes do; what sends bytes past this half says so.
     pub fn count(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
@@ -429,6 +440,29 @@ impl Writer {
             }
         }
         (Ok(()), buf)
+    }
+
+    async fn write_laced(&mut self, mut laced: Laced, stall: Option<NonZeroU32>) -> (io::Result<()>, Laced) {
+        let mut n = 0;
+        while laced.advance(n) {
+            if let Some(stall) = stall {
+                self.deadline.arm(now() + Tick::from(stall.get()), Shutdown::Both);
+            }
+            self.flight.begin();
+            let (written, back) = self.half.as_mut().expect(HALF).writev(laced).await;
+            self.flight.end();
+            laced = back;
+            if stall.is_some() && self.deadline.disarm() {
+                return (Err(io::ErrorKind::TimedOut.into()), laced);
+            }
+            n = match written {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), laced),
+                Ok(n) => n,
+                Err(error) if is_interrupt(&error) => 0,
+                Err(error) => return (Err(error), laced),
+            };
+        }
+        (Ok(()), laced)
     }
 
     /// Waits until a write would not wait, or until `at`; `false` when that has passed. Holds no buffer; may be

@@ -1,4 +1,4 @@
-//! TLS (RFC 8446, RFC 5246) by rustls and aws-lc-rs.
+//! TLS (RFC 8446, RFC 5246): handshakes by rustls, ciphers by aws-lc-rs and ring, records by `records`.
 //!
 //! A leaf: nothing here knows sockets, the event loop or the configuration's files. [`Session`] is a connection without
 //! its socket; `rt::Stream` owns one when it is encrypted. [`ServerTls`] and [`ClientTls`] are the library's
@@ -8,8 +8,10 @@
 //! could change. 0-RTT is off: it excludes tickets without a table, and requests in it can be replayed.
 
 mod certificate;
+mod cipher;
 pub mod keylog;
 mod provider;
+mod records;
 mod server;
 mod session;
 mod tickets;

@@ -62,6 +62,8 @@ impl ServerTls {
             .with_cert_resolver(Arc::new(Certificates::new(settings)?));
         config.alpn_protocols = settings.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         config.ignore_client_order = true;
+        // Records of established connections are our own (`records`).
+        config.enable_secret_extraction = true;
         // Resumption is by tickets alone: a table of sessions would be shared by all cores, or useless on most.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(Ticketer { context: context(settings.client_auth.as_deref()) });

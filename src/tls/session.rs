@@ -1,9 +1,8 @@
 //! One TLS connection without its socket: records go in and out by buffers, plaintext by the caller's.
 //!
-//! `rt::Stream` moves the bytes. The library's unbuffered interface is what makes a waiting connection small: records are
-//! opened where they were read and written where they are sent from. Its buffered one keeps 4 KiB per connection for
-//! incoming records: an idle connection took 10,060 bytes with it and takes 5,710 without, measured together. CPU per
-//! request did not differ.
+//! `rt::Stream` moves the bytes. rustls shakes hands, by its unbuffered interface: its buffered one keeps 4 KiB per
+//! connection for incoming records. When it is done the records are our own ([`Records`]): they are opened where they
+//! were read, and sealed where their plaintext stands.
 //!
 //! A session holds ciphertext only between a read that brought more than was asked for, or less than a record, and the
 //! call that takes the rest.
@@ -11,52 +10,73 @@
 use std::fmt;
 use std::io;
 
+use ringway_core::tls::established::Heard;
+use ringway_core::tls::record::{ContentType, Fault, HEADER, MAX_PLAIN, OVERHEAD};
 use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
-use crate::buffer::{Buf, Class};
+use super::records::Records;
+use crate::buffer::{Buf, Class, Laced};
 
-/// Bytes in front of a record's payload.
-const HEADER: usize = 5;
-/// Plaintext of one record (RFC 8446 section 5.1).
-const RECORD: usize = 16 << 10;
-/// What a record adds to its plaintext, at most: header, nonce, content type and tag of every suite, rounded up.
-const OVERHEAD: usize = 40;
-/// Room for a key update that the library puts before the plaintext.
-const RESERVE: usize = 128;
+/// An alert's levels (RFC 8446 section 6).
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
+const NO_RENEGOTIATION: u8 = 100;
 
-/// The library's connection.
+/// Who makes and reads records.
 enum Conn {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+    /// The handshake is over.
+    Established(Box<Records>),
+    /// The handshake has failed where it was over for the library.
+    Failed,
 }
 
 /// A connection's state.
 pub struct Session {
     conn: Conn,
-    /// Records that have been read and not yet processed; never empty.
+    /// What the handshake has come to.
+    agreed: Option<Agreed>,
+    /// Records that have been read and not yet processed, behind plaintext that the last caller had no room for; never
+    /// empty.
     raw: Option<Buf>,
+    /// How far into `raw` the library has seen: the end of a record. Whoever established the connection must not see
+    /// records that come after.
+    shown: usize,
     /// `raw` has been looked at, and more is needed.
     starved: bool,
-    /// The library remembers no place in `raw`: it stands between handshake messages, and may be called without `raw`.
-    between: bool,
-    /// Plaintext that the last caller had no room for, from `plain_at` on.
-    plain: Vec<u8>,
-    plain_at: usize,
+    /// Plaintext at the front of `raw`, and what follows it of its record.
+    opened: (usize, usize),
     /// There may be more to take: the last caller had no room, or there is an end or a fault behind what it got.
     more: bool,
     /// The peer has said that it will send no more.
     closed: bool,
+    /// So have we.
+    finished: bool,
     /// The transport has ended.
     eof: bool,
     /// What the peer has done wrong; nothing is read after it.
-    fault: Option<rustls::Error>,
+    fault: Option<Fault>,
     /// Records are on their way to the socket: none may be put in between.
     pub(crate) writing: bool,
-    /// Records of the library's own, and such as the socket did not take when they were offered to it in passing.
+    /// Records that are no data's, and such as the socket did not take when they were offered to it in passing.
     unsent: Vec<u8>,
+}
+
+/// What a handshake has come to.
+#[derive(Debug)]
+struct Agreed {
+    version: Version,
+    suite: CipherSuite,
+    resumed: bool,
+    alpn: Option<Box<[u8]>>,
+    /// Those of a client that has shown some.
+    certificates: Option<Box<[CertificateDer<'static>]>>,
 }
 
 impl fmt::Debug for Session {
@@ -65,29 +85,17 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What the library is asked for.
-enum Op<'a> {
-    /// Plaintext, into the buffer as far as there is room.
-    Read(Option<&'a mut Buf>),
-    /// Records of as much of the plaintext as there is room for.
-    Write(&'a [u8], &'a mut Buf),
-    /// The alert that says that nothing more will be sent.
-    Close,
-}
-
 /// What one call of the library came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
-    /// So much plaintext was put into the caller's buffer; what did not fit there is kept.
-    Plain(usize),
-    /// A record of the library's own waits to be sent, or was noted as such.
+enum Step {
+    /// It may have more to say or to do.
     Again,
+    /// It needs another record.
+    Needs,
+    /// It could send data, and needs another record if the handshake is not over.
+    Open,
     /// The peer has closed its direction.
     Ended,
-    /// More records are needed.
-    Idle,
-    /// So much plaintext was encrypted, or the alert was queued.
-    Wrote(usize),
 }
 
 /// What [`Session::take`] found.
@@ -122,13 +130,13 @@ impl Version {
 
 impl From<UnbufferedClientConnection> for Session {
     fn from(conn: UnbufferedClientConnection) -> Self {
-        Self::new(Conn::Client(conn))
+        Self::new(Conn::Client(Box::new(conn)))
     }
 }
 
 impl From<UnbufferedServerConnection> for Session {
     fn from(conn: UnbufferedServerConnection) -> Self {
-        Self::new(Conn::Server(conn))
+        Self::new(Conn::Server(Box::new(conn)))
     }
 }
 
@@ -137,13 +145,14 @@ impl Session {
     fn new(conn: Conn) -> Self {
         Self {
             conn,
+            agreed: None,
             raw: None,
+            shown: 0,
             starved: false,
-            between: true,
-            plain: Vec::new(),
-            plain_at: 0,
+            opened: (0, 0),
             more: false,
             closed: false,
+            finished: false,
             eof: false,
             fault: None,
             writing: false,
@@ -162,13 +171,13 @@ impl Session {
             Some(old) => join(old, raw),
         };
         if self.raw.is_none() {
-            self.fault = Some(rustls::Error::General("a handshake message without end".to_owned()));
+            self.fail(Fault::Decode("a handshake message without end"));
         }
     }
 
     /// The beginning of a record, to read the rest of it behind it and to feed both: there is room for the rest.
     pub fn partial(&mut self) -> Option<Buf> {
-        if !self.starved || !self.between {
+        if !self.starved || !matches!(self.conn, Conn::Established(_)) {
             return None;
         }
         let mut raw = self.raw.take()?;
@@ -195,7 +204,7 @@ impl Session {
 
     /// Whether [`Session::take`] might find something without another read.
     pub fn has_bytes(&self) -> bool {
-        self.more || !self.plain.is_empty() || (self.raw.is_some() && !self.starved)
+        self.more || (self.raw.is_some() && !self.starved)
     }
 
     /// Moves plaintext into the room of `into`, of which there must be some. An end of the transport without the
@@ -210,132 +219,290 @@ impl Session {
                 self.more = true;
                 return Ok(Taken::Bytes(total));
             }
-            let found = if self.closed {
-                Ok(Event::Ended)
-            } else if self.fault.is_none() && (self.raw.is_none() || self.starved) {
-                Ok(Event::Idle)
-            } else {
-                self.drive(Op::Read(Some(into)))
-            };
-            match found {
-                Ok(Event::Plain(n)) => total += n,
-                Ok(Event::Idle) if total > 0 => return Ok(Taken::Bytes(total)),
-                _ if total > 0 => {
-                    // What came before the end or the fault is good; that is found again by the next call.
-                    self.more = true;
-                    return Ok(Taken::Bytes(total));
-                }
-                Ok(Event::Ended) => return Ok(Taken::End),
-                Ok(_) if self.eof => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(Taken::Nothing),
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            if self.fault.is_none() && !self.closed && self.open_next() {
+                continue;
             }
+            if total > 0 {
+                // What came before an end or a fault is good; that is found again by the next call.
+                self.more = self.fault.is_some() || self.closed;
+                return Ok(Taken::Bytes(total));
+            }
+            return match self.fault {
+                Some(fault) => Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
+                None if self.closed => Ok(Taken::End),
+                None if self.eof => Err(io::ErrorKind::UnexpectedEof.into()),
+                None => Ok(Taken::Nothing),
+            };
         }
     }
 
-    /// Moves kept plaintext into `into`.
+    /// Moves what has been opened into `into`.
     fn unpack(&mut self, into: &mut Buf) -> usize {
-        if self.plain.is_empty() {
-            return 0;
-        }
-        let rest = &self.plain[self.plain_at..];
-        let n = rest.len().min(into.room());
-        let fits = into.push(&rest[..n]);
+        let (left, behind) = self.opened;
+        let Some(raw) = self.raw.as_mut().filter(|_| left > 0) else { return 0 };
+        let n = left.min(into.room());
+        let fits = into.push(&raw.data()[..n]);
         debug_assert!(fits, "no more than there is room for");
-        self.plain_at += n;
-        if self.plain_at == self.plain.len() {
-            self.plain = Vec::new();
-            self.plain_at = 0;
+        if n < left {
+            raw.consume(n);
+            self.opened.0 -= n;
+        } else {
+            self.discard(n + behind);
         }
         n
     }
 
-    /// Processes records until the handshake is over or more are needed; says whether it is over.
-    pub fn advance(&mut self) -> Result<bool, rustls::Error> {
-        while self.state().is_handshaking() {
-            match self.drive(Op::Read(None))? {
-                Event::Idle | Event::Ended => return Ok(!self.state().is_handshaking()),
-                Event::Plain(_) | Event::Again | Event::Wrote(_) => {}
-            }
-        }
-        Ok(true)
-    }
-
-    /// Calls the library until it has come to something.
-    fn drive(&mut self, mut op: Op<'_>) -> Result<Event, rustls::Error> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone());
-        }
-        loop {
-            // Who writes leaves alone what has been read, so that it need not be kept, except where the library has to
-            // see a handshake message's beginning again.
-            let look = matches!(op, Op::Read(_)) || !self.between;
-            let event = match self.step(&mut op, look) {
-                Ok(event) => event,
-                Err(error) => {
-                    // The alert, and what was to be sent before it. The library hands out what waits before it looks
-                    // at records; it must not look at these again.
-                    while self.state().wants_write() && self.step(&mut Op::Read(None), true).is_ok() {}
-                    self.fault = Some(error.clone());
-                    self.raw = None;
-                    return Err(error);
-                }
-            };
-            match event {
-                Event::Again => continue,
-                Event::Plain(_) => self.between = true,
-                Event::Idle if look => {
-                    let data = self.raw.as_ref().map_or(&[][..], Buf::data);
-                    // A whole record that stays is part of a message whose rest is to come.
-                    self.between = record_len(data).is_none_or(|len| len > data.len());
-                    self.starved = self.raw.is_some();
-                }
-                Event::Ended => {
-                    self.closed = true;
-                    self.between = true;
-                    self.raw = None;
-                }
-                Event::Idle | Event::Wrote(_) => {}
-            }
-            if !matches!((&op, event), (Op::Write(..) | Op::Close, Event::Plain(_) | Event::Ended)) {
-                return Ok(event);
-            }
-        }
-    }
-
-    fn step(&mut self, op: &mut Op<'_>, look: bool) -> Result<Event, rustls::Error> {
-        let window = match &mut self.raw {
-            Some(raw) if look => raw.data_mut(),
-            _ => &mut [],
-        };
-        let (plain, unsent) = (&mut self.plain, &mut self.unsent);
-        let (discard, event) = match &mut self.conn {
-            Conn::Client(conn) => handle(conn.process_tls_records(window), op, plain, unsent),
-            Conn::Server(conn) => handle(conn.process_tls_records(window), op, plain, unsent),
-        };
+    /// Takes bytes off the front of `raw` that are done with.
+    fn discard(&mut self, n: usize) {
+        self.opened = (0, 0);
         if let Some(raw) = &mut self.raw {
-            raw.consume(discard);
+            raw.consume(n);
             if raw.is_empty() {
                 self.raw = None;
             }
         }
-        event
+    }
+
+    /// Opens the next record, if it is there, and does what it asks for; says whether to go on.
+    fn open_next(&mut self) -> bool {
+        let (Conn::Established(records), Some(raw)) = (&mut self.conn, &mut self.raw) else { return false };
+        let opened = match records.open(raw.data_mut()) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => {
+                self.starved = true;
+                return false;
+            }
+            Err(fault) => {
+                self.fail(fault);
+                return false;
+            }
+        };
+        if opened.heard == Heard::Data {
+            raw.consume(opened.at);
+            self.opened = (opened.data, opened.len - opened.at - opened.data);
+            return true;
+        }
+        self.discard(opened.len);
+        match opened.heard {
+            Heard::End => {
+                self.closed = true;
+                self.raw = None;
+                return false;
+            }
+            Heard::Renegotiation => self.say(WARNING, NO_RENEGOTIATION),
+            // That our keys are to change as well is seen to when there is data to be sent.
+            Heard::Data | Heard::Nothing | Heard::Update { .. } => {}
+        }
+        true
+    }
+
+    /// Nothing is read any more; the peer is told why.
+    fn fail(&mut self, fault: Fault) {
+        self.raw = None;
+        self.opened = (0, 0);
+        if let Some(alert) = fault.alert()
+            && !self.finished
+        {
+            self.say(FATAL, alert);
+        }
+        self.finished = true;
+        self.fault = Some(fault);
+    }
+
+    fn say(&mut self, level: u8, alert: u8) {
+        if let Conn::Established(records) = &mut self.conn
+            && let Ok(record) = records.sealed(ContentType::Alert, &[level, alert])
+        {
+            self.unsent.extend_from_slice(&record);
+        }
+    }
+
+    /// Processes records until the handshake is over or more are needed; says whether it is over.
+    pub fn advance(&mut self) -> Result<bool, rustls::Error> {
+        loop {
+            if let Some(fault) = self.fault {
+                return Err(rustls::Error::General(fault.to_string()));
+            }
+            if matches!(self.conn, Conn::Established(_)) {
+                return Ok(true);
+            }
+            let step = match self.step() {
+                Ok(step) => step,
+                Err(error) => {
+                    // The alert, and what was to be sent before it. The library hands out what waits before it looks
+                    // at records; it must not look at these again.
+                    while self.library().is_some_and(CommonState::wants_write) && self.step().is_ok() {}
+                    self.raw = None;
+                    self.fault = Some(Fault::Unexpected("the handshake has failed"));
+                    return Err(error);
+                }
+            };
+            match step {
+                Step::Again => {}
+                Step::Open if self.library().is_some_and(|library| !library.is_handshaking()) => self.establish()?,
+                Step::Needs | Step::Open => {
+                    if !self.show() {
+                        return Ok(false);
+                    }
+                }
+                Step::Ended => {
+                    self.closed = true;
+                    self.raw = None;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Calls the library once.
+    fn step(&mut self) -> Result<Step, rustls::Error> {
+        let window = match &mut self.raw {
+            Some(raw) => {
+                let shown = self.shown.min(raw.len());
+                &mut raw.data_mut()[..shown]
+            }
+            None => &mut [],
+        };
+        let unsent = &mut self.unsent;
+        let (discard, step) = match &mut self.conn {
+            Conn::Client(conn) => handle(conn.process_tls_records(window), unsent),
+            Conn::Server(conn) => handle(conn.process_tls_records(window), unsent),
+            Conn::Established(_) | Conn::Failed => return Err(rustls::Error::HandshakeNotComplete),
+        };
+        self.shown -= discard;
+        self.discard(discard);
+        step
+    }
+
+    /// Shows the library another record; says whether there is any of it.
+    fn show(&mut self) -> bool {
+        let data = self.raw.as_ref().map_or(&[][..], Buf::data);
+        let more = data.get(self.shown..).and_then(record_len);
+        self.shown += more.unwrap_or(0);
+        self.starved = more.is_none() && !data.is_empty();
+        more.is_some()
+    }
+
+    /// The library has shaken hands; records are our own from here on.
+    fn establish(&mut self) -> Result<(), rustls::Error> {
+        let server = matches!(self.conn, Conn::Server(_));
+        let Some(library) = self.library() else { return Ok(()) };
+        let alpn = library.alpn_protocol().map(Box::from);
+        let suite = library.negotiated_cipher_suite().ok_or(rustls::Error::HandshakeNotComplete)?;
+        let version = match library.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
+            _ => Version::Tls12,
+        };
+        let resumed = library.handshake_kind() == Some(HandshakeKind::Resumed);
+        let certificates = library.peer_certificates().filter(|_| server).map(Box::from);
+        let records = match std::mem::replace(&mut self.conn, Conn::Failed) {
+            Conn::Client(conn) => Records::of_client(*conn)?,
+            Conn::Server(conn) => Records::of_server(*conn)?,
+            Conn::Established(_) | Conn::Failed => return Ok(()),
+        };
+        self.conn = Conn::Established(Box::new(records));
+        self.agreed = Some(Agreed { version, suite: suite.suite(), resumed, alpn, certificates });
+        self.starved = false;
+        if self.shown > 0 {
+            // A message has begun in the last record of the handshake, and would go on in others.
+            self.shown = 0;
+            self.fail(Fault::Unexpected("a handshake message after the handshake"));
+        }
+        Ok(())
+    }
+
+    /// The library, as long as it shakes hands.
+    fn library(&self) -> Option<&CommonState> {
+        Some(match &self.conn {
+            Conn::Client(conn) => conn,
+            Conn::Server(conn) => conn,
+            Conn::Established(_) | Conn::Failed => return None,
+        })
+    }
+
+    /// The records, for who may send data.
+    fn writer(&mut self) -> Result<&mut Records, Fault> {
+        match &mut self.conn {
+            Conn::Established(records) if !self.finished => Ok(records),
+            _ => Err(self.fault.unwrap_or(Fault::Unexpected("there is no connection to send on"))),
+        }
     }
 
     /// Encrypts from the front of `plain` as much as there is room for in `out`, behind what was to be sent before it;
     /// returns how much.
     pub fn encrypt(&mut self, plain: &[u8], out: &mut Buf) -> io::Result<usize> {
-        match self.drive(Op::Write(plain, out)) {
-            Ok(Event::Wrote(n)) => Ok(n),
-            Ok(_) => Err(io::ErrorKind::NotConnected.into()),
-            Err(error) => Err(io::Error::other(error)),
+        self.writer().map_err(io::Error::other)?;
+        drain(&mut self.unsent, out);
+        if !self.unsent.is_empty() {
+            return Ok(0);
         }
+        let mut left = plain;
+        while !left.is_empty() {
+            let sealed = self.writer().and_then(|records| {
+                if let Some(record) = records.before_data()? {
+                    // It fits where a record of data does, or goes before the next one.
+                    return Ok(Some(record));
+                }
+                let n = left.len().min(MAX_PLAIN).min(out.room().saturating_sub(records.overhead()));
+                if n > 0 {
+                    let len = records.seal(ContentType::ApplicationData, &left[..n], out.room_mut())?;
+                    out.filled(len);
+                }
+                left = &left[n..];
+                Ok(None)
+            });
+            match sealed {
+                Ok(Some(record)) => self.unsent.extend_from_slice(&record),
+                Ok(None) => {}
+                Err(_) if left.len() < plain.len() => break,
+                Err(fault) => return Err(io::Error::other(fault)),
+            }
+            drain(&mut self.unsent, out);
+            if !self.unsent.is_empty() || out.room() <= OVERHEAD {
+                break;
+            }
+        }
+        Ok(plain.len() - left.len())
+    }
+
+    /// Encrypts the first `len` bytes of the window where they stand, for one write together with what was to be sent
+    /// before them; they are of no other use then. There must be another byte behind them in the buffer's block.
+    pub fn encrypt_in_place(&mut self, plain: Buf, len: usize) -> (io::Result<()>, Laced) {
+        let mut laced = Laced::new(plain);
+        let ready = self
+            .writer()
+            .and_then(|records| if records.may_seal(len.div_ceil(MAX_PLAIN)) { Ok(()) } else { Err(Fault::Exhausted) });
+        if let Err(fault) = ready {
+            return (Err(io::Error::other(fault)), laced);
+        }
+        laced.put(&std::mem::take(&mut self.unsent));
+        let encrypted = self.writer().and_then(|records| {
+            let mut at = 0;
+            while at < len {
+                if let Some(record) = records.before_data()? {
+                    laced.put(&record);
+                }
+                let n = (len - at).min(MAX_PLAIN);
+                let buf = laced.buf_mut();
+                let start = buf.mark() + at;
+                let sealed = records.seal_in_place(buf.block_mut(), start, n)?;
+                laced.put(sealed.before());
+                laced.pass(n);
+                laced.put(sealed.behind());
+                at += n;
+            }
+            Ok(())
+        });
+        (encrypted.map_err(io::Error::other), laced)
     }
 
     /// Says that nothing more will be sent.
     pub fn close(&mut self) {
         // Where the handshake is not over, or has failed, there is nothing to end.
-        let _said = self.drive(Op::Close);
+        if !self.finished {
+            self.say(WARNING, CLOSE_NOTIFY);
+            self.finished = matches!(self.conn, Conn::Established(_));
+        }
     }
 
     /// Moves records that are to be sent into the room of `out`; whether there were any.
@@ -356,68 +523,34 @@ impl Session {
 
     /// The version that was agreed on.
     pub fn version(&self) -> Option<Version> {
-        match self.state().protocol_version()? {
-            ProtocolVersion::TLSv1_2 => Some(Version::Tls12),
-            ProtocolVersion::TLSv1_3 => Some(Version::Tls13),
-            _ => None,
-        }
+        self.agreed.as_ref().map(|agreed| agreed.version)
     }
 
     /// The application protocol that was agreed on (RFC 7301).
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.state().alpn_protocol()
+        self.agreed.as_ref()?.alpn.as_deref()
     }
 
     /// Whether the handshake took up an earlier session.
     pub fn is_resumed(&self) -> bool {
-        self.state().handshake_kind() == Some(HandshakeKind::Resumed)
+        self.agreed.as_ref().is_some_and(|agreed| agreed.resumed)
     }
 
-    /// What the library knows of the connection.
-    pub fn state(&self) -> &CommonState {
-        match &self.conn {
-            Conn::Client(conn) => conn,
-            Conn::Server(conn) => conn,
-        }
+    /// The name of the cipher suite that was agreed on.
+    pub fn cipher_suite(&self) -> Option<&'static str> {
+        self.agreed.as_ref()?.suite.as_str()
+    }
+
+    /// The certificates that a client has shown, its own first. They are given once: nobody asks again.
+    pub fn take_certificates(&mut self) -> Option<Box<[CertificateDer<'static>]>> {
+        self.agreed.as_mut()?.certificates.take()
     }
 }
 
 /// Carries out what the library says; returns how many bytes of the records it is done with.
-fn handle<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    op: &mut Op<'_>,
-    plain: &mut Vec<u8>,
-    unsent: &mut Vec<u8>,
-) -> (usize, Result<Event, rustls::Error>) {
-    let mut discard = status.discard;
-    let event = match status.state {
+fn handle<D>(status: UnbufferedStatus<'_, '_, D>, unsent: &mut Vec<u8>) -> (usize, Result<Step, rustls::Error>) {
+    let step = match status.state {
         Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut total = 0;
-            let mut fault = None;
-            while let Some(record) = traffic.next_record() {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(error) => {
-                        fault = Some(error);
-                        break;
-                    }
-                };
-                discard += record.discard;
-                let mut payload = record.payload;
-                if let Op::Read(Some(into)) = op
-                    && plain.is_empty()
-                {
-                    let (now, later) = payload.split_at(payload.len().min(into.room()));
-                    let fits = into.push(now);
-                    debug_assert!(fits, "no more than there is room for");
-                    total += now.len();
-                    payload = later;
-                }
-                plain.extend_from_slice(payload);
-            }
-            fault.map_or(Ok(Event::Plain(total)), Err)
-        }
         Ok(ConnectionState::EncodeTlsData(mut record)) => {
             let at = unsent.len();
             let len = match record.encode(&mut []) {
@@ -427,54 +560,18 @@ fn handle<D>(
             unsent.resize(at + len, 0);
             // It fits: it said how long it is.
             let _written = record.encode(&mut unsent[at..]);
-            Ok(Event::Again)
+            Ok(Step::Again)
         }
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
             transmit.done();
-            Ok(Event::Again)
+            Ok(Step::Again)
         }
-        Ok(ConnectionState::PeerClosed) => Ok(Event::Ended),
-        Ok(ConnectionState::Closed | ConnectionState::BlockedHandshake) => Ok(Event::Idle),
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => match op {
-            Op::Read(_) => Ok(Event::Idle),
-            Op::Close => {
-                let mut alert = [0; RESERVE];
-                match traffic.queue_close_notify(&mut alert) {
-                    Ok(len) => {
-                        unsent.extend_from_slice(&alert[..len]);
-                        Ok(Event::Wrote(0))
-                    }
-                    Err(error) => Err(rustls::Error::General(error.to_string())),
-                }
-            }
-            Op::Write(plain, out) => {
-                drain(unsent, out);
-                let mut n = fitting(out.room()).min(plain.len());
-                loop {
-                    if !unsent.is_empty() || n == 0 {
-                        break Ok(Event::Wrote(0));
-                    }
-                    match traffic.encrypt(&plain[..n], out.room_mut()) {
-                        Ok(len) => {
-                            out.filled(len);
-                            break Ok(Event::Wrote(n));
-                        }
-                        // The library was told to cut smaller records.
-                        Err(EncryptError::InsufficientSize(_)) => n /= 2,
-                        Err(error) => break Err(rustls::Error::General(error.to_string())),
-                    }
-                }
-            }
-        },
-        Ok(_) => Err(rustls::Error::General("early data, which is off".to_owned())),
+        Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
+        Ok(ConnectionState::Closed | ConnectionState::BlockedHandshake) => Ok(Step::Needs),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Open),
+        Ok(_) => Err(rustls::Error::General("data amid the handshake".to_owned())),
     };
-    (discard, event)
-}
-
-/// Plaintext whose records fit into `room`.
-const fn fitting(room: usize) -> usize {
-    let room = room.saturating_sub(RESERVE);
-    room / (RECORD + OVERHEAD) * RECORD + (room % (RECORD + OVERHEAD)).saturating_sub(OVERHEAD)
+    (status.discard, step)
 }
 
 /// Length of the record that `data` begins with, its header included.

@@ -55,6 +55,8 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
+        // Records of established connections are our own (`records`).
+        config.enable_secret_extraction = true;
         if let Some(log) = keylog::current() {
             config.key_log = log;
         }

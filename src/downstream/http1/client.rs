@@ -169,7 +169,7 @@ impl Download for Writer {
     async fn piece(&mut self, mut buf: Buf, _head: usize, piece: Piece, _body: &BodyDecoder) -> (io::Result<()>, Buf) {
         let mut written = Ok(());
         if piece.len > 0 {
-            (written, buf) = self.write_all(buf, piece.len).await;
+            (written, buf) = self.write_away(buf, piece.len).await;
         }
         if written.is_ok() {
             buf.set_window(piece.rest);

@@ -233,6 +233,29 @@ impl Writer {
         (written, buf)
     }
 
+    /// Whether a write of so much is worth encrypting where it stands: more than goes into one small buffer.
+    pub(super) fn in_place(&self, buf: &Buf, len: usize) -> bool {
+        // The byte behind a record's makes place while that is encrypted.
+        self.tls.is_some() && Self::class_of(len) == Class::Records && buf.goes_on_behind(len)
+    }
+
+    pub(super) async fn write_in_place(&mut self, buf: Buf, len: usize) -> (io::Result<()>, Buf) {
+        let Some(session) = self.tls.clone() else { return (Err(io::ErrorKind::Unsupported.into()), buf) };
+        let (encrypted, laced) = session.borrow_mut().encrypt_in_place(buf, len);
+        if encrypted.is_err() {
+            return (encrypted, laced.into_buf());
+        }
+        session.borrow_mut().writing = true;
+        let (mut written, laced) = self.write_laced(laced, self.stall).await;
+        let buf = laced.into_buf();
+        // After a failure a record may have been cut: nothing may follow it.
+        session.borrow_mut().writing = written.is_err();
+        if written.is_ok() && session.borrow().wants_write() {
+            written = self.flush(&session, self.stall).await;
+        }
+        (written, buf)
+    }
+
     /// A record adds at most 29 bytes (TLS 1.2: 5 in front, 8 of nonce, 16 of tag) to 16 KiB of plaintext.
     fn class_of(len: usize) -> Class {
         const SMALL: usize = Class::Head.capacity() - 512;
