@@ -105,6 +105,45 @@ fn bodies_pass_whole_in_both_directions() {
     }
 }
 
+/// Of more than one record they are encrypted where they stand, and a client that is slow takes a part of a write.
+#[test]
+fn large_answers_pass_whole_however_they_come_and_are_taken() {
+    fn pattern() -> Vec<u8> {
+        (0..12_000_007_usize).map(|at| (at.wrapping_mul(2_654_435_761) >> 11 & 255).to_le_bytes()[0]).collect()
+    }
+    let origin = Origin::replying(|request| {
+        let body = pattern();
+        if request.target == "/whole" {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            return [head.as_bytes(), &body].concat();
+        }
+        let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let (mut rest, mut sizes) = (&body[..], [70_000, 1, 20_000, 16_384, 300_000, 40].into_iter().cycle());
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(rest.len().min(sizes.next().unwrap()));
+            answer.extend(format!("{:x}\r\n", chunk.len()).bytes());
+            answer.extend(chunk);
+            answer.extend(b"\r\n");
+            rest = after;
+        }
+        answer.extend(b"0\r\n\r\n");
+        answer
+    });
+    let authority = Authority::new("ca");
+    let proxy = Proxy::start(&https(&authority, &[&origin.address]));
+    let body = pattern();
+    for versions in [&[&TLS12][..], &[&TLS13][..]] {
+        let versions: &'static [_] = versions.to_vec().leak();
+        let connector = Connector::with(&authority, ClientOptions { versions: Some(versions), ..Default::default() });
+        let mut client = connector.client(&proxy.address, "site.example");
+        for path in ["/whole", "/chunked"] {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n"));
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(client.response().body == body, "{path}, {versions:?}");
+        }
+    }
+}
+
 #[test]
 fn pipelined_requests_in_one_record() {
     let authority = Authority::new("ca");

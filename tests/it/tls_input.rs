@@ -217,6 +217,49 @@ fn nothing_in_common_and_broken_records() {
     nothing_is_left(&proxy);
 }
 
+#[test]
+fn what_may_not_come_after_the_handshake() {
+    let authority = Authority::new("ca");
+    let proxy = Proxy::start(&https(&authority, &["echo"]));
+    let connector = Connector::new(&authority);
+    let cases: [(&[u8], &str); 5] = [
+        (b"\x14\x03\x03\x00\x01\x01", "UnexpectedMessage"),
+        (b"\x15\x03\x03\x00\x02\x01\x00", "UnexpectedMessage"),
+        (b"\x18\x03\x03\x00\x20", "UnexpectedMessage"),
+        (b"\x17\x03\x03\x41\x01", "RecordOverflow"),
+        (b"\x17\x03\x03\x00\x05aaaaa", "BadRecordMac"),
+    ];
+    for (record, alert) in cases {
+        let mut client = connector.client(&proxy.address, "site.example");
+        client.get("/");
+        client.stream.sock.write_all(record).unwrap();
+        let error = client.stream.read(&mut [0; 1]).expect_err("an alert");
+        assert!(error.to_string().contains(alert), "{error}");
+    }
+    nothing_is_left(&proxy);
+}
+
+#[test]
+fn keys_may_change_but_not_for_ever() {
+    let authority = Authority::new("ca");
+    let proxy = Proxy::start(&https(&authority, &["echo"]));
+    let mut client = Connector::new(&authority).client(&proxy.address, "site.example");
+    // The library asks for the other side's next keys as well.
+    for times in [1, 2, 31] {
+        for _ in 0..times {
+            client.stream.conn.refresh_traffic_keys().unwrap();
+        }
+        assert_eq!(client.get("/").status, 200, "{times}");
+    }
+    for _ in 0..33 {
+        client.stream.conn.refresh_traffic_keys().unwrap();
+    }
+    client.stream.flush().unwrap();
+    let error = client.stream.read(&mut [0; 1]).expect_err("an alert");
+    assert!(error.to_string().contains("UnexpectedMessage"), "{error}");
+    nothing_is_left(&proxy);
+}
+
 /// RUSTSEC-2024-0336: a close_notify amid the handshake must end it, and not make the proxy turn for ever.
 #[test]
 fn a_close_notify_amid_the_handshake_ends_it() {
