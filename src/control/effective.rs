@@ -143,6 +143,11 @@ fn client(policy: &ClientPolicy) -> Value {
             "connections": policy.limits.connections,
             "requestsPerConnection": policy.limits.requests,
         },
+        "connectionsPerClient": policy.per_client.as_ref().map(|found| json!({
+            "value": found.connections,
+            "exempt": found.exempt.ranges().into_iter().map(|(net, _)| net).collect::<Vec<_>>(),
+            "maxClients": found.clients,
+        })),
         "path": {
             "escapedSlashes": match policy.limits.path.escaped_slashes {
                 EscapedSlashes::Keep => "keep",

@@ -7,9 +7,10 @@ mod traffic;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use ringway_core::access::PrefixMap;
 use ringway_core::model::{
-    Action, ClientPolicy, EscapedSlashes, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive, L4Listener,
-    ListenOptions, Model, Protocol, ProxyProtocol, Redirect, RedirectPort, Socket, TlsListener,
+    Action, ClientConnections, ClientPolicy, EscapedSlashes, HostPattern, HttpListener, HttpRoute, HttpRule, Keepalive,
+    L4Listener, ListenOptions, Model, Protocol, ProxyProtocol, Redirect, RedirectPort, Socket, TlsListener,
 };
 
 use self::backends::{Backends, Place};
@@ -59,6 +60,7 @@ pub(super) fn translate(graph: &Graph<'_>) -> Model {
         sockets,
         routes: graph.routes.iter().map(|route| graph.route_name(route)).collect(),
         rate_limits: backends.rates(),
+        concurrency_limits: backends.concurrency(),
         backends: backends.finish(),
         dsr: graph.dsr.clone(),
     }
@@ -249,6 +251,11 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
         policy.limits.connections = found.value.map(|value| count(value.0));
         policy.limits.requests = found.max_requests.map(|value| count(value.0));
         policy.timeouts.connection = found.max_duration.map(|found| found.0);
+        policy.per_client = found.per_client.as_ref().map(|limit| ClientConnections {
+            connections: count(limit.value.0),
+            exempt: PrefixMap::new(limit.exempt.iter().map(|range| (range.0, true))),
+            clients: usize::try_from(limit.max_clients.0).expect("bounds of the field"),
+        });
     }
     policy.proxy_protocol = spec.proxy_protocol.as_ref().map(|found| ProxyProtocol {
         trusted: found.trusted_cidrs.iter().map(|range| range.0).collect(),

@@ -76,6 +76,30 @@ fn insert<B: std::hash::Hash + Eq>(lens: &mut Vec<(u8, HashMap<B, bool>)>, len: 
     lens[at].1.entry(bits).and_modify(|known| *known &= answer).or_insert(answer);
 }
 
+/// What of an address tells clients apart: all of one of IPv4, and of one of IPv6 the network of 64 bits, of which a
+/// client has every address it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientKey {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl ClientKey {
+    /// Of an address; one of IPv4 in IPv6's form is one of IPv4.
+    pub fn of(address: IpAddr) -> Self {
+        let (bytes, len) = match address.to_canonical() {
+            IpAddr::V4(address) => (u64::from(address.to_bits()) << 32, 4),
+            IpAddr::V6(address) => (u64::try_from(address.to_bits() >> 64).expect("64 bits are left"), 8),
+        };
+        Self { bytes: bytes.to_be_bytes(), len }
+    }
+
+    /// As bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Whose request it is, by what the policy believes of `X-Forwarded-For`.
 pub fn of_request(peer: IpAddr, policy: &ClientPolicy, head: &RequestHead<'_>) -> IpAddr {
     if policy.trusted.is_empty() && policy.trusted_hops.is_none() {
@@ -175,6 +199,19 @@ mod tests {
             assert_eq!(map.get(address.parse().unwrap()), expected, "{address}");
         }
         assert_eq!(PrefixMap::default().get("10.0.0.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_address_or_network() {
+        let key = |address: &str| ClientKey::of(address.parse().unwrap());
+        assert_eq!(key("192.0.2.1").as_bytes(), [192, 0, 2, 1]);
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("2001:db8:1:2::1").as_bytes(), [0x20, 1, 0x0d, 0xb8, 0, 1, 0, 2]);
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        // The network c000:201:: is no address of IPv4.
+        assert_ne!(key("c000:201::"), key("192.0.2.1"));
     }
 
     #[test]

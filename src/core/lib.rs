@@ -15,6 +15,7 @@
 
 pub mod access;
 pub mod balance;
+pub mod concurrency;
 pub mod deadline;
 pub mod dsr;
 pub mod flow;

@@ -18,11 +18,11 @@ use ringway_core::balance::key::{self, Flow};
 use rustix::net::Shutdown;
 
 use crate::buffer::Buf;
-use crate::metrics::AcceptError;
+use crate::metrics::{AcceptError, DownstreamError};
 use crate::rt::{self, Signal, Stream};
 use crate::snapshot::{SocketId, SocketKind};
 use crate::sys;
-use crate::worker::{ConnGuard, Core, Place};
+use crate::worker::{AtLimit, ConnGuard, Core, Counting, Place};
 
 use self::tls::Secure;
 
@@ -128,8 +128,27 @@ async fn proxied_first(core: Rc<Core>, mut conn: Conn, mut stream: Stream, speak
     serve(&core, conn, stream, speaks);
 }
 
+/// Counts a connection for its client, where those of each are limited. Who it is stands in the PROXY header, where there
+/// is one.
+fn count_for_client(core: &Core, conn: &mut Conn) -> Result<(), AtLimit> {
+    let generation = core.generation();
+    let Some(socket) = generation.socket(conn.socket) else { return Ok(()) };
+    match generation.hold_connection(socket, conn.client.ip())? {
+        Counting::Unlimited => {}
+        Counting::Counted(held) => conn.guard.count_for_client(held),
+        Counting::Full => core.metrics.downstream_error(DownstreamError::LimitFull),
+    }
+    Ok(())
+}
+
 /// Serves a connection in a task of its own, as small as its protocol allows.
-fn serve(core: &Rc<Core>, conn: Conn, stream: Stream, speaks: Speaks) {
+fn serve(core: &Rc<Core>, mut conn: Conn, stream: Stream, speaks: Speaks) {
+    if count_for_client(core, &mut conn) == Err(AtLimit) {
+        core.metrics.accept_error(AcceptError::ClientLimit);
+        stream.reset();
+        // The registry forgets the descriptor before the stream closes it.
+        return drop(conn);
+    }
     let core = Rc::clone(core);
     let peer = conn.client.source;
     match speaks {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use ringway_core::access;
+use ringway_core::access::{self, PrefixMap};
 use ringway_core::balance::key::{self, Flow, KeyedRequest};
 use ringway_core::grpc::{Call, web};
 use ringway_core::http::Date;
@@ -13,8 +13,8 @@ use ringway_core::http1::choose::{self, Chosen, Unserved};
 use ringway_core::http1::encode::{self, Reply, RequestContext};
 use ringway_core::http1::request::{self, RequestHead};
 use ringway_core::model::{
-    Access, Action, Cors, ExternalAuth, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, Redirect,
-    RuleExtras, ShareFilters, Target, ValueMatch, WeightedTarget,
+    Access, Action, Cors, ExternalAuth, Filters, HeaderModifier, Login, Mirror, NotAdmitted, PathModifier, RateKey,
+    Redirect, RuleExtras, ShareFilters, Target, ValueMatch, WeightedTarget,
 };
 use ringway_core::route::{CandidateSeen, CompiledRule, Fate, FieldLookup, Lost, PathCondition, RouteTable};
 use serde_json::{Map, Value, json};
@@ -239,12 +239,19 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
             let steps = Steps { world, head, chosen, context: &context };
             // Every field is named here, so that none can be forgotten.
             let none = RuleExtras::default();
-            let RuleExtras { shares, mirrors, cors, auth: _, retry, session, access: _, rate_limits, responses } =
-                extras.unwrap_or(&none);
-            if !rate_limits.is_empty() {
-                let names = rate_limits.iter().map(|index| json!(world.snapshot.rates[*index].limit.name));
-                out["rateLimits"] = names.collect();
-            }
+            let RuleExtras {
+                shares,
+                mirrors,
+                cors,
+                auth: _,
+                retry,
+                session,
+                access: _,
+                rate_limits,
+                concurrency_limits,
+                responses,
+            } = extras.unwrap_or(&none);
+            limits(world, rate_limits, concurrency_limits, whose, out);
             if let Some(rules) = responses {
                 out["responseOverrides"] = json!(rules.pages.len());
                 if let Some(found) = &rules.compression {
@@ -286,6 +293,27 @@ fn served(world: &World<'_>, head: &RequestHead<'_>, chosen: &Chosen<'_>, out: &
                 "backendRequest": rule.timeouts.backend_request.map(|limit| format!("{limit:?}")),
             });
         }
+    }
+}
+
+/// The limits that a request counts for, by the names of their policies and the numbers of their rules.
+fn limits(world: &World<'_>, rates: &[usize], concurrency: &[usize], client: Option<IpAddr>, out: &mut Value) {
+    let exempt = |ranges: &PrefixMap| client.and_then(|client| ranges.get(client)) == Some(true);
+    if !rates.is_empty() {
+        let names = rates.iter().map(|index| json!(world.snapshot.rates[*index].limit.name));
+        out["rateLimits"] = names.collect();
+    }
+    if !concurrency.is_empty() {
+        let shown = |index: &usize| {
+            let limit = &world.snapshot.concurrency[*index].limit;
+            let by = match &limit.key {
+                RateKey::ClientIp => "each client".to_owned(),
+                RateKey::Header(name) => format!("each {name}"),
+                RateKey::Route => "all together".to_owned(),
+            };
+            json!({ "name": limit.name, "requests": limit.requests, "of": by, "exempt": exempt(&limit.exempt) })
+        };
+        out["concurrencyLimits"] = concurrency.iter().map(shown).collect();
     }
 }
 

@@ -46,6 +46,10 @@ pub fn explain(model: &Model, question: &Question, running: Option<&Running>) ->
         "socket": { "address": socket.bind.to_string(), "protocol": socket.kind.protocol() },
         "from": question.from.map(|from| from.to_string()),
     });
+    if let Some(limit) = &socket.client.per_client {
+        let exempt = question.from.is_some_and(|from| limit.exempt.get(from.ip) == Some(true));
+        out["connectionsPerClient"] = json!({ "value": limit.connections, "exempt": exempt });
+    }
     let world = World { snapshot: &snapshot, socket, question, running: running.map(|running| &running.backends) };
     match (&socket.kind, question.url.scheme) {
         (SocketKind::Http { table, listeners }, _) => http::explain(&world, table, listeners, None, &mut out),

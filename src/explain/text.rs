@@ -18,6 +18,10 @@ pub fn render(found: &Value) -> String {
             &format!("from {from} to {}, which speaks {}", text(&socket["address"]), text(&socket["protocol"])),
         );
     }
+    if let Some(limit) = found.get("connectionsPerClient") {
+        let exempt = if limit["exempt"] == true { ", which does not concern this one" } else { "" };
+        out.line(1, &format!("each client has at most {} connections at a time{exempt}", limit["value"]));
+    }
     out.each(found, "explanation", |out, line| out.line(1, &text(line)));
     if let Some(name) = found.get("serverName") {
         out.title(&format!("TLS handshake for {}", name.as_str().unwrap_or("no name")));
@@ -50,6 +54,12 @@ pub fn render(found: &Value) -> String {
         out.title(&format!("Session by {}", text(&session["by"])));
         out.line(1, &text(&session["result"]));
     }
+    out.each(found, "rateLimits", |out, name| out.line(1, &format!("rate limit: RateLimitPolicy {}", text(name))));
+    out.each(found, "concurrencyLimits", |out, limit| {
+        let exempt = if limit["exempt"] == true { ", which does not concern this client" } else { "" };
+        let (requests, of, name) = (&limit["requests"], text(&limit["of"]), text(&limit["name"]));
+        out.line(1, &format!("at most {requests} requests of {of} at a time: RateLimitPolicy {name}{exempt}"));
+    });
     if let Some(limits) = found.get("timeouts") {
         for name in ["request", "backendRequest"] {
             if let Some(limit) = limits[name].as_str() {

@@ -125,8 +125,8 @@ pub const ANNOTATIONS: &[(&str, Fate)] = &[
     ("http2-push-preload", NoEffect("browsers have given up server push")),
     (
         "limit-connections",
-        Refused(
-            "what one address has at a time is not limited; RateLimitPolicy limits its requests, BackendPolicy circuitBreaker those of all",
+        Translated(
+            "RateLimitPolicy maxConcurrentRequests with the key ClientIP: requests under way, as nginx counts; 429, not 503",
         ),
     ),
     ("limit-rps", Translated(RATE)),

@@ -13,6 +13,10 @@ type Spec = Vec<(&'static str, Yaml)>;
 /// Statuses that a ResponsePolicy can say otherwise, in one go.
 const MAX_CODES: usize = 64;
 
+/// The largest limits of a RateLimitPolicy: on requests in a time, and on those under way.
+const MAX_LIMIT: i64 = 1_000_000_000;
+const MAX_AT_ONCE: i64 = 1_000_000;
+
 /// Addresses and ranges as nginx has them, separated by commas, and what is none.
 fn ranges(list: &str) -> (Vec<IpNet>, Vec<&str>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -134,7 +138,7 @@ fn basic_auth(ingress: &Ingress) -> Result<Option<Yaml>, String> {
 pub(super) fn rates(ingress: &Ingress, problems: &mut Vec<String>) -> Spec {
     let mut number = |name: &str| {
         let text = ingress.annotation(name)?;
-        let number = text.parse::<i64>().ok().filter(|number| (0..=1_000_000_000).contains(number));
+        let number = text.parse::<i64>().ok().filter(|number| (0..=MAX_LIMIT).contains(number));
         if number.is_none() {
             problems.push(format!("{name}: \"{text}\" is not a number that can be a limit"));
         }
@@ -143,23 +147,34 @@ pub(super) fn rates(ingress: &Ingress, problems: &mut Vec<String>) -> Spec {
     let multiplier = number("limit-burst-multiplier").unwrap_or(5);
     let limits = [("limit-rps", "Second"), ("limit-rpm", "Minute")];
     let limits: Vec<(i64, &str)> = limits.into_iter().filter_map(|(name, unit)| Some((number(name)?, unit))).collect();
-    if limits.is_empty() {
+    let at_once = number("limit-connections");
+    if limits.is_empty() && at_once.is_none() {
         return Spec::new();
     }
     let (exempt, bad) = ranges(ingress.annotation("limit-whitelist").unwrap_or_default());
     problems.extend(bad.iter().map(|text| format!("limit-whitelist: \"{text}\" is not an address or range")));
-    let rule = |(requests, unit): (i64, &str)| {
-        let limit = Yaml::Map(vec![("requests", Yaml::Int(requests)), ("unit", unit.into())]);
-        let burst = requests.saturating_mul(multiplier).min(1_000_000_000);
-        let mut parts = vec![("limit", limit), ("burst", Yaml::Int(burst))];
+    let rule = |mut parts: Spec| {
         if !exempt.is_empty() {
             parts.push(("exemptCIDRs", cidrs(&exempt)));
         }
         Yaml::Map(parts)
     };
-    let note = "for each client's address, as in ingress-nginx; answered 429 with Retry-After, not 503, and counted over all cores";
-    let rules = Yaml::List(limits.into_iter().map(rule).collect());
-    vec![("rules", rules.noted(vec![note.to_owned()]))]
+    let rate = |(requests, unit): (i64, &str)| {
+        let limit = Yaml::Map(vec![("requests", Yaml::Int(requests)), ("unit", unit.into())]);
+        let burst = requests.saturating_mul(multiplier).min(MAX_LIMIT);
+        rule(vec![("limit", limit), ("burst", Yaml::Int(burst))])
+    };
+    let mut notes = Vec::new();
+    if !limits.is_empty() {
+        notes.push("for each client's address, as in ingress-nginx; answered 429 with Retry-After, not 503, and counted over all cores".to_owned());
+    }
+    let mut rules: Vec<Yaml> = limits.into_iter().map(rate).collect();
+    if let Some(most) = at_once {
+        notes.push("limit-connections counts requests under way, as nginx does: of HTTP/2 each stream is one; answered 429, not 503. Connections \
+                    themselves are limited by ClientPolicy connectionLimit.perClient".to_owned());
+        rules.push(rule(vec![("maxConcurrentRequests", Yaml::Int(most.min(MAX_AT_ONCE)))]));
+    }
+    vec![("rules", Yaml::List(rules).noted(notes))]
 }
 
 /// `ResponsePolicy.spec`.

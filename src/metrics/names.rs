@@ -72,6 +72,10 @@ reasons! {
         AuthUnavailable = "auth_unavailable",
         /// A request over a rate limit.
         RateLimited = "rate_limited",
+        /// A request beyond those that may be under way.
+        ConcurrencyLimited = "concurrency_limited",
+        /// What was let pass uncounted: its limit is full of other keys.
+        LimitFull = "limit_full",
         /// The client went away.
         Aborted = "aborted",
         /// A PROXY protocol header that is missing, malformed, too long or has a wrong checksum.
@@ -192,6 +196,8 @@ reasons! {
         Descriptors = "descriptors",
         /// Reset because its listener has as many connections as it may.
         ListenerLimit = "listener_limit",
+        /// Reset because its client has as many connections as it may.
+        ClientLimit = "client_limit",
         /// Reset after waiting for a place.
         TurnedAway = "turned_away",
         /// The peer had gone.

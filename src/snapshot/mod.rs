@@ -10,18 +10,20 @@ use std::sync::atomic::AtomicU32;
 
 use ringway_core::balance::{Maglev, Member};
 use ringway_core::model::{
-    Backend, BackendId, ClientPolicy, HashKey, HttpListener, L4Listener, ListenOptions, LoadBalancer, Model, Protocol,
-    ProxyHeader, RateLimit,
+    Backend, BackendId, ClientPolicy, ConcurrencyLimit, HashKey, HttpListener, L4Listener, ListenOptions, LoadBalancer,
+    Model, Protocol, ProxyHeader, RateKey, RateLimit,
 };
 use ringway_core::route::RouteTable;
 
 mod carried;
+mod concurrency;
 mod rate;
 mod tls;
 
 use crate::tls::ClientTls;
 
 pub use carried::{Before, Carried};
+pub use concurrency::{Admission, Concurrency};
 pub use rate::RateTable;
 pub use tls::{TlsKind, TlsListenerSnapshot, TlsSocket, TlsStream};
 
@@ -46,6 +48,17 @@ pub struct Snapshot {
     pub routes: Vec<String>,
     /// By index, as rules have it.
     pub rates: Vec<Arc<RateTable>>,
+    /// By index, as rules have it.
+    pub concurrency: Vec<CountedLimit>,
+}
+
+/// A limit on requests under way, and what is counted of it.
+#[derive(Debug)]
+pub struct CountedLimit {
+    /// What it is.
+    pub limit: ConcurrencyLimit,
+    /// What is under way of each key.
+    pub table: Arc<Concurrency>,
 }
 
 /// One socket.
@@ -61,6 +74,8 @@ pub struct SocketSnapshot {
     pub client: ClientPolicy,
     /// Connections open, over all cores and across reloads, where their number is limited.
     pub taken: Arc<AtomicU32>,
+    /// Connections open of each client, where theirs are limited.
+    pub clients: Option<Arc<Concurrency>>,
     /// What it speaks.
     pub kind: SocketKind,
 }
@@ -112,6 +127,10 @@ pub struct SocketIds {
     taken: HashMap<(SocketAddr, Speaks), Arc<AtomicU32>>,
     /// What rate limits have counted, by their names.
     rates: HashMap<String, Arc<RateTable>>,
+    /// What is under way, by the names of limits.
+    concurrency: HashMap<String, (RateKey, Arc<Concurrency>)>,
+    /// Connections open of each client, by address.
+    clients: HashMap<(SocketAddr, Speaks), Arc<Concurrency>>,
     /// Cores that count.
     cores: usize,
 }
@@ -142,6 +161,21 @@ impl SocketIds {
         tables
     }
 
+    /// The tables of these limits. What is under way is counted whatever becomes of the number that may be; only what is
+    /// counted by another key, or in a table of another size, begins anew.
+    fn concurrency(&mut self, limits: Vec<ConcurrencyLimit>) -> Vec<CountedLimit> {
+        let table = |limit: &ConcurrencyLimit| {
+            let known = self.concurrency.get(&limit.name).filter(|(key, _)| *key == limit.key).map(|(_, table)| table);
+            go_on(known, limit.keys)
+        };
+        let counted = |limit: ConcurrencyLimit| CountedLimit { table: table(&limit), limit };
+        let limits: Vec<CountedLimit> = limits.into_iter().map(counted).collect();
+        let known =
+            |CountedLimit { limit, table }: &CountedLimit| (limit.name.clone(), (limit.key.clone(), Arc::clone(table)));
+        self.concurrency = limits.iter().map(known).collect();
+        limits
+    }
+
     fn get(&mut self, bind: SocketAddr, speaks: Speaks, options: &ListenOptions) -> SocketId {
         let next = SocketId(u32::try_from(self.known.len()).expect("fewer sockets than 2^32"));
         *self.known.entry((bind, speaks, options.clone())).or_insert(next)
@@ -152,6 +186,14 @@ impl SocketIds {
         let same =
             self.known.iter().filter(|((known, what, _), other)| *known == bind && *what == speaks && **other != id);
         same.map(|(_, other)| *other).collect()
+    }
+}
+
+/// A table for as many keys: the one that is there, if it is such.
+fn go_on(known: Option<&Arc<Concurrency>>, keys: usize) -> Arc<Concurrency> {
+    match known.filter(|known| known.keys() == keys) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(Concurrency::new(keys)),
     }
 }
 
@@ -188,6 +230,7 @@ impl Snapshot {
     /// Compiles a model.
     pub fn compile(generation: u64, mut model: Model, ids: &mut SocketIds) -> Self {
         let tls = model.backends.iter_mut().map(client_tls).collect();
+        let mut clients = HashMap::new();
         let sockets = model
             .sockets
             .into_iter()
@@ -201,12 +244,19 @@ impl Snapshot {
                 let id = ids.get(socket.bind, speaks, &socket.client.connection);
                 let formerly = ids.others(id, socket.bind, speaks);
                 let taken = Arc::clone(ids.taken.entry((socket.bind, speaks)).or_default());
-                SocketSnapshot { id, formerly, bind: socket.bind, client: socket.client, taken, kind }
+                let counted = socket.client.per_client.as_ref().map(|limit| {
+                    let table = go_on(ids.clients.get(&(socket.bind, speaks)), limit.clients);
+                    clients.insert((socket.bind, speaks), Arc::clone(&table));
+                    table
+                });
+                SocketSnapshot { id, formerly, bind: socket.bind, client: socket.client, taken, clients: counted, kind }
             })
             .collect();
         let tables = model.backends.iter().map(table).collect();
+        ids.clients = clients;
         let rates = ids.rates(model.rate_limits);
-        Self { generation, sockets, backends: model.backends, tables, tls, routes: model.routes, rates }
+        let concurrency = ids.concurrency(model.concurrency_limits);
+        Self { generation, sockets, backends: model.backends, tables, tls, routes: model.routes, rates, concurrency }
     }
 }
 

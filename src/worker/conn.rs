@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use rustix::net::Shutdown;
 
+use super::held::Held;
 use crate::snapshot::SocketId;
 use crate::sys;
 
@@ -50,7 +51,16 @@ pub struct Registry {
 pub struct ConnGuard {
     slots: Rc<RefCell<Slots>>,
     index: u32,
-    _place: Option<Place>,
+    /// In a box, since most connections have none.
+    places: Option<Box<Places>>,
+}
+
+/// What a connection holds for as long as it is there.
+#[derive(Debug, Default)]
+#[allow(dead_code, reason = "held until it is dropped")]
+struct Places {
+    of_socket: Option<Place>,
+    of_client: Option<Held>,
 }
 
 /// A place among those that a socket has for connections, over all cores; given back when dropped.
@@ -88,7 +98,8 @@ impl Registry {
                 u32::try_from(slots.entries.len() - 1).expect("fewer connections than 2^32")
             }
         };
-        ConnGuard { slots: Rc::clone(&self.slots), index, _place: place }
+        let places = place.map(|place| Box::new(Places { of_socket: Some(place), ..Places::default() }));
+        ConnGuard { slots: Rc::clone(&self.slots), index, places }
     }
 
     /// Connections open.
@@ -137,6 +148,11 @@ impl Registry {
 }
 
 impl ConnGuard {
+    /// It counts among its client's connections until it is forgotten.
+    pub fn count_for_client(&mut self, held: Held) {
+        self.places.get_or_insert_default().of_client = Some(held);
+    }
+
     /// Says what the connection does now.
     pub fn set(&self, state: ConnState) {
         if let Some(entry) = &mut self.slots.borrow_mut().entries[self.index as usize] {

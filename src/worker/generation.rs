@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
+use ringway_core::access::ClientKey;
 use ringway_core::balance::WeightedRoundRobin;
 use ringway_core::model::{
     Action, Backend, BackendId, ClientLimits, ClientTimeouts, EndpointAddress, Filters, Target, WeightedTarget,
@@ -13,6 +15,7 @@ use ringway_core::route::{CompiledRule, RouteTable};
 use ringway_core::session;
 
 use super::Core;
+use super::held::{AtLimit, Counting, Held, Table};
 use super::remains::{Graves, Pieces, Remains};
 use crate::metrics::{CoreCounters, EndpointMetrics, WorkerMetrics};
 use crate::rt::{self, Tick};
@@ -34,6 +37,10 @@ pub struct Generation {
     /// By socket.
     bounds: Vec<Rc<ClientBounds>>,
     backends: Vec<Rc<Balanced>>,
+    /// By socket: connections of each client.
+    clients: Vec<Option<Table>>,
+    /// By index, as rules have it: requests under way.
+    concurrency: Vec<Table>,
     graves: Graves,
 }
 
@@ -86,6 +93,8 @@ impl Generation {
             tls: Vec::new(),
             bounds: Vec::new(),
             backends: Vec::new(),
+            clients: Vec::new(),
+            concurrency: Vec::new(),
             graves,
         }
     }
@@ -154,7 +163,10 @@ impl Generation {
             Rc::new(ClientBounds { timeouts: socket.client.timeouts, limits: socket.client.limits })
         };
         let bounds = shared.sockets.iter().map(bounds_of).collect();
-        Self { shared, metrics, by_id, splits, tls, bounds, backends, graves: old.graves.clone() }
+        let clients = shared.sockets.iter().map(|socket| socket.clients.clone().map(Rc::new)).collect();
+        let concurrency = shared.concurrency.iter().map(|counted| Rc::new(Arc::clone(&counted.table))).collect();
+        let graves = old.graves.clone();
+        Self { shared, metrics, by_id, splits, tls, bounds, backends, clients, concurrency, graves }
     }
 
     /// The socket with this number, or the one that has taken its place with other options, if this generation has it.
@@ -166,6 +178,23 @@ impl Generation {
     /// What clients of a socket may do.
     pub fn bounds(&self, socket: usize) -> &Rc<ClientBounds> {
         &self.bounds[socket]
+    }
+
+    /// Counts a connection of a client, where those of each are limited and this one's are not exempt.
+    pub fn hold_connection(&self, socket: Socket<'_>, client: IpAddr) -> Result<Counting, AtLimit> {
+        let Some((limit, table)) = socket.shared.client.per_client.as_ref().zip(self.clients[socket.index].as_ref())
+        else {
+            return Ok(Counting::Unlimited);
+        };
+        if limit.exempt.get(client) == Some(true) {
+            return Ok(Counting::Unlimited);
+        }
+        Held::take(table, ClientKey::of(client).as_bytes(), limit.connections)
+    }
+
+    /// Counts a request of a key of limit `index`.
+    pub fn hold_request(&self, index: usize, key: &[u8]) -> Result<Counting, AtLimit> {
+        Held::take(&self.concurrency[index], key, self.shared.concurrency[index].limit.requests)
     }
 
     /// Whose turn it is in a split: rule `rule` of socket `socket`, rule 0 of a TCP or UDP socket. `None` when every weight is

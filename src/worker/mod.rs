@@ -6,6 +6,7 @@
 mod accept;
 mod conn;
 mod generation;
+mod held;
 mod housekeeping;
 mod remains;
 
@@ -33,6 +34,7 @@ use remains::Graves;
 
 pub use conn::{ConnGuard, ConnState, Place, Registry};
 pub use generation::{ClientBounds, Generation, HttpSocket, Socket};
+pub use held::{AtLimit, Counting, Held};
 pub use remains::{Remains, collect};
 
 /// What a worker is told.

@@ -156,25 +156,41 @@ fn policies(model: &Model, found: &RuleExtras, out: &mut Map<String, Value>) {
     if !found.rate_limits.is_empty() {
         let limit = |index: &usize| {
             let limit = &model.rate_limits[*index];
-            let key = match &limit.key {
-                RateKey::ClientIp => json!("clientIP"),
-                RateKey::Header(name) => json!({ "header": name }),
-                RateKey::Route => json!("route"),
-            };
             json!({
                 "name": limit.name,
                 "requests": limit.requests,
                 "per": duration(limit.per),
                 "burst": limit.burst,
-                "key": key,
+                "key": rate_key(&limit.key),
                 "exempt": limit.exempt.ranges().into_iter().map(|(net, _)| net).collect::<Vec<_>>(),
                 "maxKeys": limit.keys,
             })
         };
         out.insert("rateLimits".into(), found.rate_limits.iter().map(limit).collect());
     }
+    if !found.concurrency_limits.is_empty() {
+        let limit = |index: &usize| {
+            let limit = &model.concurrency_limits[*index];
+            json!({
+                "name": limit.name,
+                "requests": limit.requests,
+                "key": rate_key(&limit.key),
+                "exempt": limit.exempt.ranges().into_iter().map(|(net, _)| net).collect::<Vec<_>>(),
+                "maxKeys": limit.keys,
+            })
+        };
+        out.insert("concurrencyLimits".into(), found.concurrency_limits.iter().map(limit).collect());
+    }
     if let Some(rules) = &found.responses {
         out.insert("responses".into(), responses(rules));
+    }
+}
+
+fn rate_key(key: &RateKey) -> Value {
+    match key {
+        RateKey::ClientIp => json!("clientIP"),
+        RateKey::Header(name) => json!({ "header": name }),
+        RateKey::Route => json!("route"),
     }
 }
 

@@ -190,6 +190,20 @@ object! {
         max_duration / "maxConnectionDuration": Positive = optional,
         /// How many requests one takes.
         max_requests / "maxRequestsPerConnection": Int<1, { u32::MAX as i64 }> = optional,
+        /// How many each client has. Not in Envoy Gateway.
+        per_client / "perClient": PerClientLimit = optional,
+    }
+}
+
+object! {
+    /// Connections of each client: of an address, or of a network of 64 bits of IPv6.
+    PerClientLimit = "perClient" {
+        /// Connections of a port over all cores; one more is reset.
+        value / "value": Int<1, 1_000_000> = required,
+        /// Clients that it does not concern.
+        exempt / "exemptCIDRs": List<Cidr, 0, 10000> = or(List::default()),
+        /// Clients that are counted at once.
+        max_clients / "maxClients": Int<8, 16_777_216> = or(Int(65_536)),
     }
 }
 

@@ -196,16 +196,26 @@ object! {
 object! {
     /// One limit.
     RateLimitRule = "rule" {
-        /// How much.
-        limit / "limit": RateLimitValue = required,
+        /// How many in a time; or else `maxConcurrentRequests`.
+        limit / "limit": RateLimitValue = optional,
         /// Requests at once; none: those of a second, one at least.
         burst / "burst": Int<1, 1_000_000_000> = optional,
+        /// How many under way at a time, over all cores, from a request's head to the end of its answer; or else `limit`.
+        max_concurrent / "maxConcurrentRequests": Int<1, 1_000_000> = optional,
         /// Each of what.
         key / "key": RateLimitKey = optional,
         /// Clients that it does not concern.
         exempt / "exemptCIDRs": List<Cidr, 0, 10000> = or(List::default()),
         /// Keys that are known at once.
         max_keys / "maxKeys": Int<8, 16_777_216> = or(Int(65_536)),
+    }
+    rules |this, cx| {
+        if this.limit.is_some() == this.max_concurrent.is_some() {
+            cx.error(this.span, "exactly one of limit and maxConcurrentRequests must be specified");
+        }
+        if this.limit.is_none() && this.burst.is_some() {
+            cx.error(this.span, "burst goes with limit");
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use ringway_core::balance::TableSize;
 use ringway_core::model::{
-    Action, Backend, BackendId, BackendSettings, ExternalAuth, HashKey, HttpRule, LoadBalancer, Mirror, ProxyHeader,
-    ProxyTlvs, RateLimit, ResponseRules, SameSite, SessionCarrier, Target, UpstreamHttp, UpstreamTls, WeightedTarget,
+    Action, Backend, BackendId, BackendSettings, ConcurrencyLimit, ExternalAuth, HashKey, HttpRule, LoadBalancer,
+    Mirror, ProxyHeader, ProxyTlvs, RateLimit, ResponseRules, SameSite, SessionCarrier, Target, UpstreamHttp,
+    UpstreamTls, WeightedTarget,
 };
 
 use super::traffic::Traffic;
@@ -50,6 +51,10 @@ impl<'g, 'r> Backends<'g, 'r> {
     /// Limits on requests that some rule has.
     pub(super) fn rates(&self) -> Vec<RateLimit> {
         self.traffic.rates()
+    }
+
+    pub(super) fn concurrency(&self) -> Vec<ConcurrencyLimit> {
+        self.traffic.concurrency()
     }
 
     /// What is done to answers of a listener for which there is no rule.

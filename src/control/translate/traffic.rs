@@ -10,8 +10,8 @@ use std::time::Duration;
 use ringway_core::access::PrefixMap;
 use ringway_core::http::coding::Coding;
 use ringway_core::model::{
-    Access, Action, BasicAuth, Compression, DirectResponse, HeaderModifier, HttpRule, Login, RateKey, RateLimit,
-    ResponseRules,
+    Access, Action, BasicAuth, Compression, ConcurrencyLimit, DirectResponse, HeaderModifier, HttpRule, Login, RateKey,
+    RateLimit, ResponseRules,
 };
 
 use super::backends::Place;
@@ -31,13 +31,25 @@ use crate::control::resources::traffic::{
 pub(super) struct Traffic {
     access: HashMap<String, Arc<Access>>,
     rates: Vec<RateLimit>,
-    by_policy: HashMap<String, Vec<usize>>,
+    concurrency: Vec<ConcurrencyLimit>,
+    by_policy: HashMap<String, Limits>,
     responses: HashMap<String, Arc<ResponseRules>>,
+}
+
+/// The limits of a RateLimitPolicy, by their indices.
+#[derive(Default)]
+struct Limits {
+    rates: Vec<usize>,
+    concurrency: Vec<usize>,
 }
 
 impl Traffic {
     pub(super) fn rates(&self) -> Vec<RateLimit> {
         self.rates.clone()
+    }
+
+    pub(super) fn concurrency(&self) -> Vec<ConcurrencyLimit> {
+        self.concurrency.clone()
     }
 
     /// Gives a rule what the policies on the way to it say.
@@ -66,13 +78,25 @@ impl Traffic {
             }
         }
         if let Some(policy) = rates {
-            let all = &mut self.rates;
+            let (rates, concurrency) = (&mut self.rates, &mut self.concurrency);
             let made = self.by_policy.entry(policy.meta.full_name()).or_insert_with(|| {
-                let first = all.len();
-                all.extend(to_limits(policy));
-                (first..all.len()).collect()
+                let mut made = Limits::default();
+                for limit in to_limits(policy) {
+                    match limit {
+                        Limit::Rate(limit) => {
+                            made.rates.push(rates.len());
+                            rates.push(limit);
+                        }
+                        Limit::Concurrency(limit) => {
+                            made.concurrency.push(concurrency.len());
+                            concurrency.push(limit);
+                        }
+                    }
+                }
+                made
             });
-            extras.rate_limits.clone_from(made);
+            extras.rate_limits.clone_from(&made.rates);
+            extras.concurrency_limits.clone_from(&made.concurrency);
         }
         extras.responses = responses.map(|policy| self.made(graph, policy));
     }
@@ -137,34 +161,39 @@ fn to_access(graph: &Graph<'_>, policy: &Resource<AccessPolicySpec>) -> Access {
     }
 }
 
-fn to_limits(policy: &Resource<RateLimitPolicySpec>) -> impl Iterator<Item = RateLimit> + '_ {
-    policy.spec.rules.iter().enumerate().map(|(index, rule)| {
-        let per = Duration::from_secs(match rule.limit.unit {
-            RateLimitUnit::Second => 1,
-            RateLimitUnit::Minute => 60,
-            RateLimitUnit::Hour => 3600,
-            RateLimitUnit::Day => 86_400,
-        });
+/// What a rule of a RateLimitPolicy limits.
+enum Limit {
+    Rate(RateLimit),
+    Concurrency(ConcurrencyLimit),
+}
+
+fn to_limits(policy: &Resource<RateLimitPolicySpec>) -> impl Iterator<Item = Limit> + '_ {
+    policy.spec.rules.iter().enumerate().filter_map(|(index, rule)| {
         let number = |value: i64| u64::try_from(value).expect("bounds of the field");
-        let requests = number(rule.limit.requests.0);
         let key = match rule.key.as_ref().map(|key| (key.kind, &key.header)) {
             Some((RateLimitKeyType::Header, Some(name))) => RateKey::Header(name.to_lowercase()),
             Some((RateLimitKeyType::Route, _)) => RateKey::Route,
             _ => RateKey::ClientIp,
         };
-        RateLimit {
-            name: format!("{}/{index}", policy.meta.full_name()),
-            requests,
-            per,
-            burst: rule.burst.map_or_else(|| (requests / per.as_secs()).max(1), |burst| number(burst.0)),
-            keys: if key == RateKey::Route {
-                8
-            } else {
-                usize::try_from(rule.max_keys.0).expect("bounds of the field")
-            },
-            key,
-            exempt: PrefixMap::new(ranges(&rule.exempt, true)),
+        let keys =
+            if key == RateKey::Route { 8 } else { usize::try_from(rule.max_keys.0).expect("bounds of the field") };
+        let name = format!("{}/{index}", policy.meta.full_name());
+        let exempt = PrefixMap::new(ranges(&rule.exempt, true));
+        if let Some(requests) = rule.max_concurrent {
+            let requests = u32::try_from(requests.0).expect("bounds of the field");
+            return Some(Limit::Concurrency(ConcurrencyLimit { name, requests, key, exempt, keys }));
         }
+        // Reading has seen to it that there is one of the two.
+        let limit = rule.limit.as_ref()?;
+        let per = Duration::from_secs(match limit.unit {
+            RateLimitUnit::Second => 1,
+            RateLimitUnit::Minute => 60,
+            RateLimitUnit::Hour => 3600,
+            RateLimitUnit::Day => 86_400,
+        });
+        let requests = number(limit.requests.0);
+        let burst = rule.burst.map_or_else(|| (requests / per.as_secs()).max(1), |burst| number(burst.0));
+        Some(Limit::Rate(RateLimit { name, requests, per, burst, key, exempt, keys }))
     })
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::access::PrefixMap;
+
 /// Settings of one socket towards its clients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientPolicy {
@@ -31,6 +33,19 @@ pub struct ClientPolicy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Plain HTTP is sent to HTTPS: status and port.
     pub https_redirect: Option<(u16, u16)>,
+    /// Connections of each client.
+    pub per_client: Option<ClientConnections>,
+}
+
+/// A limit on the connections of each client of a socket, over all cores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientConnections {
+    /// At a time, of an address or a network of 64 bits ([`crate::access::ClientKey`]): one more is reset.
+    pub connections: u32,
+    /// Whom it does not concern.
+    pub exempt: PrefixMap,
+    /// Clients that are counted at once.
+    pub clients: usize,
 }
 
 impl ClientPolicy {
@@ -132,6 +147,7 @@ impl Default for ClientPolicy {
             connection: ListenOptions::default(),
             proxy_protocol: None,
             https_redirect: None,
+            per_client: None,
         }
     }
 }

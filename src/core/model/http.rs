@@ -54,6 +54,8 @@ pub struct RuleExtras {
     pub access: Option<Arc<Access>>,
     /// Limits, by their index in [`super::Model::rate_limits`].
     pub rate_limits: Vec<usize>,
+    /// Limits, by their index in [`super::Model::concurrency_limits`].
+    pub concurrency_limits: Vec<usize>,
     /// What is done to answers.
     pub responses: Option<Arc<ResponseRules>>,
 }

@@ -20,8 +20,8 @@ pub use backend::{
     HashKey, Http2Settings, LoadBalancer, ProxyHeader, ProxyTlvs, RetryBudget, UpstreamHttp,
 };
 pub use client::{
-    ClientHttp2, ClientLimits, ClientPolicy, ClientTimeouts, EscapedSlashes, Keepalive, ListenOptions, PathRules,
-    ProxyProtocol,
+    ClientConnections, ClientHttp2, ClientLimits, ClientPolicy, ClientTimeouts, EscapedSlashes, Keepalive,
+    ListenOptions, PathRules, ProxyProtocol,
 };
 pub use dsr::{DsrMode, DsrServer, DsrService};
 pub use hostname::{HostPattern, HostPatternError};
@@ -31,7 +31,9 @@ pub use http::{
     RouteTimeouts, RuleExtras, ShareFilters, Substitution, UrlRewrite, ValueMatch,
 };
 pub use listener::{HttpListener, L4Listener, Protocol, Socket};
-pub use policy::{Access, BasicAuth, Compression, Login, NotAdmitted, RateKey, RateLimit, ResponseRules};
+pub use policy::{
+    Access, BasicAuth, Compression, ConcurrencyLimit, Login, NotAdmitted, RateKey, RateLimit, ResponseRules,
+};
 pub use session::{SameSite, Session, SessionCarrier, SessionCookie};
 pub use tls::{
     CertificateChain, CertificateFacts, ClientAuth, SubjectAltName, TlsListener, TlsParameters, TlsRoute, TlsServes,
@@ -53,6 +55,8 @@ pub struct Model {
     pub backends: Vec<Backend>,
     /// Limits on requests; rules refer to them by index.
     pub rate_limits: Vec<RateLimit>,
+    /// Limits on requests under way; rules refer to them by index.
+    pub concurrency_limits: Vec<ConcurrencyLimit>,
     /// Services that are forwarded by an XDP program, and bound to no socket.
     pub dsr: Vec<DsrService>,
 }

@@ -89,6 +89,21 @@ pub struct RateLimit {
     pub keys: usize,
 }
 
+/// A limit on requests under way: one rule of a `ringway.dev/v1alpha1 RateLimitPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConcurrencyLimit {
+    /// `namespace/name/rule`: what is under way stays counted for as long as this stays.
+    pub name: String,
+    /// Requests at a time: 429 over it.
+    pub requests: u32,
+    /// Each of what is limited.
+    pub key: RateKey,
+    /// Whom it does not concern.
+    pub exempt: PrefixMap,
+    /// Keys that are counted at once.
+    pub keys: usize,
+}
+
 /// Each of what is limited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RateKey {

@@ -4,6 +4,7 @@
 //! written down, asked, and then it is decided anew with what was found. Whatever goes wrong on the way, the request does
 //! not pass.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::buffer::{Buf, Class};
 use crate::metrics::{Authorization, DownstreamError, UpstreamError};
 use crate::rt::{self, Stream, Tick};
 use crate::upstream::{ConnectError, Marks};
-use crate::worker::Generation;
+use crate::worker::{Generation, Held};
 
 /// How long an answer may take, with the connection that it needs.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +49,8 @@ pub(super) struct Findings {
     pub(super) password: Option<Verdict>,
     /// Its client was told to send the body.
     pub(super) continued: bool,
+    /// Counts it among those that are under way, from the first decision on.
+    pub(super) held: RefCell<Vec<Held>>,
     asked: Vec<Asked>,
 }
 

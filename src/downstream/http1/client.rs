@@ -19,6 +19,7 @@ use super::{After, Cx, local, tunnel};
 use crate::buffer::{Buf, Class};
 use crate::relay;
 use crate::rt::{self, Reader, Signal, Stream, Writer};
+use crate::worker::Held;
 
 /// A client that has made a request.
 pub(super) trait Requester {
@@ -187,7 +188,15 @@ impl Download for Writer {
 }
 
 /// Moves the bytes of another protocol.
-async fn upgraded(down: &mut Stream, up: Upgraded, from_down: Buf, from_up: Buf, idle: Duration) {
+async fn upgraded(
+    down: &mut Stream,
+    up: Upgraded,
+    from_down: Buf,
+    from_up: Buf,
+    idle: Duration,
+    // It is under way for as long as the other protocol is spoken.
+    _held: Vec<Held>,
+) {
     match up {
         Upgraded::Stream(mut up) => {
             let first = Some(Box::new([Some(from_down), Some(from_up)]));
@@ -211,9 +220,10 @@ pub(super) async fn forward(cx: &Cx, down: &mut Stream, buf: Buf, mut plan: Plan
         }
         Outcome::Tunnel { up, from_up, lease } => {
             let idle = cx.timeouts().stream_idle;
+            let held = plan.held();
             drop(plan);
             let from_down = std::mem::replace(&mut buf, Buf::new(Class::Head));
-            Box::pin(upgraded(down, up, from_down, from_up, idle)).await;
+            Box::pin(upgraded(down, up, from_down, from_up, idle, held)).await;
             drop(lease);
             (After::Close, buf)
         }

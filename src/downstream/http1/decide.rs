@@ -31,7 +31,7 @@ use crate::buffer::{Buf, Class};
 use crate::metrics::{DownstreamError, UpstreamError};
 use crate::rt::{self, Tick};
 use crate::upstream::Reuse;
-use crate::worker::{Generation, HttpSocket, Socket};
+use crate::worker::{AtLimit, Generation, Held, HttpSocket, Socket};
 
 /// What is done about a request.
 pub(super) enum Decision {
@@ -59,6 +59,8 @@ pub(super) struct Answer {
     pub(super) body: BodyDecoder,
     /// The connection cannot be used further.
     pub(super) close: bool,
+    /// Counts it among those that are under way, until the answer has left.
+    pub(super) held: Vec<Held>,
 }
 
 /// What a finished request is counted under.
@@ -120,6 +122,11 @@ impl Plan {
             Some(_) => self.grpc,
             None => false,
         }
+    }
+
+    /// What counts it among those that are under way: whoever goes on with it takes that along.
+    pub(super) fn held(&mut self) -> Vec<Held> {
+        self.extra.as_mut().map(|extra| std::mem::take(&mut extra.held)).unwrap_or_default()
     }
 }
 
@@ -223,6 +230,7 @@ fn weigh(
     let mut local = Local {
         cx,
         head,
+        findings,
         reply: Reply::to(head, close),
         counted: None,
         started,
@@ -305,6 +313,15 @@ fn weigh(
     {
         local.added.extend_from_slice(format!("retry-after: {wait}\r\n").as_bytes());
         return local.error(429, Some(DownstreamError::RateLimited));
+    }
+    if let Some(limits) = extras.map(|extras| extras.concurrency_limits.as_slice()).filter(|limits| !limits.is_empty())
+        && findings.is_empty()
+    {
+        let client = access::of_request(cx.client.ip(), policy, head);
+        match extra::hold(core, generation, limits, head, client) {
+            Ok(held) => *findings.held.borrow_mut() = held,
+            Err(AtLimit) => return local.error(429, Some(DownstreamError::ConcurrencyLimited)),
+        }
     }
     match login {
         None => {}
@@ -426,6 +443,7 @@ fn weigh(
     let extra = extras.map(|extras| {
         exchange.allow_retries(extras.retry.as_ref().map_or(0, |retry| retry.attempts));
         let mut extra = Extra::new(core, extras, share, head, std::mem::take(&mut local.added));
+        extra.held = findings.held.take();
         extra.session = asked.map(|(asked, kept)| asked.at(kept == Some(share)).behind(extra.added.len()));
         Box::new(extra)
     });
@@ -495,6 +513,7 @@ fn client_certificate<'c>(cx: &'c Cx, policy: &ClientPolicy) -> Option<&'c str> 
 pub(super) struct Local<'l> {
     pub(super) cx: &'l Cx,
     pub(super) head: &'l RequestHead<'l>,
+    findings: &'l Findings,
     pub(super) reply: Reply,
     counted: Option<(&'l Rc<Generation>, RouteId)>,
     pub(super) started: Instant,
@@ -577,9 +596,14 @@ impl<'l> Local<'l> {
             route,
             started: self.started,
         });
-        let answer =
-            Answer { bytes, status, counted, body: BodyDecoder::request(self.head.body), close: self.reply.close };
-        Decision::Answer(answer)
+        Decision::Answer(Answer {
+            bytes,
+            status,
+            counted,
+            body: BodyDecoder::request(self.head.body),
+            close: self.reply.close,
+            held: self.findings.held.take(),
+        })
     }
 }
 
@@ -587,7 +611,7 @@ impl<'l> Local<'l> {
 fn refuse(cx: &Cx, status: u16, error: DownstreamError) -> Decision {
     cx.core.metrics.downstream_error(error);
     let bytes = bytes_of(|out| encode::error(status, Reply::CLOSE, &cx.core.date(), out));
-    Decision::Answer(Answer { bytes, status, counted: None, body: BodyDecoder::none(), close: true })
+    Decision::Answer(Answer { bytes, status, counted: None, body: BodyDecoder::none(), close: true, held: Vec::new() })
 }
 
 /// The answer to a head that does not fit any buffer.

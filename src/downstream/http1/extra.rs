@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use ringway_core::access::ClientKey;
 use ringway_core::http::coding::{self, Coding};
 use ringway_core::http::{Method, Version, cors};
 use ringway_core::http1::body::BodyDecoder;
@@ -15,8 +16,8 @@ use ringway_core::model::{BackendId, Compression, Filters, Mirror, RateKey, Retr
 use super::Cx;
 use super::aside::{self, COPY_LIMIT};
 use super::sessions::Asked;
-use crate::metrics::UpstreamError;
-use crate::worker::{Core, Generation};
+use crate::metrics::{DownstreamError, UpstreamError};
+use crate::worker::{AtLimit, Core, Counting, Generation, Held};
 
 /// What is special about a request that is forwarded.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct Extra {
     pub(super) retried: u32,
     /// The content coding that its client likes best of those that its rule has, and at which level.
     pub(super) coding: Option<(Coding, u32)>,
+    /// Counts it among those that are under way.
+    pub(super) held: Vec<Held>,
 }
 
 impl Extra {
@@ -53,6 +56,7 @@ impl Extra {
             shared: cors.is_some(),
             session: None,
             retried: 0,
+            held: Vec::new(),
             coding: extras.responses.as_ref().and_then(|rules| coding(rules.compression.as_ref()?, head)),
         }
     }
@@ -188,25 +192,47 @@ pub(super) fn over_limit(
         if table.limit.exempt.get(client) == Some(true) {
             continue;
         }
-        let judged = match &table.limit.key {
-            RateKey::Route => table.judge(worker, b"", at),
-            RateKey::ClientIp => match client.to_canonical() {
-                IpAddr::V4(address) => table.judge(worker, &address.octets(), at),
-                IpAddr::V6(address) => table.judge(worker, &address.octets()[..8], at),
-            },
-            RateKey::Header(name) => {
-                let is_it = |field: &&[u8]| field.eq_ignore_ascii_case(name.as_bytes());
-                match head.fields().find(|(field, _)| is_it(field)) {
-                    Some((_, value)) => table.judge(worker, value, at),
-                    None => Ok(()),
-                }
-            }
-        };
-        if let Err(nanos) = judged {
+        let judged = with_key(&table.limit.key, head, client, |key| table.judge(worker, key, at));
+        if let Some(Err(nanos)) = judged {
             wait = wait.max(Some(nanos.div_ceil(1_000_000_000)));
         }
     }
     wait
+}
+
+/// Counts a request among those that are under way, by its rule's limits. Nothing is counted of one that is over a limit.
+pub(super) fn hold(
+    core: &Core,
+    generation: &Generation,
+    limits: &[usize],
+    head: &RequestHead<'_>,
+    client: IpAddr,
+) -> Result<Vec<Held>, AtLimit> {
+    let mut all = Vec::with_capacity(limits.len());
+    for index in limits {
+        let limit = &generation.shared.concurrency[*index].limit;
+        if limit.exempt.get(client) == Some(true) {
+            continue;
+        }
+        match with_key(&limit.key, head, client, |key| generation.hold_request(*index, key)).transpose()? {
+            None | Some(Counting::Unlimited) => {}
+            Some(Counting::Counted(held)) => all.push(held),
+            Some(Counting::Full) => core.metrics.downstream_error(DownstreamError::LimitFull),
+        }
+    }
+    Ok(all)
+}
+
+/// Does something with what a limit counts a request by, if it counts it.
+fn with_key<T>(key: &RateKey, head: &RequestHead<'_>, client: IpAddr, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    match key {
+        RateKey::Route => Some(then(b"")),
+        RateKey::ClientIp => Some(then(ClientKey::of(client).as_bytes())),
+        RateKey::Header(name) => {
+            let is_it = |field: &&[u8]| field.eq_ignore_ascii_case(name.as_bytes());
+            head.fields().find(|(field, _)| is_it(field)).map(|(_, value)| then(value))
+        }
+    }
 }
 
 /// Puts lines at the end of the head that stands at the front of an answer.

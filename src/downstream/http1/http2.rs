@@ -32,6 +32,7 @@ use crate::buffer::{Buf, Class};
 use crate::http2::{Body, End, Gone, Head, Outgoing, Reset, Respond, Server, Settings, TRAILER_LIMIT};
 use crate::metrics::DownstreamError;
 use crate::rt::{self, Deadline, Signal, Stream, Tick};
+use crate::worker::Held;
 
 /// How long a client that has been told that its connection ends may take to say that it has heard it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -207,7 +208,7 @@ pub(super) async fn answer(
     drop(head);
     match decision {
         Decision::More | Decision::Check(_) | Decision::Ask(_) => {}
-        Decision::Answer(Answer { bytes, status, counted, .. }) => {
+        Decision::Answer(Answer { bytes, status, counted, held: _held, .. }) => {
             if (!waits || findings.continued) && !discard(cx, &mut body).await {
                 // The rest of the request was malformed, or is not coming: the stream is over.
                 return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
@@ -268,8 +269,9 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone
     let (status, error) = match outcome {
         Outcome::Whole { .. } => return,
         Outcome::Tunnel { up, from_up, lease } => {
+            let held = plan.held();
             drop(plan);
-            Box::pin(upgraded(cx, &mut stream, up, from_up)).await;
+            Box::pin(upgraded(cx, &mut stream, up, from_up, held)).await;
             return drop(lease);
         }
         Outcome::Cut => return respond.reset(Reset::Internal),
@@ -291,7 +293,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone
 }
 
 /// Moves the bytes of another protocol between a stream and an endpoint.
-async fn upgraded(cx: &Cx, stream: &mut H2<'_>, up: Upgraded, from_up: Buf) {
+async fn upgraded(cx: &Cx, stream: &mut H2<'_>, up: Upgraded, from_up: Buf, _held: Vec<Held>) {
     let idle = cx.timeouts().stream_idle;
     let respond = stream.download.respond.clone();
     let H2 { upload, download, .. } = stream;

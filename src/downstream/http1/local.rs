@@ -54,7 +54,7 @@ async fn send(to: &mut Writer, bytes: &[u8]) -> io::Result<()> {
 
 /// Sends an answer that was decided about, and reads past the request's body if the connection is to be kept.
 pub(super) async fn answer(cx: &Cx, stream: &mut Stream, mut buf: Buf, answer: Answer) -> (After, Buf) {
-    let Answer { bytes, status, counted, mut body, close } = answer;
+    let Answer { bytes, status, counted, mut body, close, held: _held } = answer;
     let sent = send(&mut stream.wr, &bytes).await;
     if let Some(counted) = &counted {
         count(cx, counted, status);
