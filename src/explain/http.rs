@@ -308,8 +308,8 @@ fn limits(world: &World<'_>, rates: &[usize], concurrency: &[usize], client: Opt
             let limit = &world.snapshot.concurrency[*index].limit;
             let by = match &limit.key {
                 RateKey::ClientIp => "each client".to_owned(),
-                RateKey::Header(name) => format!("each {name}"),
-                RateKey::Route => "all together".to_owned(),
+                RateKey::Header(name) => format!("each value of {name}"),
+                RateKey::Route => "all clients together".to_owned(),
             };
             json!({ "name": limit.name, "requests": limit.requests, "of": by, "exempt": exempt(&limit.exempt) })
         };

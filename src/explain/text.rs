@@ -44,6 +44,10 @@ pub fn render(found: &Value) -> String {
             out.line(1, &format!("the client is {client}, by X-Forwarded-For"));
         }
     }
+    if found["rateLimits"].is_array() || found["concurrencyLimits"].is_array() {
+        out.title("Limits");
+        limits(&mut out, found);
+    }
     if found["externalAuth"].is_object() {
         out.title("Asked first");
         asked(&mut out, 1, &found["externalAuth"]);
@@ -54,12 +58,6 @@ pub fn render(found: &Value) -> String {
         out.title(&format!("Session by {}", text(&session["by"])));
         out.line(1, &text(&session["result"]));
     }
-    out.each(found, "rateLimits", |out, name| out.line(1, &format!("rate limit: RateLimitPolicy {}", text(name))));
-    out.each(found, "concurrencyLimits", |out, limit| {
-        let exempt = if limit["exempt"] == true { ", which does not concern this client" } else { "" };
-        let (requests, of, name) = (&limit["requests"], text(&limit["of"]), text(&limit["name"]));
-        out.line(1, &format!("at most {requests} requests of {of} at a time: RateLimitPolicy {name}{exempt}"));
-    });
     if let Some(limits) = found.get("timeouts") {
         for name in ["request", "backendRequest"] {
             if let Some(limit) = limits[name].as_str() {
@@ -139,6 +137,15 @@ fn candidates(out: &mut Page, found: &Value) {
     if all.len() > SHOWN {
         out.line(1, &format!("{} in all; -o json shows every one", all.len()));
     }
+}
+
+fn limits(out: &mut Page, found: &Value) {
+    out.each(found, "rateLimits", |out, name| out.line(1, &format!("a rate: RateLimitPolicy {}", text(name))));
+    out.each(found, "concurrencyLimits", |out, limit| {
+        let exempt = if limit["exempt"] == true { ", which does not concern this client" } else { "" };
+        let (requests, of, name) = (&limit["requests"], text(&limit["of"]), text(&limit["name"]));
+        out.line(1, &format!("{requests} requests of {of} at a time: RateLimitPolicy {name}{exempt}"));
+    });
 }
 
 /// What a server would be asked.

@@ -165,12 +165,12 @@ fn a_path_that_does_not_exist_is_an_error() {
 #[test]
 fn an_import_can_be_checked_and_explained() {
     let directory = Directory::new();
-    directory.write("cluster.yaml", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: app\n  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: /$2\n    nginx.ingress.kubernetes.io/limit-connections: '5'\nspec:\n  rules:\n  - host: www.example.com\n    http: {paths: [{path: '/api(/|$)(.*)', pathType: ImplementationSpecific, backend: {service: {name: app, port: {name: web}}}}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: app}\nspec: {ports: [{name: web, port: 8080}]}\n");
+    directory.write("cluster.yaml", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: app\n  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: /$2\n    nginx.ingress.kubernetes.io/limit-rate: '5'\nspec:\n  rules:\n  - host: www.example.com\n    http: {paths: [{path: '/api(/|$)(.*)', pathType: ImplementationSpecific, backend: {service: {name: app, port: {name: web}}}}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: app}\nspec: {ports: [{name: web, port: 8080}]}\n");
     directory.write("rest.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: app}\nspec: {ports: [{name: web, port: 8080}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: app-1, labels: {kubernetes.io/service-name: app}}\naddressType: IPv4\nports: [{name: web, port: 9000}]\nendpoints: [{addresses: [10.0.0.5]}]\n");
     let (code, out, error) = command(&["import", "ingress-nginx", "cluster.yaml"], &directory.0);
     assert_eq!(code, 0, "{error}");
     assert!(
-        error.contains("default/app: limit-connections:") && error.contains("1 Ingress translated, 1 matter left"),
+        error.contains("default/app: limit-rate:") && error.contains("1 Ingress translated, 1 matter left"),
         "{error}"
     );
     directory.write("edge.yaml", &out);

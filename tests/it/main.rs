@@ -23,6 +23,7 @@ mod basic_auth;
 mod bodies;
 mod client_policy;
 mod compression;
+mod concurrency;
 mod config;
 mod explain;
 mod external_auth;

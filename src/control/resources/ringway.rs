@@ -198,7 +198,7 @@ object! {
 object! {
     /// Connections of each client: of an address, or of a network of 64 bits of IPv6.
     PerClientLimit = "perClient" {
-        /// Connections of a port over all cores; one more is reset.
+        /// Connections at a port that one client has at a time, over all cores; one more is reset.
         value / "value": Int<1, 1_000_000> = required,
         /// Clients that it does not concern.
         exempt / "exemptCIDRs": List<Cidr, 0, 10000> = or(List::default()),
