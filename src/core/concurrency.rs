@@ -42,7 +42,7 @@ pub fn lines(keys: usize) -> usize {
 /// A line for a hash, and the tag that the key has there.
 pub fn place(hash: u64, lines: usize) -> (usize, u64) {
     // The line by the upper half, the tag by the 40 lower bits: 8 of them are in both.
-    let line = u128::from(hash >> 32) * lines as u128 >> 32;
+    let line = (u128::from(hash >> 32) * lines as u128) >> 32;
     // An empty word is no key's.
     (usize::try_from(line).expect("less than lines"), (hash | 1) << COUNT_BITS)
 }

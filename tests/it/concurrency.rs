@@ -158,7 +158,7 @@ fn limits_by_header_and_by_route_hold_together() {
     assert_eq!(ask(&proxy, "X-Key: a\r\n").status, 429);
     assert_eq!(ask(&proxy, "X-Key: b\r\n").status, 200);
     // What one limit refuses has no place in another: there is room for two.
-    let mut others = vec![begin(&proxy, &gate, "/hold", ""), begin(&proxy, &gate, "/hold", "X-Key: b\r\n")];
+    let mut others = [begin(&proxy, &gate, "/hold", ""), begin(&proxy, &gate, "/hold", "X-Key: b\r\n")];
     assert_eq!((ask(&proxy, "").status, ask(&proxy, "X-Key: c\r\n").status), (429, 429));
     a.abort();
     eventually("there is a place", || ask(&proxy, "X-Key: a\r\n").status == 200);
