@@ -382,22 +382,26 @@ fn streams_arrive_whole_whatever_happens_to_their_bytes() {
     assert!(finished > reset);
 }
 
+/// More streams than anybody remembers one by one.
+const MEMORY: u32 = 300;
+
 /// A busy connection, far away: its server answers most requests before their bodies have come, takes others back, and
 /// thousands of frames that the client has sent by then find their streams over, with hundreds of others since. Nobody
-/// has done anything wrong. How many came late.
-fn far(seed: u64) -> usize {
+/// has done anything wrong. How many came late, and how many of them when [`MEMORY`] streams had been opened since.
+fn far(seed: u64) -> (usize, usize) {
     let mut random = Random(seed);
     let mut client = Side::new(Role::Client);
     let mut server = Side::new(Role::Server);
-    let limits = Limits { streams: 200, header_list: 8192, stream_window: 65_535, window: 1 << 24, provoked_resets: 0 };
+    let limits =
+        Limits { streams: 1000, header_list: 8192, stream_window: 65_535, window: 1 << 24, provoked_resets: 0 };
     for (side, role) in [(&mut client, Role::Client), (&mut server, Role::Server)] {
         side.block = Block { bytes: Vec::new(), capacity: 64 << 20 };
         side.connection = Connection::new(role, limits, &mut side.block);
     }
     // What is under way, by the round in which it has been sent.
-    let distance = 1 + random.below(8);
+    let distance = 1 + random.below(16);
     let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
-    let (mut late, mut highest) = (0, 0);
+    let (mut late, mut forgotten, mut highest) = (0, 0, 0);
     let mut bodies: BTreeMap<u32, Key> = BTreeMap::new();
     for round in 0..150_u64 {
         for _ in 0..random.below(60) {
@@ -447,7 +451,9 @@ fn far(seed: u64) -> usize {
             while let Some(header) = rest.first_chunk() {
                 let header = FrameHeader::parse(header);
                 let over = header.stream != 0 && !server.keys.contains_key(&header.stream);
-                late += usize::from(over && (header.kind == 0 || (header.kind == 1 && header.stream <= highest)));
+                let is_late = over && (header.kind == 0 || (header.kind == 1 && header.stream <= highest));
+                late += usize::from(is_late);
+                forgotten += usize::from(is_late && highest.saturating_sub(header.stream) > 2 * MEMORY);
                 highest = highest.max(header.stream);
                 rest = &rest[9 + header.length..];
             }
@@ -486,15 +492,15 @@ fn far(seed: u64) -> usize {
         let ends = [client.connection.end(), server.connection.end()];
         assert_eq!(ends, [None, None], "round {round}");
     }
-    late
+    (late, forgotten)
 }
 
 #[test]
 fn late_frames_end_no_connection() {
-    let late: usize =
-        (1..=40).map(|seed| std::panic::catch_unwind(|| far(seed)).unwrap_or_else(|_| panic!("seed {seed:#x}"))).sum();
-    eprintln!("{late} late frames");
-    assert!(late > 20_000, "{late}");
+    let all = (1..=40).map(|seed| std::panic::catch_unwind(|| far(seed)).unwrap_or_else(|_| panic!("seed {seed:#x}")));
+    let (late, forgotten) = all.fold((0, 0), |(late, forgotten), of| (late + of.0, forgotten + of.1));
+    eprintln!("{late} late frames, {forgotten} of them of streams that were over long since");
+    assert!(late > 20_000 && forgotten > 2000, "{late} {forgotten}");
 }
 
 /// What a peer has not looked at can be told from what it has.
