@@ -1,16 +1,23 @@
 //! `ringway diff`: what files would change about what a running process serves, and what that does to connections.
 //!
-//! Both sides are the effective model as JSON (`control::effective`), which is what `/config` answers.
+//! Both sides are the effective model as JSON (`control::effective`) with the objects that it was made from
+//! (`control::inventory`), which is what `/config` answers.
+
+mod objects;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+
+use crate::control::inventory::HIDDEN;
 
 const NOTHING: &str = "connections stay; what comes next is served by it";
 const GONE: &str = "what is under way stays; nothing new comes to it";
 const BOUND: &str = "bound";
 const DRAINED: &str = "drained: it takes nothing new, and its connections end when they are idle";
 const REBOUND: &str = "rebound: a new socket takes what comes, and connections of the old one end when they are idle";
+const GIVEN: &str = "connections stay; new handshakes are given it";
+const NOT_GIVEN: &str = "connections stay; new handshakes are not given it any more";
 
 /// Everything that differs, in the order of kinds and names.
 pub fn diff(running: &Value, files: &Value) -> Value {
@@ -37,7 +44,20 @@ pub fn diff(running: &Value, files: &Value) -> Value {
     let services =
         |model: &Value| keyed(&model["dsr"], |each| format!("{} {}", text(&each["address"]), text(&each["protocol"])));
     compare("DSR service", &services(running), &services(files), &mut changes, differ);
-    json!({ "changes": changes })
+    compare("certificate", &certificates(running), &certificates(files), &mut changes, |old, new| {
+        (old != new).then_some(GIVEN)
+    });
+    let mut found = json!({});
+    if let (Some(old), Some(new)) = (running["objects"].as_array(), files["objects"].as_array()) {
+        if old.iter().any(|object| object["digest"] == HIDDEN) {
+            found["notCompared"] = json!(["content of Secrets: the process tells it apart over its Unix socket only"]);
+        }
+        objects::compare(old, new, &(running, files), &mut changes);
+    } else {
+        found["notCompared"] = json!(["objects: the process is of a version that does not tell them"]);
+    }
+    found["changes"] = json!(changes);
+    found
 }
 
 fn text(value: &Value) -> String {
@@ -60,6 +80,10 @@ fn listeners(model: &Value) -> BTreeMap<String, Value> {
             let mut bare = listener.clone();
             if let Some(fields) = bare.as_object_mut() {
                 fields.remove("routes");
+            }
+            // What they are is said of themselves.
+            if let Some(certificates) = bare["tls"]["certificates"].as_array_mut() {
+                certificates.iter_mut().for_each(|each| *each = each["name"].take());
             }
             found.insert(format!("{} at {}", text(&listener["name"]), text(&socket["bind"])), bare);
         }
@@ -86,6 +110,24 @@ fn routes(model: &Value) -> BTreeMap<String, Value> {
     found.into_iter().map(|(name, places)| (name, Value::Array(places))).collect()
 }
 
+/// Those given to clients and to endpoints, by name, as their SHA-256 fingerprints.
+fn certificates(model: &Value) -> BTreeMap<String, Value> {
+    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+    let mut found = BTreeMap::new();
+    let mut put = |each: &Value| {
+        if let Some(name) = each["name"].as_str() {
+            found.insert(name.to_owned(), each["sha256"].clone());
+        }
+    };
+    for socket in list(&model["sockets"]) {
+        for listener in list(&socket["listeners"]) {
+            list(&listener["tls"]["certificates"]).iter().for_each(&mut put);
+        }
+    }
+    list(&model["backends"]).iter().for_each(|backend| put(&backend["tls"]["clientCertificate"]));
+    found
+}
+
 fn compare(
     kind: &str,
     old: &BTreeMap<String, Value>,
@@ -94,10 +136,17 @@ fn compare(
     changed: impl Fn(&Value, &Value) -> Option<&'static str>,
 ) {
     let mut put = |what: &str, name: &str, connections: &str| {
-        changes.push(json!({ "change": what, "kind": kind, "name": name, "connections": connections }));
+        let mut change = json!({ "change": what, "kind": kind, "name": name, "connections": connections });
+        if kind == "certificate" {
+            change["sha256"] = json!({ "running": old.get(name), "files": new.get(name) });
+        }
+        changes.push(change);
     };
-    let gone = if kind == "socket" { DRAINED } else { GONE };
-    let come = if kind == "socket" { BOUND } else { NOTHING };
+    let (gone, come) = match kind {
+        "socket" => (DRAINED, BOUND),
+        "certificate" => (NOT_GIVEN, GIVEN),
+        _ => (GONE, NOTHING),
+    };
     old.keys().filter(|name| !new.contains_key(*name)).for_each(|name| put("removed", name, gone));
     new.keys().filter(|name| !old.contains_key(*name)).for_each(|name| put("added", name, come));
     for (name, old) in old {
@@ -110,16 +159,26 @@ fn compare(
 /// For people.
 pub fn render(found: &Value) -> String {
     let changes = found["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if changes.is_empty() {
-        return "no difference: the process serves these files\n".to_owned();
-    }
     let sign = |change: &Value| match change["change"].as_str() {
         Some("added") => '+',
         Some("removed") => '-',
         _ => '~',
     };
     let line = |each: &Value| {
-        format!("{} {} {}\n    {}\n", sign(each), text(&each["kind"]), text(&each["name"]), text(&each["connections"]))
+        let prints: Vec<String> = ["running", "files"]
+            .into_iter()
+            .filter_map(|whose| Some(format!("sha256 {} ({whose})", each["sha256"][whose].as_str()?)))
+            .map(|print| format!("    {print}\n"))
+            .collect();
+        let (kind, name, connections) = (text(&each["kind"]), text(&each["name"]), text(&each["connections"]));
+        format!("{} {kind} {name}\n{}    {connections}\n", sign(each), prints.concat())
     };
-    changes.iter().map(line).collect()
+    let mut out: String = changes.iter().map(line).collect();
+    if changes.is_empty() {
+        out.push_str("no difference: the process serves these files\n");
+    }
+    for each in found["notCompared"].as_array().into_iter().flatten() {
+        out += &format!("not compared: {}\n", text(each));
+    }
+    out
 }

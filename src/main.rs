@@ -11,7 +11,7 @@ use ringway::cli::{
 use ringway::control::lenient::LastGood;
 use ringway::control::provider::{Provider, SystemResolver};
 use ringway::control::read::ProcessEnvironment;
-use ringway::control::{self, effective, schema};
+use ringway::control::{self, effective, inventory, schema};
 use ringway::server::{self, Options, RunError};
 use ringway::{diff, doctor, explain as explanation, import, sys, term, xdp};
 
@@ -197,7 +197,9 @@ fn difference(args: &DiffArgs) -> ExitCode {
     };
     match ask_json(&args.admin, "/config") {
         Ok(running) => {
-            let found = diff::diff(&running, &effective::effective(&accepted.model));
+            let mut files = effective::effective(&accepted.model);
+            files["objects"] = inventory::to_json(&accepted.objects, true);
+            let found = diff::diff(&running, &files);
             term::print_value(&found, args.output, diff::render);
             ExitCode::SUCCESS
         }

@@ -28,7 +28,7 @@ use crate::control::lenient::{InError, LastGood, Served};
 use crate::control::provider::{Input, Provider, SystemResolver};
 use crate::control::read::{FileSeen, ProcessEnvironment};
 use crate::control::source::Severity;
-use crate::control::{self, Accepted, Loaded, effective};
+use crate::control::{self, Accepted, Loaded, effective, inventory};
 use crate::metrics;
 use crate::rt::{self, Driver};
 use crate::sys;
@@ -365,7 +365,7 @@ impl Server {
             self.config_errors = errors;
             self.in_error = loaded.in_error;
             self.last_good = loaded.last_good;
-            self.generations.set_status(accepted.status);
+            self.generations.set_objects(accepted.status, accepted.objects);
             if errors == 0 {
                 return Ok("unchanged".to_owned());
             }
@@ -412,7 +412,11 @@ impl Server {
             Ask::Ready => Reply::text(200, "ready\n"),
             Ask::Metrics => self.metrics(),
             Ask::Status => Reply::json(200, &self.status()),
-            Ask::Config => Reply::json(200, &effective::effective(self.generations.model())),
+            Ask::Config { secrets } => {
+                let mut config = effective::effective(self.generations.model());
+                config["objects"] = inventory::to_json(self.generations.objects(), secrets);
+                Reply::json(200, &config)
+            }
             Ask::Backends => Reply::json(200, &self.generations.registry().endpoints(self.generations.model())),
             Ask::DsrFlows => self.forwarding.flows(),
             Ask::DsrDetach => self.forwarding.detach(),

@@ -31,7 +31,10 @@ pub enum Ask {
     /// `GET /status`.
     Status,
     /// `GET /config`.
-    Config,
+    Config {
+        /// Digests of Secrets may be told.
+        secrets: bool,
+    },
     /// `GET /backends`.
     Backends,
     /// `GET /dsr/flows`.
@@ -215,7 +218,7 @@ fn route<F: Fn(Ask, Sender<Reply>)>(head: &Head, may_change: bool, send: &F) -> 
         ("GET", "/readyz") => Ask::Ready,
         ("GET", "/metrics") => Ask::Metrics,
         ("GET", "/status") => Ask::Status,
-        ("GET", "/config") => Ask::Config,
+        ("GET", "/config") => Ask::Config { secrets: may_change },
         ("GET", "/backends") => Ask::Backends,
         ("POST", "/reload") if may_change => Ask::Reload,
         ("POST", "/drain") if may_change => Ask::Drain,

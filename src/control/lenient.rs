@@ -12,6 +12,7 @@ mod protection;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::inventory::{Inventory, Seen};
 use super::read::{Cx, FromNode as _};
 use super::resources::Resources;
 use super::resources::meta::Meta;
@@ -35,6 +36,13 @@ pub struct ObjectKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ObjectKey {
+    /// `namespace/name`, or the name alone.
+    pub fn full_name(&self) -> String {
+        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+    }
 }
 
 /// An object in error.
@@ -110,6 +118,8 @@ struct Met {
     span: Span,
     /// What was put in place of its `${file:PATH}`.
     texts: Texts,
+    /// Of a kind that is read.
+    seen: Option<Seen>,
 }
 
 /// Reads a file, object by object.
@@ -133,13 +143,14 @@ pub(super) fn read(
             let within =
                 faults.iter().filter(|fault| fault.span.is_some_and(|span| object.span.contains(span))).count();
             placed += within;
-            met.push(Met {
-                key: key(object, &cx),
-                api_version: scalar(object, "apiVersion", &cx).unwrap_or_default(),
-                errors: cx.errors() - before + within,
-                span: object.span,
-                texts: environment.take(),
+            let (key, errors) = (key(object, &cx), cx.errors() - before + within);
+            let api_version = scalar(object, "apiVersion", &cx).unwrap_or_default();
+            let texts = environment.take();
+            let seen = key.as_ref().and_then(|key| {
+                let read = (directory.as_path(), &*texts);
+                if errors == 0 { Seen::new(key, &api_version, object, environment, read) } else { None }
             });
+            met.push(Met { key, api_version, errors, span: object.span, texts, seen });
         }
     }
     let nameless = met.iter().any(|object| object.errors > 0 && object.key.is_none());
@@ -201,6 +212,11 @@ impl File {
     fn objects(&self) -> impl Iterator<Item = (&Met, &Node)> {
         self.met.iter().zip(self.documents.iter().flat_map(objects))
     }
+}
+
+/// The objects of files without errors.
+pub(super) fn inventory(files: Vec<File>) -> Inventory {
+    files.into_iter().flat_map(|file| file.met).filter_map(|met| Some((met.key?, met.seen?))).collect()
 }
 
 /// An object in error, with the file that it stands in.
@@ -291,7 +307,7 @@ pub(super) fn recover(
         };
         let error = first_error(file, Some(met.span), sources, diagnostics);
         diagnostics
-            .push(Diagnostic::note(met.span.begin(), format!("{} {}: {}", key.kind, full_name(&key), served.told())));
+            .push(Diagnostic::note(met.span.begin(), format!("{} {}: {}", key.kind, key.full_name(), served.told())));
         match found.in_error.iter_mut().find(|known| known.key == key) {
             // Of an object that is there twice one version may close more than the other.
             Some(known) if known.served == Served::Nothing => known.served = served,
@@ -311,7 +327,7 @@ pub(super) fn recover(
 }
 
 fn nothing_new(key: &ObjectKey) -> String {
-    format!("{} {}: what it applies to cannot be read: nothing new is served", key.kind, full_name(key))
+    format!("{} {}: what it applies to cannot be read: nothing new is served", key.kind, key.full_name())
 }
 
 /// Reads the last good versions of objects: those that could be, with what is served of them. `unknown` are those of which
@@ -358,10 +374,6 @@ fn keep(
         });
     }
     kept
-}
-
-fn full_name(key: &ObjectKey) -> String {
-    if key.namespace.is_empty() { key.name.clone() } else { format!("{}/{}", key.namespace, key.name) }
 }
 
 /// The first error of an object, or of a file that belongs to no object.

@@ -8,6 +8,7 @@
 
 pub mod effective;
 pub mod graph;
+pub mod inventory;
 pub mod lenient;
 pub mod provider;
 pub mod read;
@@ -21,6 +22,7 @@ pub mod yaml;
 use ringway_core::model::Model;
 
 use graph::{Graph, Resolve};
+use inventory::Inventory;
 use lenient::{InError, LastGood, Remembering};
 use provider::Input;
 use read::{Environment, FileSeen, Recording};
@@ -53,6 +55,8 @@ pub struct Accepted {
     pub model: Model,
     /// The conditions of its objects, in the API's shape.
     pub status: serde_json::Value,
+    /// Its objects.
+    pub objects: Inventory,
 }
 
 impl Loaded {
@@ -162,7 +166,9 @@ fn load_from(
         let graph = Graph::build(&resources, &environment, &mut resolver);
         let mut status = status::status(&graph);
         lenient::mark(&mut status, &in_error);
-        accepted = Some(Accepted { model: translate::translate(&graph), status });
+        let mut objects = if good { lenient::inventory(files) } else { last_good.inventory() };
+        inventory::mark(&mut objects, &in_error);
+        accepted = Some(Accepted { model: translate::translate(&graph), status, objects });
         // What an object in error leads to is no news.
         let told = |each: &Diagnostic| each.span.is_none_or(|span| !spans.iter().any(|object| object.contains(span)));
         diagnostics.extend(graph.diagnostics.into_iter().filter(told));

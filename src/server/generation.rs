@@ -13,6 +13,7 @@ use ringway_core::model::Model;
 use serde_json::Value;
 
 use crate::control::Accepted;
+use crate::control::inventory::Inventory;
 use crate::metrics::Registry;
 use crate::snapshot::{Carried, Snapshot, SocketId, SocketIds, SocketKind, SocketSnapshot};
 use crate::sys::{self, Listening};
@@ -44,6 +45,7 @@ pub(super) enum ApplyError {
 pub(super) struct Prepared {
     model: Model,
     status: Value,
+    objects: Inventory,
     snapshot: Arc<Snapshot>,
     carried: Arc<Carried>,
     /// New sockets, one per worker.
@@ -66,6 +68,7 @@ pub(super) struct Generations {
     current: Arc<Snapshot>,
     model: Model,
     status: Value,
+    objects: Inventory,
     number: u64,
 }
 
@@ -81,6 +84,7 @@ impl Generations {
             current,
             model: Model::default(),
             status: Value::Null,
+            objects: Inventory::new(),
             number: 0,
         }
     }
@@ -97,15 +101,20 @@ impl Generations {
         &self.model
     }
 
+    pub(super) fn objects(&self) -> &Inventory {
+        &self.objects
+    }
+
     pub(super) fn status(&self) -> &Value {
         &self.status
     }
 
     /// Takes over what the newest load says of its objects. Conditions that were the same before keep their time.
-    pub(super) fn set_status(&mut self, mut status: Value) {
+    pub(super) fn set_objects(&mut self, mut status: Value, objects: Inventory) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         transitions(&mut status, &self.status, &Date::rfc3339(now.as_secs()));
         self.status = status;
+        self.objects = objects;
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -119,7 +128,7 @@ impl Generations {
 
     /// Compiles it and binds what is new. Nothing that is served changes.
     pub(super) fn prepare(&mut self, accepted: Accepted) -> Result<Prepared, ApplyError> {
-        let Accepted { model, status } = accepted;
+        let Accepted { model, status, objects } = accepted;
         let snapshot = Arc::new(Snapshot::compile(self.number + 1, model.clone(), &mut self.ids));
         let mut listeners: Vec<Vec<(SocketId, OwnedFd)>> = self.cores.iter().map(|_| Vec::new()).collect();
         let is_new = |socket: &&SocketSnapshot| !self.current.sockets.iter().any(|known| known.id == socket.id);
@@ -139,7 +148,7 @@ impl Generations {
             }
         }
         let carried = Arc::new(Carried::between(&self.current, &snapshot));
-        Ok(Prepared { model, status, snapshot, carried, listeners })
+        Ok(Prepared { model, status, objects, snapshot, carried, listeners })
     }
 
     /// Two processes of one user share a port silently when both set SO_REUSEPORT, so a port is first bound without.
@@ -156,7 +165,7 @@ impl Generations {
 
     /// Hands it to the workers and waits until all of them serve it.
     pub(super) fn apply(&mut self, prepared: Prepared, workers: &Workers) -> Result<(), ApplyError> {
-        let Prepared { model, status, snapshot, carried, listeners } = prepared;
+        let Prepared { model, status, objects, snapshot, carried, listeners } = prepared;
         let metrics = self.registry.bind(&model);
         let mut answers = Vec::new();
         for (worker, (metrics, listeners)) in metrics.into_iter().zip(listeners).enumerate() {
@@ -174,7 +183,7 @@ impl Generations {
         self.number = snapshot.generation;
         self.current = snapshot;
         self.model = model;
-        self.set_status(status);
+        self.set_objects(status, objects);
         Ok(())
     }
 }

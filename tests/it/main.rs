@@ -25,6 +25,7 @@ mod client_policy;
 mod compression;
 mod concurrency;
 mod config;
+mod diff;
 mod explain;
 mod external_auth;
 mod filters;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::control::inventory::{Inventory, Seen};
 use crate::control::read::{Cx, Environment};
 use crate::control::source::{FileId, Sources};
 use crate::control::yaml::{self, Node};
@@ -27,6 +28,7 @@ struct Good {
     /// Which of the file's objects it is.
     index: usize,
     texts: Texts,
+    seen: Option<Seen>,
 }
 
 /// A file as it was.
@@ -52,7 +54,8 @@ impl LastGood {
         let text = Arc::new(FileText { name, text });
         for (index, met) in file.met.iter().enumerate().filter(|(_, met)| is_good(met)) {
             if let Some(key) = &met.key {
-                let good = Good { file: Arc::clone(&text), index, texts: Arc::clone(&met.texts) };
+                let (texts, seen) = (Arc::clone(&met.texts), met.seen.clone());
+                let good = Good { file: Arc::clone(&text), index, texts, seen };
                 self.objects.insert(key.clone(), good);
             }
         }
@@ -66,6 +69,11 @@ impl LastGood {
     /// Whether there is one of that object.
     pub(super) fn has(&self, key: &ObjectKey) -> bool {
         self.objects.contains_key(key)
+    }
+
+    /// Every object of a kind that is read.
+    pub(in crate::control) fn inventory(&self) -> Inventory {
+        self.objects.iter().filter_map(|(key, good)| Some((key.clone(), good.seen.clone()?))).collect()
     }
 
     /// Every object, with the name of the file that it stood in.
