@@ -273,7 +273,7 @@ pub(super) fn recover(
             }
         }
     }
-    let protection = Protection::of(files, environment, &found.resources);
+    let protection = Protection::of(files, sources, environment, &found.resources);
     let wanted = wanted(files, &bad, &good, &count, sources, last);
     let mut unknown = HashSet::new();
     let kept = keep(&wanted, &bad, &protection, sources, environment, last, &mut found.resources, &mut unknown);

@@ -334,6 +334,90 @@ fn a_last_good_route_serves_nothing_that_a_policy_names_in_its_new_version() {
     assert_eq!(asked(), [200, 403, 403, 200]);
 }
 
+/// Another server may let pass less, and so may the same one that is asked otherwise.
+#[test]
+fn a_last_good_route_serves_nothing_that_its_new_version_asks_another_server_about() {
+    let asks = |more: &str| {
+        format!(
+            "    filters: [{{type: ExternalAuth, externalAuth: {{protocol: HTTP, backendRef: {{group: ringway.dev, kind: Backend, name: echo}}{more}}}}}]\n"
+        )
+    };
+    let other = asks("").replace("name: echo}", "name: strict}");
+    let made = |a: &str, rest: &str, b: &str, c: &str| {
+        base()
+            + &backend("strict", &["echo"])
+            + &route("a", "/a", a).replacen("    backendRefs", &format!("{rest}    backendRefs"), 1)
+            + &rule("b", "/b", b)
+            + &rule("c", "/c", c)
+    };
+    let good = made(&asks(""), "", &asks(""), &asks(", http: {path: /one}"));
+    let proxy = Proxy::start(&good);
+    let asked = || ["/a", "/b", "/c"].map(|path| status(&proxy, path));
+    assert_eq!(asked(), [200; 3]);
+    let broken = |a: &str, b: &str, c: &str| {
+        proxy.write_config(&made(a, UNKNOWN_FIELD, b, c));
+        assert_eq!(proxy.admin("POST", "/reload").0, 409);
+        asked()
+    };
+    // The same in other words, then another server for one rule, then another path for another.
+    let same = "    filters: [{externalAuth: {backendRef: {name: \"echo\", kind: Backend, group: ringway.dev}, http: null, protocol: HTTP}, type: ExternalAuth}]\n";
+    assert_eq!(broken(same, &asks(""), &asks(", http: {path: /one}")), [200; 3]);
+    assert!(proxy.admin("GET", "/status").1.contains("\"LastGood\""));
+    assert_eq!(broken(&asks(""), &other, &asks(", http: {path: /one}")), [200, 500, 200]);
+    assert!(proxy.admin("GET", "/status").1.contains("\"LastGoodInPart\""));
+    assert_eq!(broken(&asks(""), &asks(""), &asks(", http: {path: /two}")), [200, 200, 500]);
+    // A filter that nobody can read asks as it did if it says the same, and else nobody knows.
+    assert_eq!(
+        broken(&asks("").replace("type: ExternalAuth", "type: ExternalAuht"), &asks(""), &asks(", http: {path: /one}")),
+        [200; 3]
+    );
+    assert_eq!(
+        broken(&asks("").replace("externalAuth:", "externalAuht:"), &asks(""), &asks(", http: {path: /one}")),
+        [500, 200, 200]
+    );
+}
+
+/// A name that stands nowhere in a file is of nothing in it.
+#[test]
+fn a_policy_for_a_rule_that_nobody_has_holds_nothing_back() {
+    let deny = |section: &str| {
+        ours("AccessPolicy", "b", "  authorization: {defaultAction: Deny}\n")
+            .replace("name: b}]", &format!("name: b, sectionName: {section}}}]"))
+    };
+    let more = Directory::new();
+    more.write("b.yaml", &(route("b", "/b", "") + &rule("other", "/other", "")));
+    let arguments = vec!["--config".to_owned(), more.0.display().to_string()];
+    let options = Options { arguments, ..Options::default() };
+    let proxy = Proxy::with(&(base() + &route("a", "/a", "")), &options);
+    let asked = || ["/a", "/b", "/other", "/new"].map(|path| status(&proxy, path));
+    assert_eq!(asked(), [200, 200, 200, 404]);
+    let put = |text: &str, section: &str| {
+        more.write("b.yaml", &(route("b", "/b", "") + text));
+        proxy.write_config(&(base() + &route("a", "/a", "") + &route("new", "/new", "") + &deny(section)));
+        assert_eq!(proxy.admin("POST", "/reload").0, 409);
+        asked()
+    };
+    let cut = "---\nspec: [\n";
+    assert_eq!(put(cut, "nobody"), [200; 4], "what is new is served, and what cannot be read as it was");
+    assert!(proxy.admin("GET", "/status").1.contains("\"LastGood\""));
+    // Here the file may have the rule, so the route answers nobody; the others are served.
+    let renamed = rule("renamed", "/other", "") + cut;
+    assert_eq!(put(&renamed, "renamed"), [200, 500, 500, 200]);
+    assert!(proxy.admin("GET", "/status").1.contains("\"LastGoodInPart\""));
+    let variable = rule("\"${RULE}\"", "/other", "") + cut;
+    assert_eq!(put(&variable, "renamed"), [200, 500, 500, 200]);
+    // A rule that is there is denied as it is, and one that is not takes nothing with it.
+    assert_eq!(put(cut, "other"), [200, 200, 403, 200]);
+    // Nor does one beside rules that are no list.
+    more.write("b.yaml", &route("b", "/b", "").replace("rules:\n  - name: all", "rules:\n    name: all"));
+    proxy.write_config(&(base() + &route("a", "/a", "") + &route("new", "/new", "") + &deny("nobody")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200; 4]);
+    proxy.write_config(&(base() + &route("a", "/a", "") + &route("new", "/new", "") + &deny("all")));
+    assert_eq!(proxy.admin("POST", "/reload").0, 409);
+    assert_eq!(asked(), [200, 403, 200, 200]);
+}
+
 /// A listener that is renamed with its policy keeps neither its old name nor goes without one.
 #[test]
 fn a_last_good_gateway_serves_no_listener_that_a_policy_may_name_anew() {

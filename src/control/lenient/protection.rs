@@ -13,11 +13,15 @@ use crate::control::read::Cx;
 use crate::control::resources::refs::PolicyTargetRef;
 use crate::control::resources::text::SectionName;
 use crate::control::resources::{Closed, Resources};
+use crate::control::source::Sources;
 use crate::control::yaml::{Key, Node, Value};
 
 use super::closed::{CLOSING, EXTERNAL_AUTH, around, mentions, targets, with_rules};
 use super::last_good::Remembering;
 use super::{File, ObjectKey, only, scalar};
+
+/// In the place of a text that is known only when it is replaced.
+const VARIABLE: &str = "${";
 
 /// Filters that keep nobody away.
 const OPEN_FILTERS: [&str; 6] =
@@ -27,6 +31,8 @@ const OPEN_FILTERS: [&str; 6] =
 pub(super) struct Protection {
     /// What policies name a section of, with their kinds.
     sections: HashMap<ObjectKey, Vec<(String, PolicyTargetRef)>>,
+    /// Of those sections the names that may stand in a file that cannot be read.
+    perhaps: HashSet<String>,
     /// HTTPRouteFilters that do not answer in place of a backend: namespace and name.
     open: HashSet<(String, String)>,
 }
@@ -45,8 +51,8 @@ pub(super) struct Lasting {
 /// What keeps requests from a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Guard {
-    /// Another server is asked.
-    ExternalAuth,
+    /// Another server is asked, in these words.
+    ExternalAuth(String),
     /// An HTTPRouteFilter answers.
     Answer(String),
     /// Policies that name the rule.
@@ -64,7 +70,7 @@ struct Rule<'n> {
 
 impl Protection {
     /// Of files, of whose HTTPRouteFilters these could be read.
-    pub(super) fn of(files: &[File], environment: &Remembering<'_>, good: &Resources) -> Self {
+    pub(super) fn of(files: &[File], sources: &Sources, environment: &Remembering<'_>, good: &Resources) -> Self {
         let mut sections: HashMap<ObjectKey, Vec<(String, PolicyTargetRef)>> = HashMap::new();
         for file in files {
             let cx = Cx::new(environment, file.directory.clone());
@@ -83,7 +89,11 @@ impl Protection {
         }
         let answers_not = good.route_filters.iter().filter(|filter| filter.spec.direct_response.is_none());
         let open = answers_not.map(|filter| (filter.meta.namespace.clone(), filter.meta.name.clone())).collect();
-        Self { sections, open }
+        let unread: Vec<&str> = files.iter().filter(|file| file.broken).map(|file| sources.text(file.id)).collect();
+        let may_name = |name: &&str| unread.iter().any(|text| text.contains(*name) || text.contains(VARIABLE));
+        let named = sections.values().flatten().filter_map(|(_, target)| target.section_name.as_ref());
+        let perhaps = named.map(|section| section.0.as_str()).filter(may_name).map(str::to_owned).collect();
+        Self { sections, perhaps, open }
     }
 
     /// What of an object's last good version may be served, given its newer versions. `None`: that cannot be told.
@@ -110,12 +120,12 @@ impl Protection {
         // Without rules it answers 500.
         let Some(had) = self.rules(key, old, cx, &sections, true) else { return Some(Lasting::default()) };
         let known = |name: &str| had.iter().any(|rule| scalar(rule.node, "name", cx).as_deref() == Some(name));
-        let mut missing = sections.iter().filter(|name| !known(name));
+        let missing: Vec<&str> = sections.iter().filter(|name| !known(name)).copied().collect();
         if newer.is_empty() {
-            // Its new version is in a file that cannot be read.
-            return missing.next().is_none().then(Lasting::default);
+            // Its new version is in a file that cannot be read, and any rule may have become one of these.
+            let shut = missing.iter().any(|name| self.perhaps.contains(*name));
+            return Some(if shut { shut_whole(old, &had) } else { Lasting::default() });
         }
-        let missing: Vec<&str> = missing.copied().collect();
         let mut asked: Vec<Vec<Rule<'_>>> = Vec::new();
         for (node, cx) in newer {
             match self.rules(key, node, cx, &sections, false) {
@@ -128,7 +138,8 @@ impl Protection {
                     }
                     asked.push(rules);
                 }
-                None if mentions(node, EXTERNAL_AUTH) || !missing.is_empty() => return None,
+                None if mentions(node, EXTERNAL_AUTH) => return None,
+                None if missing.iter().any(|name| may_name(node, name)) => return Some(shut_whole(old, &had)),
                 None => asked.push(Vec::new()),
             }
         }
@@ -145,12 +156,7 @@ impl Protection {
         }
         let all: Vec<&Rule<'_>> = asked.iter().flatten().collect();
         let closed: Vec<bool> = had.iter().map(|rule| rule.is_opened_by(&all)).collect();
-        let old = closed.contains(&true).then(|| {
-            let rule = |(rule, closed): (&Rule<'_>, &bool)| {
-                if *closed { only(rule.node, &["name", "matches"]) } else { rule.node.clone() }
-            };
-            with_rules(old.clone(), had.iter().zip(&closed).map(rule).collect())
-        });
+        let old = closed.contains(&true).then(|| shut(old, &had, &closed));
         Some(Lasting { old, new, closed: Vec::new() })
     }
 
@@ -177,7 +183,9 @@ impl Protection {
             } else {
                 guards.extend(of_backends.flatten());
                 // Wherever it stands it was meant.
-                guards.extend(mentions(node, EXTERNAL_AUTH).then_some(Guard::ExternalAuth));
+                asks(node, cx, &mut guards);
+                let asks = guards.iter().any(|guard| matches!(guard, Guard::ExternalAuth(_)));
+                guards.extend((!asks && mentions(node, EXTERNAL_AUTH)).then(|| Guard::ExternalAuth(String::new())));
             }
             let name = scalar(node, "name", cx).filter(|name| sections.contains(name.as_str()));
             guards.extend(name.map(Guard::Policy));
@@ -197,7 +205,7 @@ impl Protection {
                 (!is_open).then_some(Guard::Answer(name))
             }
             // So is one whose type cannot be read.
-            _ => Some(Guard::ExternalAuth),
+            _ => Some(Guard::ExternalAuth(filter.get("externalAuth").map(|asks| words(asks, cx)).unwrap_or_default())),
         };
         filters.iter().filter_map(one).collect()
     }
@@ -209,7 +217,10 @@ impl Protection {
         let had = sections(old, cx);
         let has: Vec<Option<String>> = newer.iter().flat_map(|(node, cx)| sections(node, cx)).collect();
         let missing = |target: &PolicyTargetRef| {
-            !had.iter().any(|name| name.as_deref() == target.section_name.as_ref().map(|section| section.0.as_str()))
+            let section = target.section_name.as_ref().map(|section| section.0.as_str());
+            // A new version in a file that cannot be read has it only if the file may name it.
+            let may_be = !newer.is_empty() || section.is_some_and(|name| self.perhaps.contains(name));
+            may_be && !had.iter().any(|name| name.as_deref() == section)
         };
         let mut closed = Vec::new();
         for (kind, target) in named.iter().filter(|(_, target)| missing(target)) {
@@ -222,6 +233,61 @@ impl Protection {
         closed.retain(|closed| !closed.targets.is_empty());
         closed
     }
+}
+
+/// Whether a scalar of a node is this name or may become it.
+fn may_name(node: &Node, name: &str) -> bool {
+    match &node.value {
+        Value::Scalar { text, .. } => text == name || text.contains(VARIABLE),
+        Value::List(items) => items.iter().any(|item| may_name(item, name)),
+        Value::Map(entries) => entries.iter().any(|(_, value)| may_name(value, name)),
+    }
+}
+
+/// What filters ExternalAuth anywhere within a node ask.
+fn asks(node: &Node, cx: &Cx<'_>, found: &mut HashSet<Guard>) {
+    match &node.value {
+        Value::Scalar { .. } => {}
+        Value::List(items) => items.iter().for_each(|item| asks(item, cx, found)),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                if key.name == "externalAuth" {
+                    found.insert(Guard::ExternalAuth(words(value, cx)));
+                }
+                asks(value, cx, found);
+            }
+        }
+    }
+}
+
+/// What a node says, in whatever order and quotes it does.
+fn words(node: &Node, cx: &Cx<'_>) -> String {
+    match &node.value {
+        Value::Scalar { text, .. } => {
+            let replaced = cx.silent(|cx| cx.text(node));
+            format!("{:?}", replaced.as_deref().unwrap_or(text))
+        }
+        Value::List(items) => format!("[{}]", items.iter().map(|item| words(item, cx) + ",").collect::<String>()),
+        Value::Map(entries) => {
+            let given = entries.iter().filter(|(_, value)| !value.is_null());
+            let mut all: Vec<String> =
+                given.map(|(key, value)| format!("{:?}:{},", key.name, words(value, cx))).collect();
+            all.sort();
+            format!("{{{}}}", all.concat())
+        }
+    }
+}
+
+/// A last good version some of whose rules answer with an error.
+fn shut(old: &Node, rules: &[Rule<'_>], closed: &[bool]) -> Node {
+    let rule = |(rule, closed): (&Rule<'_>, &bool)| {
+        if *closed { only(rule.node, &["name", "matches"]) } else { rule.node.clone() }
+    };
+    with_rules(old.clone(), rules.iter().zip(closed).map(rule).collect())
+}
+
+fn shut_whole(old: &Node, rules: &[Rule<'_>]) -> Lasting {
+    Lasting { old: Some(shut(old, rules, &vec![true; rules.len()])), ..Lasting::default() }
 }
 
 /// The names of listeners, ports and rules.
