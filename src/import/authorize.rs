@@ -71,7 +71,7 @@ impl Server {
         ];
         let to = vec![("group", "".into()), ("kind", "Service".into()), ("name", self.service.as_str().into())];
         let spec = vec![("from", Yaml::List(vec![Yaml::Map(from)])), ("to", Yaml::List(vec![Yaml::Map(to)]))];
-        let name = format!("{}-{}-auth", ingress.namespace, ingress.name);
+        let name = format!("{}.{}-auth", ingress.namespace, ingress.base);
         Some(object("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", namespace, &name, spec))
     }
 }

@@ -1,5 +1,7 @@
 //! Ingress objects and what else of a cluster is needed to translate them.
 
+use std::collections::HashSet;
+
 use ringway_core::model::HostPattern;
 
 use crate::control::read::{Cx, FromNode, Object, Table, Verbatim};
@@ -16,6 +18,8 @@ pub(super) const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 pub(super) struct Ingress {
     pub(super) namespace: String,
     pub(super) name: String,
+    /// What its objects are called after: its name, unless those of another would be called the same.
+    pub(super) base: String,
     /// Without their prefix, in the order of the file.
     pub(super) annotations: Vec<(String, String)>,
     /// `spec.ingressClassName`, or the annotation that came before it.
@@ -109,6 +113,8 @@ pub(super) type Named<T> = (String, String, Vec<(String, T)>);
 #[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) ingresses: Vec<Ingress>,
+    /// Their namespaces and names.
+    seen: HashSet<(String, String)>,
     /// With their ports by name.
     pub(super) services: Vec<Named<u16>>,
     /// With their data.
@@ -133,7 +139,14 @@ impl Given {
             return;
         }
         match (version.as_str(), kind.as_str()) {
-            ("networking.k8s.io/v1", "Ingress") => self.ingresses.extend(ingress(document, cx)),
+            ("networking.k8s.io/v1", "Ingress") => {
+                let Some(found) = ingress(document, cx) else { return };
+                if !self.seen.insert((found.namespace.clone(), found.name.clone())) {
+                    cx.error(place(document), format!("Ingress {} is there twice", found.full_name()));
+                    return;
+                }
+                self.ingresses.push(found);
+            }
             ("extensions/v1beta1" | "networking.k8s.io/v1beta1", "Ingress") => {
                 cx.error(
                     place(document),
@@ -151,6 +164,34 @@ impl Given {
             _ => self.others += 1,
         }
     }
+}
+
+/// Words that stand behind an Ingress's name in those of its objects, and numbers.
+const WORDS: [&str; 7] = ["default", "closed", "mirror", "https", "www", "more", "auth"];
+
+impl Given {
+    /// Sees to it that no objects of two Ingresses are called the same: `shop-1` may be one, and the first of `shop`.
+    pub(super) fn tell_apart(&mut self) {
+        let mut taken: HashSet<(&str, String)> = HashSet::new();
+        // Whoever's name can be made of another's is longer.
+        let mut all: Vec<&mut Ingress> = self.ingresses.iter_mut().collect();
+        all.sort_by_key(|ingress| ingress.name.len());
+        for Ingress { namespace, base, .. } in all {
+            let namespace: &str = namespace;
+            while roots(base).any(|root| taken.contains(&(namespace, root.to_owned()))) {
+                base.push_str("-ingress");
+            }
+            taken.insert((namespace, base.clone()));
+        }
+    }
+}
+
+/// A name, and those that it can be made of.
+fn roots(name: &str) -> impl Iterator<Item = &str> {
+    let is_word = |word: &str| WORDS.contains(&word) || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()));
+    std::iter::successors(Some(name), move |name| {
+        name.rsplit_once('-').filter(|(_, word)| is_word(word)).map(|(root, _)| root)
+    })
 }
 
 fn optional(object: &mut Object<'_, '_>, name: &'static str) -> Option<String> {
@@ -209,6 +250,7 @@ fn ingress(document: &Node, cx: &Cx<'_>) -> Option<Ingress> {
     let rules: Option<Option<Vec<Rule>>> = object.optional("rules");
     Some(Ingress {
         namespace,
+        base: name.clone(),
         name,
         annotations,
         class,

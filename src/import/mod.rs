@@ -98,6 +98,7 @@ pub fn ingress_nginx(inputs: Vec<Input>, options: &Options) -> Imported {
     }
     let mut imported = Imported { sources, diagnostics, yaml: None, ingresses: 0, attention: Vec::new() };
     if imported.errors() == 0 {
+        given.tell_apart();
         let translated = translate::translate(&given, options);
         imported.ingresses = translated.ingresses;
         imported.attention = translated.attention;

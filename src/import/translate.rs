@@ -203,20 +203,26 @@ impl<'g> Work<'g> {
     fn ingress(&mut self, ingress: &'g Ingress) -> String {
         let closed = self.closed(ingress);
         let mut notes = vec![format!("---- Ingress {}", ingress.full_name())];
+        if ingress.base != ingress.name {
+            notes.push(format!(
+                "its objects are called {}: another Ingress has some that would be called like them",
+                ingress.base
+            ));
+        }
         let mut out = Output::default();
         if ingress.is("ssl-passthrough") {
             self.passed_through(ingress, &mut out);
         } else {
             let single = ingress.rules.len() + usize::from(ingress.default_backend.is_some()) == 1;
             for (index, rule) in ingress.rules.iter().enumerate() {
-                let name = if single { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
+                let name = if single { ingress.base.clone() } else { format!("{}-{}", ingress.base, index + 1) };
                 self.host(ingress, rule, &name, &closed, &mut out);
             }
             if let Some(backend) = &ingress.default_backend {
                 let path =
                     Path { path: "/".to_owned(), kind: super::ingress::PathKind::Prefix, backend: backend.clone() };
                 let rule = Rule { host: None, paths: vec![path] };
-                let name = if single { ingress.name.clone() } else { format!("{}-default", ingress.name) };
+                let name = if single { ingress.base.clone() } else { format!("{}-default", ingress.base) };
                 self.host(ingress, &rule, &name, &closed, &mut out);
             }
             self.policies(ingress, &mut out);

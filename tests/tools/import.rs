@@ -124,6 +124,20 @@ fn secrets_without_a_name_close_or_are_left_to_a_person() {
     }
 }
 
+/// A cluster has one of a name; what would be written for two could not be loaded.
+#[test]
+fn an_ingress_that_is_there_twice_is_refused() {
+    let one = |namespace: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: a, namespace: {namespace}}}\nspec:\n  rules:\n  - http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: a, port: {{number: 80}}}}}}}}]}}\n"
+        )
+    };
+    let twice = import("in.yaml", &(one("x") + &one("y") + &one("x")), &Options::default());
+    let lines: Vec<String> = twice.diagnostics.iter().map(|each| twice.sources.line(each)).collect();
+    assert_eq!((lines, twice.yaml), (vec!["in.yaml:16:1: error: Ingress x/a is there twice".to_owned()], None));
+    assert!(import("in.yaml", &(one("x") + &one("y")), &Options::default()).yaml.is_some());
+}
+
 #[test]
 fn what_is_wrong_with_an_ingress_is_said_with_its_place() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec:\n  rules:\n  - http: {paths: [{path: /, pathType: prefix, backend: {service: {name: a, port: {number: 70000}}}}]}\n---\napiVersion: extensions/v1beta1\nkind: Ingress\n";

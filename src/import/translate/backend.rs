@@ -37,7 +37,7 @@ impl Work<'_> {
             };
             let mut all = vec![("targetRefs", Yaml::List(routes.iter().map(target).collect()))];
             all.extend(spec.iter().cloned());
-            let name = if index == 0 { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
+            let name = if index == 0 { ingress.base.clone() } else { format!("{}-{}", ingress.base, index + 1) };
             out.objects.push(object(RINGWAY_API, kind, &ingress.namespace, &name, all));
         }
     }

@@ -22,7 +22,7 @@ impl Work<'_> {
                 ));
             }
             let name =
-                if ingress.rules.len() == 1 { ingress.name.clone() } else { format!("{}-{}", ingress.name, index + 1) };
+                if ingress.rules.len() == 1 { ingress.base.clone() } else { format!("{}-{}", ingress.base, index + 1) };
             let backend = self.backend(ingress, &path.backend, None, out);
             let rules = Yaml::List(vec![Yaml::Map(vec![("backendRefs", Yaml::List(vec![backend]))])]);
             let section = format!("tls-{}", host.replace("*.", "any."));

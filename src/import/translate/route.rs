@@ -139,7 +139,7 @@ impl<'g> Work<'g> {
             let reference = vec![
                 ("group", "ringway.dev".into()),
                 ("kind", "HTTPRouteFilter".into()),
-                ("name", format!("{}-closed", ingress.name).into()),
+                ("name", format!("{}-closed", ingress.base).into()),
             ];
             let filters = Yaml::List(vec![filter("ExtensionRef", "extensionRef", Yaml::Map(reference))]);
             let mut one = base(Vec::new(), vec![("filters", filters)]);
@@ -221,7 +221,7 @@ impl<'g> Work<'g> {
         let body = Yaml::Map(vec![("type", "Inline".into()), ("inline", Yaml::Verbatim(text.to_owned()))]);
         let answer = vec![("statusCode", Yaml::Int(403)), ("contentType", "text/plain".into()), ("body", body)];
         let spec = vec![("directResponse", Yaml::Map(answer))];
-        let one = object(RINGWAY_API, "HTTPRouteFilter", &ingress.namespace, &format!("{}-closed", ingress.name), spec);
+        let one = object(RINGWAY_API, "HTTPRouteFilter", &ingress.namespace, &format!("{}-closed", ingress.base), spec);
         if !out.objects.contains(&one) {
             out.objects.push(one);
         }
