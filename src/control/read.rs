@@ -15,7 +15,7 @@ use super::yaml::{Node, Value};
 
 pub use environment::{Environment, FileSeen, ProcessEnvironment, Recording};
 pub use object::{Object, suggestion};
-pub(crate) use object::{choice, object};
+pub(crate) use object::{choice, numbers, object};
 
 /// What reading needs besides the tree: the environment, and where errors go.
 pub struct Cx<'a> {
@@ -197,7 +197,7 @@ pub trait FromNode: Sized {
 pub const UNDESCRIBED: &str = "not described";
 
 /// A scalar that is no string may be a variable too.
-fn or_variable(schema: serde_json::Value) -> serde_json::Value {
+pub(crate) fn or_variable(schema: serde_json::Value) -> serde_json::Value {
     serde_json::json!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{" }] })
 }
 

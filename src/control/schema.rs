@@ -137,8 +137,8 @@ fn rows(schema: &Value, path: &str, out: &mut String) {
 /// A type in few words.
 fn kind_of(schema: &Value) -> String {
     if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<String> =
-            values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or_default())).collect();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let values: Vec<String> = values.iter().map(|value| format!("`{}`", text(value))).collect();
         return values.join(", ");
     }
     if let Some(either) = schema["anyOf"].as_array() {

@@ -281,7 +281,7 @@ fn to_policy(spec: &ClientPolicySpec) -> ClientPolicy {
         policy.timeouts.udp_idle = idle.0;
     }
     policy.https_redirect = spec.https_redirect.as_ref().map(|found| {
-        let status = found.status.as_ref().map_or(308, |status| u16::try_from(status.value.0).expect("up to 399"));
+        let status = found.status.map_or(308, |status| status.0);
         (status, found.port.get())
     });
     policy.connection = listen_options(spec);

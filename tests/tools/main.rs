@@ -2,6 +2,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "this crate is nothing but tests")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
+mod agreement;
 mod explain;
 mod import;
 mod schema;

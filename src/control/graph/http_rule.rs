@@ -452,6 +452,6 @@ fn to_redirect(found: &RequestRedirect) -> Redirect {
             // The listener's, filled in where the route attaches.
             (None, None) => RedirectPort::Listener(0),
         },
-        status: found.status.as_ref().map_or(302, |status| u16::try_from(status.value.0).expect("up to 999")),
+        status: found.status.map_or(302, |status| status.0),
     }
 }

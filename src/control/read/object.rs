@@ -187,3 +187,31 @@ macro_rules! choice {
     };
 }
 pub(crate) use choice;
+
+/// Declares an integer that is one of a few.
+macro_rules! numbers {
+    ( $(#[$meta:meta])* $name:ident { $( $number:literal, )* } ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(pub u16);
+
+        impl $crate::control::read::FromNode for $name {
+            fn from_node(node: &$crate::control::yaml::Node, cx: &$crate::control::read::Cx<'_>) -> Option<Self> {
+                match i64::from_node(node, cx)? {
+                    $( $number => Some(Self($number)), )*
+                    other => {
+                        let known = [$( stringify!($number) ),*].join(", ");
+                        cx.error(node.span, format!("unsupported value {other}: supported values: {known}"));
+                        None
+                    }
+                }
+            }
+
+            fn schema() -> serde_json::Value {
+                let values = serde_json::json!({ "type": "integer", "enum": [$( $number ),*] });
+                $crate::control::read::or_variable(values)
+            }
+        }
+    };
+}
+pub(crate) use numbers;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 
-use crate::control::read::{Cx, FromNode, Object};
+use crate::control::read::{Cx, FromNode, Ignored, Object, choice};
 use crate::control::source::{Span, Spanned};
 use crate::control::yaml::{Node, Value};
 
@@ -99,21 +99,35 @@ pub struct SlicePort {
     pub port: Option<Port>,
 }
 
+choice! {
+    /// `addressType`.
+    AddressType {
+        /// Of four bytes.
+        Ipv4 = "IPv4",
+        /// Of sixteen.
+        Ipv6 = "IPv6",
+        /// Names. They are not used.
+        Fqdn = "FQDN",
+    }
+}
+
 impl EndpointSliceSpec {
     /// From the whole object: this kind has no `spec`.
     pub fn read(object: &Node, cx: &Cx<'_>) -> Option<Self> {
         let mut fields = loose(object, cx)?;
-        let kind: Option<Option<Spanned<String>>> = fields.optional("addressType");
-        let endpoints: Option<Option<Vec<SliceEndpoint>>> = fields.optional("endpoints");
-        let ports: Option<Option<Vec<SlicePort>>> = fields.optional("ports");
-        let fqdn = kind?.is_some_and(|kind| {
-            if kind.value == "FQDN" {
+        let kind: Option<Option<Spanned<AddressType>>> = fields.optional("addressType");
+        let kind = kind?;
+        let endpoints = match &kind {
+            // Names, of which no use is made.
+            Some(kind) if kind.value == AddressType::Fqdn => {
                 cx.warning(kind.span, "addressType FQDN is not used: these endpoints get no traffic");
+                let _unused: Option<Option<Ignored>> = fields.optional("endpoints");
+                Some(None)
             }
-            kind.value == "FQDN"
-        });
-        let endpoints = endpoints?.unwrap_or_default();
-        Some(Self { endpoints: if fqdn { Vec::new() } else { endpoints }, ports: ports?.unwrap_or_default() })
+            _ => fields.optional("endpoints"),
+        };
+        let ports: Option<Option<Vec<SlicePort>>> = fields.optional("ports");
+        Some(Self { endpoints: endpoints?.unwrap_or_default(), ports: ports?.unwrap_or_default() })
     }
 }
 
@@ -249,7 +263,7 @@ pub fn schema(kind: &str) -> serde_json::Map<String, serde_json::Value> {
             }},
         }}}),
         "EndpointSlice" => json!({
-            "addressType": { "type": "string", "enum": ["IPv4", "IPv6", "FQDN"] },
+            "addressType": AddressType::schema(),
             "endpoints": { "type": "array", "items": {
                 "type": "object",
                 "required": ["addresses"],

@@ -2,8 +2,8 @@
 
 use ringway_core::model::OriginPattern;
 
-use crate::control::read::{Cx, FromNode, Int, List, choice, object};
-use crate::control::source::Spanned;
+use crate::control::read::{Cx, FromNode, Int, List, choice, numbers, object};
+use crate::control::source::{Span, Spanned};
 use crate::control::yaml::Node;
 
 use super::refs::BackendObjectRef;
@@ -55,23 +55,27 @@ object! {
     }
     rules |this, cx| {
         let parts = [
-            (FilterType::ExternalAuth, "externalAuth", this.external_auth.is_some()),
-            (FilterType::Cors, "cors", this.cors.is_some()),
-            (FilterType::RequestHeaderModifier, "requestHeaderModifier", this.request_header_modifier.is_some()),
-            (FilterType::ResponseHeaderModifier, "responseHeaderModifier", this.response_header_modifier.is_some()),
-            (FilterType::RequestMirror, "requestMirror", this.request_mirror.is_some()),
-            (FilterType::RequestRedirect, "requestRedirect", this.request_redirect.is_some()),
-            (FilterType::UrlRewrite, "urlRewrite", this.url_rewrite.is_some()),
-            (FilterType::ExtensionRef, "extensionRef", this.extension_ref.is_some()),
+            ("ExternalAuth", "externalAuth", this.external_auth.is_some()),
+            ("CORS", "cors", this.cors.is_some()),
+            ("RequestHeaderModifier", "requestHeaderModifier", this.request_header_modifier.is_some()),
+            ("ResponseHeaderModifier", "responseHeaderModifier", this.response_header_modifier.is_some()),
+            ("RequestMirror", "requestMirror", this.request_mirror.is_some()),
+            ("RequestRedirect", "requestRedirect", this.request_redirect.is_some()),
+            ("URLRewrite", "urlRewrite", this.url_rewrite.is_some()),
+            ("ExtensionRef", "extensionRef", this.extension_ref.is_some()),
         ];
-        for (kind, field, given) in parts {
-            let name = kind.as_str();
-            if given && this.kind.value != kind {
-                cx.error(this.span, format!("filter.{field} must be nil if the filter.type is not {name}"));
-            }
-            if !given && this.kind.value == kind {
-                cx.error(this.span, format!("filter.{field} must be specified for {name} filter.type"));
-            }
+        check_parts(this.span, this.kind.value.as_str(), &parts, cx);
+    }
+}
+
+/// A filter of a type has the field of that type, and only that: types, their fields, and whether they are given.
+pub(super) fn check_parts(span: Span, kind: &str, parts: &[(&str, &str, bool)], cx: &Cx<'_>) {
+    for (name, field, given) in parts {
+        if *given && kind != *name {
+            cx.error(span, format!("filter.{field} must be nil if the filter.type is not {name}"));
+        }
+        if !given && kind == *name {
+            cx.error(span, format!("filter.{field} must be specified for {name} filter.type"));
         }
     }
 }
@@ -183,6 +187,11 @@ choice! {
     }
 }
 
+numbers! {
+    /// A redirect's status.
+    RedirectStatus { 301, 302, 303, 307, 308, }
+}
+
 object! {
     /// A redirect.
     RequestRedirect = "requestRedirect" {
@@ -195,16 +204,7 @@ object! {
         /// None follows the scheme or the listener.
         port / "port": Port = optional,
         /// The status.
-        status / "statusCode": Spanned<Int<0, 999>> = optional,
-    }
-    rules |this, cx| {
-        if let Some(status) = &this.status
-            && ![301, 302, 303, 307, 308].contains(&status.value.0)
-        {
-            let message =
-                format!("unsupported value {}: supported values: 301, 302, 303, 307, 308", status.value.0);
-            cx.error(status.span, message);
-        }
+        status / "statusCode": RedirectStatus = optional,
     }
 }
 

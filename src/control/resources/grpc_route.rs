@@ -4,17 +4,17 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::control::read::{Cx, FromNode, Ignored, List, Object, choice, object};
+use crate::control::read::{Cx, FromNode, Ignored, Int, List, Object, choice, object};
 use crate::control::source::{Diagnostic, Span, Spanned};
 use crate::control::yaml::Node;
 
-use super::filter::{FilterType, HttpFilter, check_filters};
+use super::filter::{ExtensionRef, FilterType, HeaderFilter, HttpFilter, Mirror, check_parts};
 use super::http_route::{
     HttpMatch, HttpMethod, HttpRouteSpec, HttpRule, PathMatch, PathMatchType, Pattern, ValueMatch, check_rule_names,
 };
-use super::refs::{HttpBackendRef, ParentRef, check_parents};
+use super::refs::{HttpBackendRef, ParentRef, Weight, check_parents, must_have_port};
 use super::session::SessionPersistence;
-use super::text::{Hostname, SectionName};
+use super::text::{Group, Hostname, Kind, Namespace, ObjectName, Port, SectionName};
 
 object! {
     /// `GRPCRoute.spec`.
@@ -46,23 +46,85 @@ object! {
         /// Any one of these selects it.
         matches / "matches": List<GrpcMatch, 0, 64> = or(List::default()),
         /// What is done on the way.
-        filters / "filters": List<HttpFilter, 0, 16> = or(List::default()),
+        filters / "filters": List<GrpcFilter, 0, 16> = or(List::default()),
         /// Where calls go.
-        backend_refs / "backendRefs": List<HttpBackendRef, 0, 16> = or(List::default()),
+        backend_refs / "backendRefs": List<GrpcBackendRef, 0, 16> = or(List::default()),
         /// Experimental channel.
         session_persistence / "sessionPersistence": SessionPersistence = optional,
     }
     rules |this, cx| {
         check_filters(&this.filters, cx);
-        let all = this.filters.iter().chain(this.backend_refs.iter().flat_map(|target| target.filters.iter()));
-        for filter in all {
-            let kind = filter.kind.value;
-            if matches!(kind, FilterType::RequestRedirect | FilterType::UrlRewrite | FilterType::Cors) {
-                let known = "\"RequestHeaderModifier\", \"ResponseHeaderModifier\", \"RequestMirror\", \"ExtensionRef\"";
-                let message = format!("unsupported value \"{}\": supported values: {known}", kind.as_str());
-                cx.error(filter.kind.span, message);
-            }
+    }
+}
+
+choice! {
+    /// A filter's type.
+    GrpcFilterType {
+        /// Changes the call's metadata.
+        RequestHeaderModifier = "RequestHeaderModifier",
+        /// Changes the answer's initial metadata.
+        ResponseHeaderModifier = "ResponseHeaderModifier",
+        /// Sends a copy of the call elsewhere.
+        RequestMirror = "RequestMirror",
+        /// Defined by an object of another group.
+        ExtensionRef = "ExtensionRef",
+    }
+}
+
+object! {
+    /// A filter.
+    GrpcFilter = "filter" {
+        /// Which of the others is given.
+        kind / "type": Spanned<GrpcFilterType> = required,
+        /// For `RequestHeaderModifier`.
+        request_header_modifier / "requestHeaderModifier": HeaderFilter = optional,
+        /// For `ResponseHeaderModifier`.
+        response_header_modifier / "responseHeaderModifier": HeaderFilter = optional,
+        /// For `RequestMirror`.
+        request_mirror / "requestMirror": Mirror = optional,
+        /// For `ExtensionRef`.
+        extension_ref / "extensionRef": ExtensionRef = optional,
+    }
+    rules |this, cx| {
+        let parts = [
+            ("RequestHeaderModifier", "requestHeaderModifier", this.request_header_modifier.is_some()),
+            ("ResponseHeaderModifier", "responseHeaderModifier", this.response_header_modifier.is_some()),
+            ("RequestMirror", "requestMirror", this.request_mirror.is_some()),
+            ("ExtensionRef", "extensionRef", this.extension_ref.is_some()),
+        ];
+        check_parts(this.span, this.kind.value.as_str(), &parts, cx);
+    }
+}
+
+fn check_filters(filters: &[GrpcFilter], cx: &Cx<'_>) {
+    for kind in [GrpcFilterType::RequestHeaderModifier, GrpcFilterType::ResponseHeaderModifier] {
+        if let Some(second) = filters.iter().filter(|filter| filter.kind.value == kind).nth(1) {
+            cx.error(second.kind.span, format!("{} filter cannot be repeated", kind.as_str()));
         }
+    }
+}
+
+object! {
+    /// A weighted target of a rule.
+    GrpcBackendRef = "backendRef" {
+        /// The target's group.
+        group / "group": Group = or(Group(String::new())),
+        /// The target's kind.
+        kind / "kind": Kind = or(Kind("Service".to_owned())),
+        /// The target's namespace; none: the route's.
+        namespace / "namespace": Namespace = optional,
+        /// The target's name.
+        name / "name": ObjectName = required,
+        /// The Service's port.
+        port / "port": Port = optional,
+        /// Its share.
+        weight / "weight": Weight = or(Int(1)),
+        /// Filters for this target only.
+        filters / "filters": List<GrpcFilter, 0, 16> = or(List::default()),
+    }
+    rules |this, cx| {
+        must_have_port(&this.group, &this.kind, this.port, this.span, cx);
+        check_filters(&this.filters, cx);
     }
 }
 
@@ -201,6 +263,48 @@ impl From<GrpcRouteSpec> for HttpRouteSpec {
     }
 }
 
+fn http_filters(filters: List<GrpcFilter, 0, 16>) -> List<HttpFilter, 0, 16> {
+    List(filters.0.into_iter().map(HttpFilter::from).collect())
+}
+
+impl From<GrpcFilter> for HttpFilter {
+    fn from(filter: GrpcFilter) -> Self {
+        let kind = match filter.kind.value {
+            GrpcFilterType::RequestHeaderModifier => FilterType::RequestHeaderModifier,
+            GrpcFilterType::ResponseHeaderModifier => FilterType::ResponseHeaderModifier,
+            GrpcFilterType::RequestMirror => FilterType::RequestMirror,
+            GrpcFilterType::ExtensionRef => FilterType::ExtensionRef,
+        };
+        Self {
+            span: filter.span,
+            kind: Spanned { span: filter.kind.span, value: kind },
+            request_header_modifier: filter.request_header_modifier,
+            response_header_modifier: filter.response_header_modifier,
+            request_mirror: filter.request_mirror,
+            request_redirect: None,
+            url_rewrite: None,
+            extension_ref: filter.extension_ref,
+            cors: None,
+            external_auth: None,
+        }
+    }
+}
+
+impl From<GrpcBackendRef> for HttpBackendRef {
+    fn from(target: GrpcBackendRef) -> Self {
+        Self {
+            span: target.span,
+            group: target.group,
+            kind: target.kind,
+            namespace: target.namespace,
+            name: target.name,
+            port: target.port,
+            weight: target.weight,
+            filters: http_filters(target.filters),
+        }
+    }
+}
+
 impl From<GrpcRule> for HttpRule {
     fn from(rule: GrpcRule) -> Self {
         let matches = rule.matches.0.into_iter().map(|found| HttpMatch {
@@ -224,8 +328,8 @@ impl From<GrpcRule> for HttpRule {
             span: rule.span,
             name: rule.name,
             matches: List(matches),
-            filters: rule.filters,
-            backend_refs: rule.backend_refs,
+            filters: http_filters(rule.filters),
+            backend_refs: List(rule.backend_refs.0.into_iter().map(HttpBackendRef::from).collect()),
             timeouts: None,
             retry: None,
             session_persistence: rule.session_persistence,

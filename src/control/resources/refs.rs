@@ -120,7 +120,13 @@ object! {
     }
 }
 
-fn must_have_port(group: &Group, kind: &Kind, port: Option<Port>, span: crate::control::source::Span, cx: &Cx<'_>) {
+pub(super) fn must_have_port(
+    group: &Group,
+    kind: &Kind,
+    port: Option<Port>,
+    span: crate::control::source::Span,
+    cx: &Cx<'_>,
+) {
     if group.is_empty() && kind.0 == "Service" && port.is_none() {
         cx.error(span, "Must have port for Service reference");
     }

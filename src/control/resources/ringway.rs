@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::control::read::{Cx, FromNode, Int, List, choice, object};
+use crate::control::read::{Cx, FromNode, Int, List, choice, numbers, object};
 use crate::control::source::Spanned;
 use crate::control::yaml::Node;
 
@@ -207,20 +207,18 @@ object! {
     }
 }
 
+numbers! {
+    /// By which status plain HTTP is sent there.
+    HttpsRedirectStatus { 301, 302, 307, 308, }
+}
+
 object! {
     /// Where plain HTTP is sent.
     HttpsRedirect = "httpsRedirect" {
         /// By which status.
-        status / "statusCode": Spanned<Int<300, 399>> = optional,
+        status / "statusCode": HttpsRedirectStatus = optional,
         /// To which port.
         port / "port": Port = or(Int(443)),
-    }
-    rules |this, cx| {
-        if let Some(status) = &this.status
-            && ![301, 302, 307, 308].contains(&status.value.0)
-        {
-            cx.error(status.span, "supported values: 301, 302, 307, 308");
-        }
     }
 }
 
