@@ -161,7 +161,7 @@ fn policies_and_objects_of_every_other_kind_are_told() {
     let gone: Vec<String> = kinds()
         .map(|kind| {
             let name = if matches!(kind, "GatewayClass" | "Namespace") { "it" } else { "default/it" };
-            let stays = matches!(kind, "GatewayClass" | "Service") || effect(kind, "") != "";
+            let stays = matches!(kind, "GatewayClass" | "Service") || !effect(kind, "").is_empty();
             let effect = if stays { "what is under way stays" } else { "connections stay" };
             format!("removed {kind} {name}: {effect}")
         })
