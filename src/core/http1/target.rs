@@ -23,7 +23,8 @@ pub(crate) struct BadTarget;
 
 /// Parses a target in origin, absolute or asterisk form.
 pub(crate) fn parse(target: &[u8], asterisk_allowed: bool, rules: PathRules) -> Result<Target<'_>, BadTarget> {
-    if !target.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#') {
+    let is_one = |byte: u8| (0x21..=0x7e).contains(&byte) & (byte != b'#');
+    if !target.iter().fold(true, |good, byte| good & is_one(*byte)) {
         return Err(BadTarget);
     }
     if target == b"*" {
@@ -161,7 +162,8 @@ pub(crate) fn host_of(authority: &[u8]) -> Option<Cow<'_, str>> {
             Some(at) => (&authority[..at], Some(&authority[at + 1..])),
             None => (authority, None),
         };
-        if !host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+        let is_one = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if !host.iter().fold(true, |good, byte| good & is_one(*byte)) {
             return None;
         }
         (host.strip_suffix(b".").unwrap_or(host), port)
@@ -177,7 +179,7 @@ pub(crate) fn host_of(authority: &[u8]) -> Option<Cow<'_, str>> {
         return None;
     }
     let host = std::str::from_utf8(host).ok()?;
-    Some(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    Some(if host.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
         Cow::Borrowed(host)

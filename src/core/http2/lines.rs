@@ -26,11 +26,17 @@ pub(super) struct Asked<'h> {
     authority: Option<&'h [u8]>,
     /// It is an extended CONNECT (RFC 8441).
     pub(super) connect: bool,
-    fields: Lines<'h>,
+    fields: &'h [u8],
+    /// Where the first of its fields end.
+    ends: [u16; KNOWN_ENDS],
+    known: usize,
 }
 
+/// How many of a request's lines are not looked for a second time.
+const KNOWN_ENDS: usize = 24;
+
 /// Lines up to an empty one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Lines<'l>(&'l [u8]);
 
 impl<'l> Iterator for Lines<'l> {
@@ -80,13 +86,20 @@ impl<'h> Asked<'h> {
         let start = crlf(head).ok_or(Unspeakable)?;
         let mut words = head[..start].split(|byte| *byte == b' ');
         let (method, target) = (words.next().ok_or(Unspeakable)?, words.next().ok_or(Unspeakable)?);
-        let sayable = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
+        let is_bad = |byte: u8| (byte <= b' ') | (byte == 0x7f);
+        let sayable = |bytes: &[u8]| !bytes.is_empty() && !bytes.iter().fold(false, |bad, byte| bad | is_bad(*byte));
         if !sayable(target) || !is_token(method) {
             return Err(Unspeakable);
         }
-        let fields = Lines(&head[start + 2..]);
-        let mut asked = Self { method, target, authority: None, connect: false, fields };
-        for line in fields {
+        let fields = &head[start + 2..];
+        let (ends, known) = ([0; KNOWN_ENDS], 0);
+        let mut asked = Self { method, target, authority: None, connect: false, fields, ends, known };
+        let mut at = 0;
+        for (number, line) in Lines(fields).enumerate() {
+            at += line.len() + 2;
+            if let (Some(end), Ok(at)) = (asked.ends.get_mut(number), u16::try_from(at)) {
+                (*end, asked.known) = (at, number + 1);
+            }
             match line.first().map(u8::to_ascii_lowercase) {
                 Some(b'h') => {
                     if let Some((name, value)) = field(line)
@@ -106,6 +119,18 @@ impl<'h> Asked<'h> {
         Ok(asked)
     }
 
+    /// The lines of its fields.
+    fn lines(&self) -> impl Iterator<Item = &'h [u8]> {
+        let mut from = 0;
+        let known = self.ends[..self.known].iter().map(move |end| {
+            let line = &self.fields[from..usize::from(*end) - 2];
+            from = usize::from(*end);
+            line
+        });
+        let behind = self.known.checked_sub(1).map_or(0, |last| usize::from(self.ends[last]));
+        known.chain(Lines(&self.fields[behind..]))
+    }
+
     /// Whether its answer has no body.
     pub(super) fn is_head(&self) -> bool {
         self.method == b"HEAD"
@@ -117,16 +142,14 @@ impl Writer<'_> {
     pub(super) fn request(&mut self, asked: &Asked<'_>, scheme: &[u8]) -> Result<(), Unspeakable> {
         let Self { encoder, block } = self;
         encoder.begin(block);
-        encoder.field(b":method", if asked.connect { b"CONNECT" } else { asked.method }, block);
-        encoder.field(b":scheme", scheme, block);
+        let method = if asked.connect { b"CONNECT" } else { asked.method };
         // A client of HTTP/1.0 need not name one.
-        encoder.field(b":authority", asked.authority.unwrap_or(b"localhost"), block);
-        encoder.field(b":path", asked.target, block);
+        encoder.request(method, scheme, asked.authority.unwrap_or(b"localhost"), asked.target, block);
         if asked.connect {
             encoder.field(b":protocol", b"websocket", block);
         }
         // The key proves what the stream proves by itself. What is left out is never in the table.
-        self.fields(asked.fields, |name| {
+        self.fields(asked.lines(), |name| {
             name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"sec-websocket-key")
         })
     }
@@ -161,7 +184,11 @@ impl Writer<'_> {
     }
 
     /// Fields; what is about a connection of HTTP/1.1 is left out (RFC 9113 section 8.2.2).
-    fn fields(&mut self, lines: Lines<'_>, leave_out: impl Fn(&[u8]) -> bool) -> Result<(), Unspeakable> {
+    fn fields<'l>(
+        &mut self,
+        lines: impl Iterator<Item = &'l [u8]>,
+        leave_out: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), Unspeakable> {
         let mut said = Ok(());
         for line in lines {
             if self.line(line, &leave_out).is_err() {

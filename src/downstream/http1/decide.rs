@@ -632,17 +632,15 @@ fn bytes_of(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 /// A version 4 UUID (RFC 9562 section 5.4).
 fn request_id(high: u64, low: u64, text: &mut [u8; 36]) -> &str {
+    /// Where each octet's digits stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let high = high & 0xffff_ffff_ffff_0fff | 0x4000;
     let low = low & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
     let digits = u128::from(high) << 64 | u128::from(low);
-    let mut nibble = 32;
-    for (at, place) in text.iter_mut().enumerate() {
-        *place = if matches!(at, 8 | 13 | 18 | 23) {
-            b'-'
-        } else {
-            nibble -= 1;
-            b"0123456789abcdef"[usize::try_from(digits >> (4 * nibble) & 15).expect("four bits")]
-        };
+    *text = [b'-'; 36];
+    for (octet, at) in digits.to_be_bytes().into_iter().zip(PLACES) {
+        let digit = |four: u8| b"0123456789abcdef"[usize::from(four & 15)];
+        (text[at], text[at + 1]) = (digit(octet >> 4), digit(octet));
     }
     std::str::from_utf8(text).expect("hexadecimal digits and hyphens")
 }

@@ -8,14 +8,14 @@ use super::table::{OVERHEAD, Table};
 /// The longest name that is looked up; longer ones are written as they are.
 const NAME: usize = 64;
 
-/// Chains of entries by the hash of their names, a power of two.
+/// Chains of entries by the hash of their names, and as many by that of their names and values; a power of two.
 const CHAINS: usize = 64;
 
 /// How many entries of a chain are looked at.
 const WALK: usize = 16;
 
 /// How many values of a name the table takes one after the other: what has had more differs too often.
-const VALUES: u32 = 4;
+const VALUES: u8 = 4;
 
 /// Of the values that are over [`VALUES`], one of so many goes into the table nonetheless, lest it grow old.
 const REFRESH: u8 = 8;
@@ -39,7 +39,8 @@ const INDEXING: u8 = 0x40;
 #[derive(Debug)]
 pub struct Encoder {
     table: Table<Link>,
-    /// By hash: the number of the newest entry. Empty until there is one.
+    /// By hash: the number of the newest entry, of a name in the first half, and of a field in the second. Empty until there
+    /// is one.
     heads: Vec<u32>,
     /// Of the limits that the peer has set since the last block, the least, and the last.
     pending: Option<(usize, usize)>,
@@ -56,8 +57,11 @@ const LINES: usize = 32;
 struct Link {
     name: u32,
     value: u32,
-    /// The number of the next older entry of its chain, which may have been evicted.
-    older: u32,
+    /// The numbers of the next older entries of its chains, which may have been evicted.
+    older_name: u32,
+    older_field: u32,
+    /// How many values its name has had in a row with this one.
+    values: u8,
 }
 
 /// What the dynamic table has of a field.
@@ -67,8 +71,8 @@ struct Found {
     field: Option<u32>,
     /// Index of an entry with its name.
     name: Option<usize>,
-    /// How many entries with its name there are.
-    values: u32,
+    /// How many values its name has had.
+    values: u8,
 }
 
 impl Default for Encoder {
@@ -116,26 +120,68 @@ impl Encoder {
     /// and the table has it; else false. It needs no look at what it consists of, which was taken when it came first.
     #[inline]
     pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
-        let hash = names::hash(line);
-        let Some(&(its, number)) = self.lines.get(hash as usize & (LINES - 1)) else { return false };
-        let age = self.table.next().wrapping_sub(1).wrapping_sub(number);
-        let Some((name, value, _)) = self.table.get(age).filter(|_| its == hash) else { return false };
-        let is_it = line.split_at_checked(name.len()).is_some_and(|(its_name, rest)| {
-            its_name.eq_ignore_ascii_case(name) && rest.strip_prefix(b": ") == Some(value)
-        });
-        if is_it {
-            integer(COUNT + 1 + age as usize, 7, 0x80, out);
-        }
-        is_it
+        let is_it = |name: &[u8], value: &[u8]| {
+            name.len() + value.len() + 2 == line.len()
+                && line.split_at_checked(name.len()).is_some_and(|(its_name, rest)| {
+                    rest.strip_prefix(b": ") == Some(value) && (its_name == name || its_name.eq_ignore_ascii_case(name))
+                })
+        };
+        self.remembered(names::hash(line), is_it, out)
     }
 
     /// A field as [`Self::field`] writes it, for which [`Self::line`] is asked next time.
     pub fn line_field(&mut self, line: &[u8], name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        let Some(number) = self.write(name, value, out) else { return };
+        if let Some(number) = self.write(name, value, out) {
+            self.remember(names::hash(line), number);
+        }
+    }
+
+    /// What a request says outside of its fields (RFC 9113 section 8.3.1), but for `:protocol`.
+    pub fn request(&mut self, method: &[u8], scheme: &[u8], authority: &[u8], path: &[u8], out: &mut Vec<u8>) {
+        match method {
+            b"GET" => out.push(0x82),
+            b"POST" => out.push(0x83),
+            _ => self.field(b":method", method, out),
+        }
+        match scheme {
+            b"http" => out.push(0x86),
+            b"https" => out.push(0x87),
+            _ => self.field(b":scheme", scheme, out),
+        }
+        // No line begins with a colon: what is remembered by it is no line's.
+        let hash = names::hash(authority).rotate_left(7);
+        let is_it = |name: &[u8], value: &[u8]| value == authority && name == b":authority";
+        if !self.remembered(hash, is_it, out)
+            && let Some(number) = self.write(b":authority", authority, out)
+        {
+            self.remember(hash, number);
+        }
+        match path {
+            b"/" => out.push(0x84),
+            b"/index.html" => out.push(0x85),
+            _ => literal(4, b":path", path, 4, 0, out),
+        }
+    }
+
+    /// Writes the field that is remembered by a hash, if it is the one.
+    #[inline]
+    fn remembered(&self, hash: u32, is_it: impl Fn(&[u8], &[u8]) -> bool, out: &mut Vec<u8>) -> bool {
+        let Some(&(its, number)) = self.lines.get(hash as usize & (LINES - 1)) else { return false };
+        if its != hash {
+            return false;
+        }
+        let age = self.table.next().wrapping_sub(1).wrapping_sub(number);
+        let found = self.table.get(age).is_some_and(|(name, value, _)| is_it(name, value));
+        if found {
+            integer(COUNT + 1 + age as usize, 7, 0x80, out);
+        }
+        found
+    }
+
+    fn remember(&mut self, hash: u32, number: u32) {
         if self.lines.is_empty() {
             self.lines = vec![(0, 0); LINES];
         }
-        let hash = names::hash(line);
         self.lines[hash as usize & (LINES - 1)] = (hash, number);
     }
 
@@ -250,40 +296,73 @@ impl Encoder {
         let number = self.table.next();
         if self.heads.is_empty() {
             // One before the first entry there can be: none that is in the table.
-            self.heads = vec![number.wrapping_sub(1); CHAINS];
+            self.heads = vec![number.wrapping_sub(1); 2 * CHAINS];
         }
-        let head = &mut self.heads[hash as usize >> 8 & (CHAINS - 1)];
-        if self.table.insert(name, value, Link { name: hash, value: value_hash, older: *head }) {
-            *head = number;
+        let (of_name, of_field) = (name_chain(hash), field_chain(hash, value_hash));
+        let link = Link {
+            name: hash,
+            value: value_hash,
+            older_name: self.heads[of_name],
+            older_field: self.heads[of_field],
+            values: found.values.saturating_add(1),
+        };
+        if self.table.insert(name, value, link) {
+            (self.heads[of_name], self.heads[of_field]) = (number, number);
         }
         Some(number)
     }
 
     fn find(&self, name: &[u8], hash: u32, value: &[u8], value_hash: u32) -> Found {
-        let mut found = Found::default();
-        let Some(head) = self.heads.get(hash as usize >> 8 & (CHAINS - 1)) else { return found };
-        let newest = self.table.next().wrapping_sub(1);
-        let mut age = newest.wrapping_sub(*head);
-        for _ in 0..WALK {
-            let Some((its_name, its_value, link)) = self.table.get(age) else { break };
-            if link.name == hash && its_name == name {
-                let index = COUNT + 1 + age as usize;
-                found.name.get_or_insert(index);
-                found.values += 1;
-                if link.value == value_hash && its_value == value {
-                    found.field = Some(age);
-                    break;
-                }
-            }
-            let older = newest.wrapping_sub(link.older);
-            // Numbers that have wrapped since may look like those of entries.
-            if older <= age {
-                break;
-            }
-            age = older;
+        if self.heads.is_empty() {
+            return Found::default();
         }
-        found
+        // What differs each time is not looked for among all that its name has had.
+        let is_field = |its_name: &[u8], its_value: &[u8], link: &Link| {
+            link.value == value_hash && link.name == hash && its_value == value && its_name == name
+        };
+        let chain = self.heads[field_chain(hash, value_hash)];
+        if let Some((age, _)) = self.first(chain, |link| link.older_field, is_field) {
+            return Found { field: Some(age), name: None, values: 0 };
+        }
+        let is_name = |its_name: &[u8], _: &[u8], link: &Link| link.name == hash && its_name == name;
+        match self.first(self.heads[name_chain(hash)], |link| link.older_name, is_name) {
+            Some((age, link)) => Found { field: None, name: Some(COUNT + 1 + age as usize), values: link.values },
+            None => Found::default(),
+        }
     }
+
+    /// The first entry of a chain that is the one.
+    #[inline]
+    fn first(
+        &self,
+        head: u32,
+        older: impl Fn(&Link) -> u32,
+        is_it: impl Fn(&[u8], &[u8], &Link) -> bool,
+    ) -> Option<(u32, Link)> {
+        let newest = self.table.next().wrapping_sub(1);
+        let mut age = newest.wrapping_sub(head);
+        for _ in 0..WALK {
+            let (name, value, link) = self.table.get(age)?;
+            if is_it(name, value, &link) {
+                return Some((age, link));
+            }
+            let next = newest.wrapping_sub(older(&link));
+            // Numbers that have wrapped since may look like those of entries.
+            if next <= age {
+                return None;
+            }
+            age = next;
+        }
+        None
+    }
+}
+
+const fn name_chain(hash: u32) -> usize {
+    hash as usize >> 8 & (CHAINS - 1)
+}
+
+const fn field_chain(hash: u32, value_hash: u32) -> usize {
+    CHAINS + ((hash ^ value_hash.rotate_left(13)) as usize >> 8 & (CHAINS - 1))
 }
 
 /// A literal whose name is longer than what is looked up.
@@ -321,6 +400,8 @@ fn integer(value: usize, prefix: u32, kind: u8, out: &mut Vec<u8>) {
     let most = (1usize << prefix) - 1;
     if value < most {
         out.push(kind | low(value));
+    } else if value - most < 0x80 {
+        out.extend_from_slice(&[kind | low(most), low(value - most)]);
     } else {
         long_integer(value - most, kind | low(most), out);
     }

@@ -139,6 +139,40 @@ pub(super) fn decode(mut coded: &[u8], out: &mut [u8]) -> Option<usize> {
     // The next bits, flush left; `count` of them are there.
     let (mut bits, mut count) = (0u64, 0u32);
     let mut written = 0;
+    // Short codes by fours, as long as there are bits for them.
+    'words: loop {
+        if let Some(word) = coded.first_chunk() {
+            bits |= u64::from_be_bytes(*word) >> count;
+            let octets = (64 - count) / 8;
+            coded = &coded[octets as usize..];
+            count += 8 * octets;
+            if count < 64 {
+                // What is of the octet that is not wholly there comes with the next word.
+                bits &= !(u64::MAX >> count);
+            }
+        } else {
+            while let Some((octet, behind)) = coded.split_first()
+                && count <= 56
+            {
+                bits |= u64::from(*octet) << (56 - count);
+                count += 8;
+                coded = behind;
+            }
+            if count < 32 {
+                break;
+            }
+        }
+        for place in out.get_mut(written..written + 4)? {
+            let (octet, length) = CODE.short[(bits >> (64 - SHORT)) as usize];
+            if length == 0 {
+                break 'words;
+            }
+            *place = octet;
+            written += 1;
+            bits <<= length;
+            count -= u32::from(length);
+        }
+    }
     loop {
         if count < 32 {
             if let Some((word, behind)) = coded.split_first_chunk() {

@@ -208,27 +208,41 @@ pub(super) fn known(name: &[u8], hash: u32) -> Option<&'static Known> {
 /// A hash of a name or a value. Nobody's table may be read from it, and what collides costs no more than the limit on
 /// how many entries are looked at, so that it needs no secret.
 pub(super) const fn hash(text: &[u8]) -> u32 {
-    let mut state = text.len() as u64;
-    let mut rest = text;
-    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
-        state = mix(state, u64::from_le_bytes(*eight));
-        rest = behind;
-    }
-    if !rest.is_empty() {
-        let last = if let Some(eight) = text.last_chunk::<8>() {
-            u64::from_le_bytes(*eight)
-        } else if let (Some(first), Some(last)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
-            (u32::from_le_bytes(*first) as u64) << 32 | u32::from_le_bytes(*last) as u64
-        } else {
-            (rest[0] as u64) << 16 | (rest[rest.len() / 2] as u64) << 8 | rest[rest.len() - 1] as u64
+    // 2^64 divided by the golden ratio, and another odd number.
+    const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
+    const SECOND: u64 = 0xe703_7ed1_a0b4_28db;
+    let mut state = text.len() as u64 ^ FIRST;
+    let (mut one, mut two) = (0, 0);
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        let mut rest = text;
+        while let Some((sixteen, behind)) = rest.split_first_chunk::<16>() {
+            let (one, two) = sixteen.split_at(8);
+            if let (Some(one), Some(two)) = (one.first_chunk::<8>(), two.first_chunk::<8>()) {
+                state = mix(u64::from_le_bytes(*one) ^ state, u64::from_le_bytes(*two) ^ SECOND);
+            }
+            rest = behind;
+        }
+        // The last sixteen: what of them has been mixed already does no harm.
+        two = u64::from_le_bytes(*last);
+        one = match text.last_chunk::<16>() {
+            Some(sixteen) => match sixteen.first_chunk::<8>() {
+                Some(eight) => u64::from_le_bytes(*eight),
+                None => 0,
+            },
+            None => u64::from_le_bytes(*first),
         };
-        state = mix(state, last);
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (one, two) = (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64);
+    } else if !text.is_empty() {
+        one = (text[0] as u64) << 16 | (text[text.len() / 2] as u64) << 8 | text[text.len() - 1] as u64;
     }
+    state = mix(one ^ state, two ^ SECOND);
     low(state ^ state >> 32)
 }
 
-const fn mix(state: u64, word: u64) -> u64 {
-    // 2^64 divided by the golden ratio.
-    let product = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ product >> 29
+const fn mix(one: u64, two: u64) -> u64 {
+    let product = one as u128 * two as u128;
+    #[expect(clippy::cast_possible_truncation, reason = "both halves, one after the other")]
+    let (low, high) = (product as u64, (product >> 64) as u64);
+    low ^ high
 }
