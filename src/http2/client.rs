@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringway_core::http2::frame::{Code, DEFAULT_WINDOW};
 use ringway_core::http2::{self as codec, Limits, Refusal, Role};
 
-use super::message::Outgoing;
+use super::message::{Outgoing, Section};
 use super::transport::{Handle, Link, Pumps, with_spares};
 use crate::buffer::Buf;
 use crate::rt::{self, Deadline, Stream, Tick};
@@ -216,7 +216,7 @@ pub struct Received(Handle);
 /// What comes of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
-    /// A head, as one of HTTP/1.1: [`Received::read_head`].
+    /// A head: [`Received::take_head`].
     Head,
     /// Bytes of its body: [`Received::read`].
     Data,
@@ -236,29 +236,9 @@ impl Received {
         })
     }
 
-    /// Moves a head, or as much of it as there is room for, behind a buffer's window; whether that was the rest of it.
-    pub fn read_head(&mut self, buf: &mut Buf) -> bool {
-        self.0.with(|connection, key, _| {
-            let heads = connection.head(key);
-            let head = first_head(heads);
-            // An end that is cut in two is found in the second piece.
-            let taken = if head > buf.room() { buf.room().saturating_sub(4) } else { head };
-            let fits = buf.push(&heads[..taken]);
-            debug_assert!(fits, "no more than there is room for");
-            connection.consume_head(key, taken);
-            taken == head
-        })
-    }
-
-    /// Takes a head.
-    pub fn take_head(&mut self) -> Vec<u8> {
-        self.0.with(|connection, key, _| {
-            let heads = connection.head(key);
-            let end = first_head(heads);
-            let head = heads[..end].to_vec();
-            connection.consume_head(key, end);
-            head
-        })
+    /// Takes a head, if one comes next.
+    pub fn take_head(&mut self) -> Option<Section> {
+        self.0.with(|connection, key, _| connection.take_head(key)).map(Section::new)
     }
 
     /// Moves bytes of the body behind a buffer's window, as many as there are and fit; how many. They count against the
@@ -279,12 +259,6 @@ impl Received {
             self.0.with(|connection, key, out| connection.release(key, bytes, out));
         }
     }
-}
-
-/// How long the first of these heads is.
-fn first_head(heads: &[u8]) -> usize {
-    // Where there is one, which is nearly always, it is looked through once; a searcher takes longer to be made.
-    memchr::memchr_iter(b'\r', heads).find(|at| heads[*at..].starts_with(b"\r\n\r\n")).map_or(heads.len(), |at| at + 4)
 }
 
 /// What moves a connection.

@@ -1,7 +1,7 @@
 //! One stream: a request that comes, an answer that goes.
 
 use std::future::poll_fn;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::task::{Context, Poll, ready};
 
 use ringway_core::http2::frame::Code;
@@ -26,11 +26,39 @@ pub enum Reset {
     Cancel,
 }
 
+/// Fields whose memory is kept for others.
+#[derive(Debug)]
+pub struct Section(
+    /// Present until drop.
+    Option<Box<Fields>>,
+);
+
+impl Section {
+    pub(super) fn new(fields: Box<Fields>) -> Self {
+        Self(Some(fields))
+    }
+}
+
+impl Deref for Section {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        self.0.as_ref().expect("present until drop")
+    }
+}
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        if let Some(fields) = self.0.take() {
+            with_spares(|spares| spares.put_fields(fields));
+        }
+    }
+}
+
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    /// Present until drop.
-    fields: Option<Box<Fields>>,
+    fields: Section,
     end_stream: bool,
     /// Bytes of the body, where it has come whole.
     whole: Option<u64>,
@@ -38,12 +66,12 @@ pub struct Head {
 
 impl Head {
     pub(super) fn new(fields: Box<Fields>, end_stream: bool) -> Self {
-        Self { fields: Some(fields), end_stream, whole: None }
+        Self { fields: Section::new(fields), end_stream, whole: None }
     }
 
     /// What it says outside of fields.
     pub fn pseudo(&self) -> Pseudo<'_> {
-        let said = |field| self.all().pseudo(field);
+        let said = |field| self.fields.pseudo(field);
         Pseudo {
             method: said(PseudoField::Method).unwrap_or_default(),
             authority: said(PseudoField::Authority),
@@ -60,20 +88,8 @@ impl Head {
     }
 
     /// Its fields.
-    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.all().iter()
-    }
-
-    fn all(&self) -> &Fields {
-        self.fields.as_ref().expect("present until drop")
-    }
-}
-
-impl Drop for Head {
-    fn drop(&mut self) {
-        if let Some(fields) = self.fields.take() {
-            with_spares(|spares| spares.put_fields(fields));
-        }
+    pub fn fields(&self) -> &Fields {
+        &self.fields
     }
 }
 

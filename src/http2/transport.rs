@@ -37,10 +37,10 @@ thread_local! {
 
 /// Does something with this thread's spare memory. While the thread's locals are being torn down, there is none.
 pub(super) fn with_spares<R>(f: impl FnOnce(&mut Spares) -> R) -> R {
-    let mut spares = SPARES.try_with(RefCell::take).unwrap_or_default();
-    let result = f(&mut spares);
-    let _gone = SPARES.try_with(|place| place.replace(spares));
-    result
+    let mut f = Some(f);
+    let mut with = |spares: &mut Spares| f.take().map(|f| f(spares));
+    let found = SPARES.try_with(|spares| with(spares.try_borrow_mut().ok().as_deref_mut()?)).ok().flatten();
+    found.or_else(|| with(&mut Spares::default())).expect("one of the two")
 }
 
 /// Bytes that wait for credit.
@@ -262,6 +262,7 @@ async fn pump_in(mut rd: Reader, link: Rc<Link>) {
     // What reads is boxed and goes when nothing comes: it is a third of what an idle connection would hold.
     while Box::pin(read_on(&mut rd, &link, &mut thrown)).await {
         rd.rest();
+        link.inner.borrow_mut().connection.rest();
         rt::readable(&rd, None).await;
     }
     link.ended.set(true);

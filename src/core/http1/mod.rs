@@ -16,6 +16,9 @@ pub(crate) mod target;
 
 pub use scan::HeadScanner;
 
+use crate::http::Tag;
+use crate::http2;
+
 /// Most fields a head can have, whatever the configured limit.
 pub const MAX_FIELDS: usize = 256;
 
@@ -23,14 +26,14 @@ pub const MAX_FIELDS: usize = 256;
 #[derive(Debug)]
 pub struct FieldStorage<'b> {
     fields: [std::mem::MaybeUninit<httparse::Header<'b>>; MAX_FIELDS],
-    tags: [crate::http::Tag; MAX_FIELDS],
+    tags: [Tag; MAX_FIELDS],
 }
 
 impl FieldStorage<'_> {
     /// Empty.
     #[inline]
     pub fn new() -> Self {
-        Self { fields: [std::mem::MaybeUninit::uninit(); MAX_FIELDS], tags: [crate::http::Tag::Plain; MAX_FIELDS] }
+        Self { fields: [std::mem::MaybeUninit::uninit(); MAX_FIELDS], tags: [Tag::Plain; MAX_FIELDS] }
     }
 }
 
@@ -42,23 +45,72 @@ impl Default for FieldStorage<'_> {
 
 /// The fields of a head, in order, each with what it is to the proxy.
 #[derive(Debug, Clone, Copy)]
-pub struct Fields<'b> {
-    pub(crate) fields: &'b [httparse::Header<'b>],
-    pub(crate) tags: &'b [crate::http::Tag],
+pub struct Fields<'b>(Held<'b>);
+
+#[derive(Debug, Clone, Copy)]
+enum Held<'b> {
+    /// In lines that were parsed.
+    Lines(&'b [httparse::Header<'b>], &'b [Tag]),
+    /// As they came out of HPACK; and all cookies in one, where they came in pieces.
+    Decoded(&'b http2::Fields, Option<&'b [u8]>),
+}
+
+/// What [`Fields`] has, one after the other.
+enum Tagged<'b> {
+    Lines(std::iter::Zip<std::slice::Iter<'b, httparse::Header<'b>>, std::slice::Iter<'b, Tag>>),
+    Decoded(http2::Tagged<'b>),
+    /// The cookies that take the place of the first piece; none, behind that.
+    Joined(http2::Tagged<'b>, Option<&'b [u8]>),
+}
+
+impl<'b> Iterator for Tagged<'b> {
+    type Item = (Tag, &'b [u8], &'b [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Lines(fields) => fields.next().map(|(field, tag)| (*tag, field.name.as_bytes(), field.value)),
+            Self::Decoded(fields) => fields.next(),
+            Self::Joined(fields, cookies) => loop {
+                match fields.next()? {
+                    (tag, b"cookie", _) => {
+                        if let Some(all) = cookies.take() {
+                            return Some((tag, b"cookie", all));
+                        }
+                    }
+                    field => return Some(field),
+                }
+            },
+        }
+    }
 }
 
 impl<'b> Fields<'b> {
-    /// Names and values as received; values without the white space around them.
-    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
+    /// In lines that were parsed.
+    fn of_lines(fields: &'b [httparse::Header<'b>], tags: &'b [Tag]) -> Self {
+        Self(Held::Lines(fields, tags))
     }
 
-    fn tagged(self) -> impl Iterator<Item = (crate::http::Tag, &'b [u8], &'b [u8])> {
-        self.fields.iter().zip(self.tags).map(|(field, tag)| (*tag, field.name.as_bytes(), field.value))
+    /// As they came out of HPACK. `cookies`: all of them, where they came in pieces.
+    pub(crate) fn decoded(fields: &'b http2::Fields, cookies: Option<&'b [u8]>) -> Self {
+        Self(Held::Decoded(fields, cookies))
+    }
+
+    /// Names and values as received; values without the white space around them.
+    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        self.tagged().map(|(_, name, value)| (name, value))
+    }
+
+    fn tagged(self) -> Tagged<'b> {
+        match self.0 {
+            Held::Lines(fields, tags) => Tagged::Lines(fields.iter().zip(tags)),
+            Held::Decoded(fields, None) => Tagged::Decoded(fields.tagged()),
+            Held::Decoded(fields, cookies) => Tagged::Joined(fields.tagged(), cookies),
+        }
     }
 
     /// The first value of the fields that are `tag`.
-    fn first(self, tag: crate::http::Tag) -> Option<&'b [u8]> {
+    fn first(self, tag: Tag) -> Option<&'b [u8]> {
         self.tagged().find(|(found, ..)| *found == tag).map(|(_, _, value)| value)
     }
 }
@@ -77,10 +129,10 @@ fn lines_end_in_crlf(buf: &[u8], len: usize, first: &[u8], fields: &[httparse::H
 
 /// Marks the fields that a Connection field nominates (RFC 9110 section 7.6.1). Framing, Host and what the proxy sets
 /// itself cannot be nominated away, so only plain fields are marked.
-fn drop_nominated(fields: &[httparse::Header<'_>], tags: &mut [crate::http::Tag], option: &[u8]) {
+fn drop_nominated(fields: &[httparse::Header<'_>], tags: &mut [Tag], option: &[u8]) {
     for (field, tag) in fields.iter().zip(tags) {
-        if *tag == crate::http::Tag::Plain && field.name.as_bytes().eq_ignore_ascii_case(option) {
-            *tag = crate::http::Tag::Drop;
+        if *tag == Tag::Plain && field.name.as_bytes().eq_ignore_ascii_case(option) {
+            *tag = Tag::Drop;
         }
     }
 }

@@ -262,7 +262,7 @@ pub fn parse_request<'b>(
         upgrade,
         te_trailers,
         max_forwards,
-        fields: Fields { fields, tags },
+        fields: Fields::of_lines(fields, tags),
     }))
 }
 

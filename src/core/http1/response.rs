@@ -1,8 +1,10 @@
 //! Response heads.
 
+use super::encode::reason_of;
 use super::framing::{self, Framed};
-use super::{FieldStorage, Fields, drop_nominated, lines_end_in_crlf};
+use super::{FieldStorage, Fields, MAX_FIELDS, drop_nominated, lines_end_in_crlf};
 use crate::http::{Method, Tag, Version, classify_response, connection_options};
+use crate::http2;
 use crate::model::ClientLimits;
 
 /// How a response's body is delimited.
@@ -111,15 +113,7 @@ pub fn parse_response<'b>(
     if version == Version::Http10 && framing.has_transfer_encoding() {
         return Err(ResponseError);
     }
-    let bodiless = method == Method::Head || status < 200 || matches!(status, 204 | 304);
-    let body = match framing.framed() {
-        Framed::Bad | Framed::UnknownCoding => return Err(ResponseError),
-        Framed::Length(length) if bodiless => Framing::None(Some(length)),
-        _ if bodiless => Framing::None(None),
-        Framed::Length(length) => Framing::Length(length),
-        Framed::Chunked => Framing::Chunked,
-        Framed::Unframed => Framing::UntilClose,
-    };
+    let body = body(framing.framed(), method, status)?;
     Ok(Some(ResponseHead {
         len,
         status,
@@ -128,6 +122,45 @@ pub fn parse_response<'b>(
         body,
         keep_alive: !close && (version == Version::Http11 || keep),
         upgrade,
-        fields: Fields { fields, tags },
+        fields: Fields::of_lines(fields, tags),
     }))
+}
+
+/// The same of an answer that came in HTTP/2. What its fields may be has been seen to where they were decoded.
+pub fn decoded<'b>(
+    fields: &'b http2::Fields,
+    method: Method,
+    limits: &ClientLimits,
+) -> Result<ResponseHead<'b>, ResponseError> {
+    if fields.count() > limits.head_fields.min(MAX_FIELDS) || fields.lines_len() > limits.head_bytes {
+        return Err(ResponseError);
+    }
+    let mut framing = framing::Framing::default();
+    for (_, _, value) in fields.tagged().filter(|(tag, ..)| *tag == Tag::ContentLength) {
+        framing.content_length(value);
+    }
+    let status = fields.status();
+    Ok(ResponseHead {
+        len: 0,
+        status,
+        version: Version::Http11,
+        reason: reason_of(status).as_bytes(),
+        body: body(framing.framed(), method, status)?,
+        keep_alive: true,
+        upgrade: None,
+        fields: Fields::decoded(fields, None),
+    })
+}
+
+/// How a body is delimited, by what the fields say.
+fn body(framed: Framed, method: Method, status: u16) -> Result<Framing, ResponseError> {
+    let bodiless = method == Method::Head || status < 200 || matches!(status, 204 | 304);
+    Ok(match framed {
+        Framed::Bad | Framed::UnknownCoding => return Err(ResponseError),
+        Framed::Length(length) if bodiless => Framing::None(Some(length)),
+        _ if bodiless => Framing::None(None),
+        Framed::Length(length) => Framing::Length(length),
+        Framed::Chunked => Framing::Chunked,
+        Framed::Unframed => Framing::UntilClose,
+    })
 }

@@ -76,19 +76,21 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 return self.late(cost(block));
             }
         }
-        if stream.head.data().len() > HEADS {
+        if stream.heads.size() > HEADS {
             return Err(CALM);
         }
-        let mut section = ResponseSection::new(stream.head.tail(), self.limits.header_list as usize);
-        if self.decoder.decode(block, |name, value| section.field(name, value)).is_err() {
-            section.give_up();
-            return Err(Code::COMPRESSION_ERROR.into());
-        }
-        let (verdict, status, length) = section.end();
+        let mut section = ResponseSection::new(spares.take_fields(), self.limits.header_list as usize);
+        let decoded = self.decoder.decode(block, |name, value| section.field(name, value));
+        decoded.map_err(|_error| Code::COMPRESSION_ERROR)?;
+        let (fields, verdict, length) = section.end();
+        let status = fields.status();
         match verdict {
             Verdict::Abuse => return Err(CALM),
-            Verdict::Malformed | Verdict::TooLarge => return self.stream_error(id, Code::PROTOCOL_ERROR, out),
-            Verdict::Good => {}
+            Verdict::Malformed | Verdict::TooLarge => {
+                spares.put_fields(fields);
+                return self.stream_error(id, Code::PROTOCOL_ERROR, out);
+            }
+            Verdict::Good => stream.heads.push(fields),
         }
         if status >= 200 {
             stream.head_received = true;
@@ -189,7 +191,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 return self.stream_error(id, Code::PROTOCOL_ERROR, out);
             }
         }
-        let key = self.streams.insert(self.role, id, self.limits.stream_window(), self.peer.window, spares);
+        let key = self.streams.insert(id, !end, (self.limits.stream_window(), self.peer.window), spares);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.fields = Some(fields);
             stream.head_received = true;

@@ -291,6 +291,11 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         std::mem::take(&mut self.pong)
     }
 
+    /// Nothing has come for a while: memory that only the next burst would need is given up.
+    pub fn rest(&mut self) {
+        self.streams.rest();
+    }
+
     /// What the caller keeps with a stream that has not been released.
     pub fn attached(&mut self, key: Key) -> Option<&mut W> {
         Some(&mut self.streams.get_mut(key)?.attached)

@@ -1,9 +1,9 @@
 //! HTTP/2 (RFC 9113), but for the sockets.
 //!
 //! A [`Connection`] is driven by whoever has its bytes: those that come go in, frames go out into a block, and what
-//! happens in between are requests, answers and bodies on streams. Heads are lines of HTTP/1.1 wherever they do not have
-//! to be judged first; a request's fields are, in [`request`], so that nothing in it can split or smuggle a message of
-//! HTTP/1.1 when it is written as one.
+//! happens in between are requests, answers and bodies on streams. Heads go as lines of HTTP/1.1, and come as [`Fields`]:
+//! those of requests are judged in [`request`], and those of answers as they are decoded, so that nothing in them can split
+//! or smuggle a message of HTTP/1.1 when it is written as one.
 //!
 //! The layers: [`frame`] knows bytes, `hpack` field blocks (RFC 7541), `section` what a message's fields may be, `window`
 //! credit, `stream` what is known of one stream, and `connection`, with `receive` (of which `blocks` and `bodies` are
@@ -25,6 +25,7 @@ mod stream;
 mod window;
 
 pub use connection::{Connection, End, Event, Gone, Outbound};
+pub(crate) use section::Tagged;
 pub use section::{Fields, PseudoField, TRAILER_LIMIT};
 pub use send::{Incoming, Refusal};
 pub use settings::{Limits, Role};

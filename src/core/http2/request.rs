@@ -1,7 +1,7 @@
 //! Requests of HTTP/2 (RFC 9113 section 8.3.1).
 
 use super::section::{self, is_name};
-use crate::http::{Method, Tag, Version, classify_request, is_token, list, trim};
+use crate::http::{Method, Tag, Version, is_token, list, trim};
 use crate::http1::Fields;
 use crate::http1::framing::content_length;
 use crate::http1::request::{Framing, RequestError, RequestHead};
@@ -25,22 +25,20 @@ pub struct Pseudo<'b> {
     pub whole: Option<u64>,
 }
 
-/// Room for a request's fields.
+/// Room for what of a request's fields does not stay as it came.
 #[derive(Debug, Default)]
-pub struct FieldStorage<'b> {
-    fields: Vec<httparse::Header<'b>>,
-    tags: Vec<Tag>,
-    cookie: Vec<u8>,
+pub struct FieldStorage {
+    cookies: Vec<u8>,
 }
 
 /// Translates a request. Names have to be in lower case, which is how HTTP/2 has them.
 ///
 /// Cookies that came in pieces are put together (section 8.2.3). Connection-specific fields, white space around values,
 /// and anything that could not be a line of HTTP/1.1 make the request malformed.
-pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
+pub fn request<'b>(
     pseudo: Pseudo<'b>,
-    fields: impl Fn() -> I,
-    storage: &'b mut FieldStorage<'b>,
+    fields: &'b super::Fields,
+    storage: &'b mut FieldStorage,
     limits: &ClientLimits,
 ) -> Result<RequestHead<'b>, RequestError> {
     // What a field costs beyond its bytes, by the reckoning of SETTINGS_MAX_HEADER_LIST_SIZE (section 6.5.2).
@@ -64,40 +62,27 @@ pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
     if pseudo.path.len() > limits.uri_bytes {
         return Err(RequestError::TargetTooLong);
     }
-    let FieldStorage { fields: room, tags, cookie } = storage;
-    for (_, crumb) in fields().filter(|(name, _)| *name == b"cookie") {
-        if !cookie.is_empty() {
-            cookie.extend_from_slice(b"; ");
-        }
-        cookie.extend_from_slice(crumb);
-    }
-    let cookie: &'b [u8] = cookie;
-    let mut cookies = 0;
+    let (mut kept, mut cookies) = (0, 0);
     let mut size = pseudo.method.len() + pseudo.path.len() + pseudo.authority.map_or(0, <[u8]>::len);
     let (mut length, mut host, mut expect, mut te_trailers, mut max_forwards) = (None, None, None, false, None);
-    let most = fields().size_hint().0.min(limits.head_fields);
-    room.reserve_exact(most);
-    tags.reserve_exact(most);
-    for (name, value) in fields() {
+    for (tag, name, value) in fields.tagged() {
         size += name.len() + value.len() + OVERHEAD;
-        if size > limits.head_bytes || room.len() >= limits.head_fields {
+        if size > limits.head_bytes || kept >= limits.head_fields {
             return Err(RequestError::TooLarge);
         }
         if !is_name(name) || !is_value(value) {
             return Err(RequestError::Malformed);
         }
-        let is_cookie = name == b"cookie";
-        if is_cookie {
+        if name == b"cookie" {
             cookies += 1;
             if cookies > 1 {
                 continue;
             }
         }
-        let tag = classify_request(name);
-        let name = std::str::from_utf8(name).map_err(|_not_ascii| RequestError::Malformed)?;
+        kept += 1;
         match tag {
             Tag::Connection | Tag::TransferEncoding | Tag::Upgrade => return Err(RequestError::Malformed),
-            Tag::Drop if matches!(name, "keep-alive" | "proxy-connection") => return Err(RequestError::Malformed),
+            Tag::Drop if matches!(name, b"keep-alive" | b"proxy-connection") => return Err(RequestError::Malformed),
             Tag::ContentLength => {
                 let this = content_length(value).ok_or(RequestError::Framing)?;
                 if length.is_some_and(|other| other != this) {
@@ -119,8 +104,9 @@ pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
             }
             _ => {}
         }
-        room.push(httparse::Header { name, value: if is_cookie { cookie } else { value } });
-        tags.push(tag);
+    }
+    if cookies > 1 {
+        join(fields, &mut storage.cookies);
     }
     let authority = match (pseudo.authority, host) {
         // One of them is enough; if there are two, they have to name one place.
@@ -163,8 +149,18 @@ pub fn request<'b, I: Iterator<Item = (&'b [u8], &'b [u8])>>(
         upgrade,
         te_trailers,
         max_forwards,
-        fields: Fields { fields: room, tags },
+        fields: Fields::decoded(fields, (cookies > 1).then_some(&storage.cookies)),
     })
+}
+
+/// Puts cookies together that came in pieces.
+fn join(fields: &super::Fields, cookies: &mut Vec<u8>) {
+    for (_, crumb) in fields.iter().filter(|(name, _)| *name == b"cookie") {
+        if !cookies.is_empty() {
+            cookies.extend_from_slice(b"; ");
+        }
+        cookies.extend_from_slice(crumb);
+    }
 }
 
 /// Section 8.2.1: no NUL, CR or LF, and no white space at either end; no other control character could be forwarded.
@@ -174,6 +170,7 @@ fn is_value(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fields;
     use super::*;
 
     const GET: Pseudo<'static> = Pseudo {
@@ -187,8 +184,8 @@ mod tests {
 
     fn judge(pseudo: Pseudo<'_>, fields: &[(&str, &str)]) -> Result<(Framing, Vec<String>), RequestError> {
         let mut storage = FieldStorage::default();
-        let fields = || fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let head = request(pseudo, fields, &mut storage, &ClientLimits::default())?;
+        let fields: Fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let head = request(pseudo, &fields, &mut storage, &ClientLimits::default())?;
         let line = |(name, value): (&[u8], &[u8])| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
         };
@@ -262,8 +259,8 @@ mod tests {
     fn extended_connect_is_an_upgrade() {
         let asked = Pseudo { method: b"CONNECT", protocol: Some(b"websocket"), end_stream: false, ..GET };
         let mut storage = FieldStorage::default();
-        let fields = || std::iter::empty::<(&[u8], &[u8])>();
-        let head = request(asked, fields, &mut storage, &ClientLimits::default()).unwrap();
+        let fields = Fields::default();
+        let head = request(asked, &fields, &mut storage, &ClientLimits::default()).unwrap();
         assert_eq!((head.method_token, head.upgrade, head.body), (&b"GET"[..], Some(&b"websocket"[..]), Framing::None));
         for refused in [
             Pseudo { end_stream: true, ..asked },

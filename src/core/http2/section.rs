@@ -3,7 +3,7 @@
 //! Each kind takes the fields one by one, as they come out of HPACK, and remembers what is wrong: the whole section has
 //! to be taken, since the next one may refer to its fields. What is over the limit is counted and not kept.
 
-use crate::http::{is_forbidden_trailer, trim};
+use crate::http::{Tag, classify_request, classify_response, is_forbidden_trailer, trim};
 use crate::http1::encode::reason_of;
 use crate::http1::framing::content_length;
 
@@ -67,13 +67,24 @@ pub enum PseudoField {
     Protocol,
 }
 
-/// The fields of a request, in two pieces of memory whatever their number.
+/// The fields of a head, in two pieces of memory whatever their number.
 #[derive(Debug, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
-    /// Where names begin and end, and where the values behind them end.
-    spans: Vec<[u32; 3]>,
+    spans: Vec<Span>,
+    /// Of a request.
     pseudo: [Option<(u32, u32)>; 5],
+    /// Of an answer, or 0.
+    status: u16,
+}
+
+/// Where a field's name begins and ends, where its value behind that ends, and what it is to a proxy.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    middle: u32,
+    end: u32,
+    tag: Tag,
 }
 
 impl Fields {
@@ -82,26 +93,100 @@ impl Fields {
         self.pseudo[field as usize].map(|(start, end)| &self.bytes[start as usize..end as usize])
     }
 
+    /// An answer's status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.spans
-            .iter()
-            .map(|&[start, middle, end]| [start, middle, end].map(|at| at as usize))
-            .map(|[start, middle, end]| (&self.bytes[start..middle], &self.bytes[middle..end]))
+        self.tagged().map(|(_, name, value)| (name, value))
+    }
+
+    /// The same, each with what it is to a proxy.
+    pub(crate) fn tagged(&self) -> Tagged<'_> {
+        Tagged { bytes: &self.bytes, spans: self.spans.iter() }
+    }
+
+    /// How many fields there are.
+    pub(crate) fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// How long an answer's head is as lines.
+    pub(crate) fn lines_len(&self) -> usize {
+        const AROUND: usize = b"HTTP/1.1 200 \r\n\r\n".len();
+        AROUND + reason_of(self.status).len() + self.bytes.len() + 4 * self.spans.len()
+    }
+
+    /// Appends an answer's head, in lines of HTTP/1.1.
+    pub fn write_lines(&self, out: &mut Vec<u8>) {
+        let digit = |of: u16| b'0' + u8::try_from(self.status / of % 10).unwrap_or(0);
+        let status = [digit(100), digit(10), digit(1)];
+        for part in [&b"HTTP/1.1 "[..], &status, b" ", reason_of(self.status).as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+        for (name, value) in self.iter() {
+            for part in [name, b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8], tag: Tag) {
+        let start = self.end();
+        self.bytes.extend_from_slice(name);
+        let middle = self.end();
+        self.bytes.extend_from_slice(value);
+        self.spans.push(Span { start, middle, end: self.end(), tag });
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
         self.spans.clear();
         self.pseudo = [None; 5];
+        self.status = 0;
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.spans.capacity() * size_of::<[u32; 3]>()
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
+    /// What it takes, in bytes, whatever it has room for.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.bytes.len() + self.spans.len() * size_of::<Span>()
     }
 
     fn end(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The fields of a request, by name and value, as they are when they come in a head; there is no check of them.
+impl<'f> FromIterator<(&'f [u8], &'f [u8])> for Fields {
+    fn from_iter<I: IntoIterator<Item = (&'f [u8], &'f [u8])>>(fields: I) -> Self {
+        let mut all = Self::default();
+        fields.into_iter().for_each(|(name, value)| all.push(name, value, classify_request(name)));
+        all
+    }
+}
+
+/// Fields, each with what it is to a proxy.
+#[derive(Debug, Clone)]
+pub(crate) struct Tagged<'f> {
+    bytes: &'f [u8],
+    spans: std::slice::Iter<'f, Span>,
+}
+
+impl<'f> Iterator for Tagged<'f> {
+    type Item = (Tag, &'f [u8], &'f [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let Span { start, middle, end, tag } = *self.spans.next()?;
+        let [start, middle, end] = [start, middle, end].map(|at| at as usize);
+        Some((tag, &self.bytes[start..middle], &self.bytes[middle..end]))
     }
 }
 
@@ -125,7 +210,6 @@ impl RequestSection {
             return;
         }
         let fields = &mut self.fields;
-        let start = fields.end();
         if let Some(name) = name.strip_prefix(b":") {
             let field = match name {
                 b"method" => PseudoField::Method,
@@ -142,6 +226,7 @@ impl RequestSection {
                     return;
                 }
             };
+            let start = fields.end();
             fields.bytes.extend_from_slice(value);
             let end = fields.end();
             // They come once, and before all others (section 8.3).
@@ -152,11 +237,7 @@ impl RequestSection {
             // What is wrong with one is found when the request is looked at.
             self.length = content_length(value);
         }
-        fields.bytes.extend_from_slice(name);
-        let middle = fields.end();
-        fields.bytes.extend_from_slice(value);
-        let end = fields.end();
-        fields.spans.push([start, middle, end]);
+        fields.push(name, value, classify_request(name));
     }
 
     /// The fields, what they are, and what they say of the body's length.
@@ -181,21 +262,19 @@ impl RequestSection {
     }
 }
 
-/// An answer's, which is written as lines of HTTP/1.1 as it comes.
+/// An answer's, in which all can be a line of HTTP/1.1.
 #[derive(Debug)]
-pub(super) struct ResponseSection<'o> {
-    lines: &'o mut Vec<u8>,
-    start: usize,
+pub(super) struct ResponseSection {
+    fields: Box<Fields>,
     size: Size,
     malformed: bool,
-    status: Option<u16>,
     length: Option<u64>,
 }
 
-impl<'o> ResponseSection<'o> {
-    pub(super) fn new(lines: &'o mut Vec<u8>, limit: usize) -> Self {
-        let start = lines.len();
-        Self { lines, start, size: Size { bytes: 0, limit }, malformed: false, status: None, length: None }
+impl ResponseSection {
+    pub(super) fn new(mut room: Box<Fields>, limit: usize) -> Self {
+        room.clear();
+        Self { fields: room, size: Size { bytes: 0, limit }, malformed: false, length: None }
     }
 
     pub(super) fn field(&mut self, name: &[u8], value: &[u8]) {
@@ -210,14 +289,11 @@ impl<'o> ResponseSection<'o> {
                 _ => 0,
             };
             // 101 is not of HTTP/2 (section 8.6).
-            self.malformed |= status == 0 || status == 101 || self.status.is_some();
-            self.status = Some(status);
-            for part in [&b"HTTP/1.1 "[..], value, b" ", reason_of(status).as_bytes(), b"\r\n"] {
-                self.lines.extend_from_slice(part);
-            }
+            self.malformed |= status == 0 || status == 101 || self.fields.status != 0;
+            self.fields.status = status;
             return;
         }
-        if self.status.is_none() || !is_name(name) || !is_value(value) || is_about_connection(name) {
+        if self.fields.status == 0 || !is_name(name) || !is_value(value) || is_about_connection(name) {
             self.malformed = true;
             return;
         }
@@ -226,24 +302,13 @@ impl<'o> ResponseSection<'o> {
             self.malformed |= length.is_none() || self.length.is_some_and(|other| Some(other) != length);
             self.length = length;
         }
-        for part in [name, b": ", trim(value), b"\r\n"] {
-            self.lines.extend_from_slice(part);
-        }
+        self.fields.push(name, trim(value), classify_response(name));
     }
 
-    /// Nothing is left of what has come only in part.
-    pub(super) fn give_up(self) {
-        self.lines.truncate(self.start);
-    }
-
-    /// What they are, the status, and what they say of the body's length. Nothing is left of what is not good.
-    pub(super) fn end(self) -> (Verdict, u16, Option<u64>) {
-        let verdict = self.size.verdict(self.malformed || self.status.is_none());
-        match verdict {
-            Verdict::Good => self.lines.extend_from_slice(b"\r\n"),
-            _ => self.lines.truncate(self.start),
-        }
-        (verdict, self.status.unwrap_or(0), self.length)
+    /// The fields, what they are, and what they say of the body's length.
+    pub(super) fn end(self) -> (Box<Fields>, Verdict, Option<u64>) {
+        let verdict = self.size.verdict(self.malformed || self.fields.status == 0);
+        (self.fields, verdict, self.length)
     }
 }
 
@@ -322,12 +387,14 @@ const TOKEN: [u8; 256] = {
 
 /// Whether it is a name, in any case.
 pub(super) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)] != 0)
+    !name.is_empty() && name.iter().fold(true, |good, byte| good & (TOKEN[usize::from(*byte)] != 0))
 }
 
 /// Whether it is a name, in lower case.
 pub(super) fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)] == *byte && *byte != 0)
+    // NUL is no name's, and the table says of it what it is itself.
+    let is_one = |byte: u8| TOKEN[usize::from(byte)] == byte;
+    !name.is_empty() && name.iter().fold(true, |good, byte| good & is_one(*byte) & (*byte != 0))
 }
 
 /// Whether it can be a value in a line of HTTP/1.1.
@@ -362,10 +429,12 @@ mod tests {
     }
 
     fn response(fields: &[(&str, &str)]) -> (Verdict, String) {
-        let mut lines = b"before".to_vec();
-        let mut section = ResponseSection::new(&mut lines, 1000);
+        let mut section = ResponseSection::new(Box::default(), 1000);
         fields.iter().for_each(|(name, value)| section.field(name.as_bytes(), value.as_bytes()));
-        let (verdict, ..) = section.end();
+        let (fields, verdict, _) = section.end();
+        let mut lines = Vec::new();
+        fields.write_lines(&mut lines);
+        assert_eq!(lines.len(), fields.lines_len());
         (verdict, String::from_utf8(lines).unwrap())
     }
 
@@ -425,7 +494,7 @@ mod tests {
     fn answers_become_lines() {
         let (verdict, lines) = response(&[(":status", "404"), ("x-a", "1"), ("x-a", " 2\t")]);
         assert_eq!(verdict, Verdict::Good);
-        assert_eq!(lines, "beforeHTTP/1.1 404 Not Found\r\nx-a: 1\r\nx-a: 2\r\n\r\n");
+        assert_eq!(lines, "HTTP/1.1 404 Not Found\r\nx-a: 1\r\nx-a: 2\r\n\r\n");
         for bad in [
             &[("x-a", "1")][..],
             &[],
@@ -445,10 +514,10 @@ mod tests {
             &[(":status", "200"), ("content-length", "1"), ("content-length", "2")],
             &[(":status", "200"), ("content-length", "-1")],
         ] {
-            assert_eq!(response(bad), (Verdict::Malformed, "before".to_owned()), "{bad:?}");
+            assert_eq!(response(bad).0, Verdict::Malformed, "{bad:?}");
         }
         let long = "x".repeat(1000);
-        assert_eq!(response(&[(":status", "200"), ("a", &long)]), (Verdict::TooLarge, "before".to_owned()));
+        assert_eq!(response(&[(":status", "200"), ("a", &long)]).0, Verdict::TooLarge);
     }
 
     #[test]

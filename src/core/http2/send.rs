@@ -5,6 +5,7 @@ use super::frame::{
     self, CONTINUATION, Code, DATA, END_HEADERS, END_STREAM, FrameHeader, HEADER, HEADERS, MAX_PAYLOAD,
 };
 use super::lines::{self, Asked, Unspeakable, Writer};
+use super::section::Fields;
 use super::stream::{Key, Reset, Spares};
 
 /// Streams at a time on a connection whose peer has not said how many it takes.
@@ -59,7 +60,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
             Some(stream) if matches!(stream.reset, Some(Reset::Local(_))) => {
                 stream.reset.map_or(Incoming::Nothing, Incoming::Reset)
             }
-            Some(stream) if !stream.head.data().is_empty() => Incoming::Head,
+            Some(stream) if !stream.heads.is_empty() => Incoming::Head,
             Some(stream) if !stream.data.data().is_empty() => Incoming::Data,
             Some(stream) if stream.remote_ended => Incoming::End,
             Some(stream) => stream.reset.map_or(Incoming::Nothing, Incoming::Reset),
@@ -87,16 +88,9 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         (whole && stream.trailers.is_empty()).then_some(stream.data.data().len())
     }
 
-    /// Lines of heads that have come, each up to an empty one.
-    pub fn head(&self, key: Key) -> &[u8] {
-        self.streams.get(key).map_or(&[], |stream| stream.head.data())
-    }
-
-    /// Bytes of heads have been taken.
-    pub fn consume_head(&mut self, key: Key, bytes: usize) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.head.consume(bytes);
-        }
+    /// The head of an answer that has come; the first, where there are several.
+    pub fn take_head(&mut self, key: Key) -> Option<Box<Fields>> {
+        self.streams.get_mut(key)?.heads.take()
     }
 
     /// Bytes of a body that have come.
@@ -180,7 +174,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
         }
         let id = self.next;
         self.next += 2;
-        let key = self.streams.insert(self.role, id, self.limits.stream_window(), self.peer.window, spares);
+        let key = self.streams.insert(id, true, (self.limits.stream_window(), self.peer.window), spares);
         let end = end && !asked.connect;
         if let Some(stream) = self.streams.get_mut(key) {
             stream.handles = 1;

@@ -1,12 +1,9 @@
 //! Streams of one connection (RFC 9113 section 5.1).
 
-use std::collections::{HashMap, VecDeque};
-
-use foldhash::fast::RandomState;
+use std::collections::VecDeque;
 
 use super::frame::Code;
 use super::section::Fields;
-use super::settings::Role;
 use super::window::{ReceiveWindow, SendWindow};
 
 /// A stream's place in a connection. It names nothing once the stream has been released.
@@ -48,11 +45,6 @@ impl Queue {
         &self.bytes[self.start..]
     }
 
-    /// Where more is written to.
-    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 && self.bytes.len() + bytes.len() > self.bytes.capacity() {
             self.bytes.drain(..self.start);
@@ -74,6 +66,37 @@ impl Queue {
     }
 }
 
+/// Heads in the order in which they came: seldom more than one at a time, which needs no memory.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    first: Option<Box<Fields>>,
+    #[allow(clippy::vec_box, reason = "as in `Spares`")]
+    others: Vec<Box<Fields>>,
+}
+
+impl Heads {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Bytes of all.
+    pub(super) fn size(&self) -> usize {
+        self.first.iter().chain(&self.others).map(|head| head.size()).sum()
+    }
+
+    pub(super) fn push(&mut self, head: Box<Fields>) {
+        match self.first {
+            None => self.first = Some(head),
+            Some(_) => self.others.push(head),
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Option<Box<Fields>> {
+        let next = if self.others.is_empty() { None } else { Some(self.others.remove(0)) };
+        std::mem::replace(&mut self.first, next)
+    }
+}
+
 /// Memory that streams have used and others will: heads, lines and queues.
 #[derive(Debug, Default)]
 pub struct Spares {
@@ -89,7 +112,7 @@ pub struct Spares {
 
 impl Spares {
     /// How many of a kind are kept: as many as a busy core has streams.
-    const KEPT: usize = 1024;
+    const KEPT: usize = 2048;
     /// Bytes of the largest that is.
     const LARGEST: usize = 8 << 10;
     /// Bytes of all.
@@ -151,8 +174,8 @@ pub(super) struct Stream<B, W> {
     pub(super) send: SendWindow,
     /// A request's head, until it is taken.
     pub(super) fields: Option<Box<Fields>>,
-    /// An answer's head in lines, or several.
-    pub(super) head: Queue,
+    /// An answer's heads that have not been taken.
+    pub(super) heads: Heads,
     pub(super) data: Queue,
     pub(super) trailers: Vec<u8>,
     /// Nobody reads what comes.
@@ -198,14 +221,15 @@ const REMEMBERED: usize = 64;
 pub(super) struct Streams<B, W> {
     slots: Vec<Option<Stream<B, W>>>,
     free: Vec<u32>,
-    ids: HashMap<u32, u32, RandomState>,
+    /// Identifiers in order, and where their streams are: both sides open them in order.
+    ids: Vec<(u32, u32)>,
     open: u32,
     ended: VecDeque<u32>,
 }
 
 impl<B, W: Default> Streams<B, W> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), ids: HashMap::default(), open: 0, ended: VecDeque::new() }
+        Self { slots: Vec::new(), free: Vec::new(), ids: Vec::new(), open: 0, ended: VecDeque::new() }
     }
 
     /// Streams that are not closed.
@@ -222,10 +246,20 @@ impl<B, W: Default> Streams<B, W> {
     }
 
     pub(super) fn find(&self, id: u32) -> Option<u32> {
-        self.ids.get(&id).copied()
+        let at = self.place(id).ok()?;
+        Some(self.ids[at].1)
     }
 
-    pub(super) fn insert(&mut self, role: Role, id: u32, receive: u32, send: u32, spares: &mut Spares) -> Key {
+    /// Where an identifier is among them, or would be.
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        match self.ids.last() {
+            Some((last, _)) if *last < id => Err(self.ids.len()),
+            _ => self.ids.binary_search_by_key(&id, |(id, _)| *id),
+        }
+    }
+
+    /// `body`: something may come behind the head.
+    pub(super) fn insert(&mut self, id: u32, body: bool, (receive, send): (u32, u32), spares: &mut Spares) -> Key {
         let stream = Stream {
             id,
             reset: None,
@@ -239,9 +273,8 @@ impl<B, W: Default> Streams<B, W> {
             lent: 0,
             send: SendWindow::new(send),
             fields: None,
-            // A client's answers have heads in lines.
-            head: Queue { bytes: if role == Role::Client { spares.take_bytes() } else { Vec::new() }, start: 0 },
-            data: Queue { bytes: spares.take_bytes(), start: 0 },
+            heads: Heads::default(),
+            data: Queue { bytes: if body { spares.take_bytes() } else { Vec::new() }, start: 0 },
             trailers: Vec::new(),
             unread: false,
             dribs: 0,
@@ -266,7 +299,8 @@ impl<B, W: Default> Streams<B, W> {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        self.ids.insert(id, slot);
+        let at = self.place(id).unwrap_or_else(|at| at);
+        self.ids.insert(at, (id, slot));
         self.open += 1;
         Key { slot, id }
     }
@@ -304,14 +338,18 @@ impl<B, W: Default> Streams<B, W> {
         let stream = place.as_mut()?;
         let (id, counted, reset) = (stream.id, stream.counted, stream.reset);
         let attached = std::mem::take(&mut stream.attached);
-        spares.put_bytes(std::mem::take(&mut stream.head.bytes));
+        while let Some(head) = stream.heads.take() {
+            spares.put_fields(head);
+        }
         spares.put_bytes(std::mem::take(&mut stream.data.bytes));
         if let Some(fields) = stream.fields.take() {
             spares.put_fields(fields);
         }
         *place = None;
         self.open -= u32::from(counted);
-        self.ids.remove(&id);
+        if let Ok(at) = self.place(id) {
+            self.ids.remove(at);
+        }
         if !matches!(reset, Some(Reset::Local(_))) {
             if self.ended.len() == REMEMBERED {
                 self.ended.pop_front();
@@ -319,11 +357,14 @@ impl<B, W: Default> Streams<B, W> {
             self.ended.push_back(id);
         }
         self.free.push(slot);
-        // A burst's room goes with its last stream.
-        if self.ids.is_empty() && self.slots.len() > 4 {
-            (self.slots, self.free, self.ids) = (Vec::new(), Vec::new(), HashMap::default());
-        }
         Some(attached)
+    }
+
+    /// Nothing has come for a while: a burst's room goes, where no stream is left of it.
+    pub(super) fn rest(&mut self) {
+        if self.ids.is_empty() && self.slots.len() > 4 {
+            (self.slots, self.free, self.ids) = (Vec::new(), Vec::new(), Vec::new());
+        }
     }
 
     /// Whether one that is over is known to have been ended by the peer.

@@ -130,10 +130,9 @@ impl Peer {
             match self.connection.incoming(key) {
                 Incoming::Nothing => return,
                 Incoming::Head => {
-                    let head = String::from_utf8(self.connection.head(key).to_vec()).unwrap();
-                    self.connection.consume_head(key, head.len());
-                    // One or several at a time.
-                    self.log.extend(head.split_inclusive("\r\n\r\n").map(|head| format!("{id}: {head:?}")));
+                    let mut head = Vec::new();
+                    self.connection.take_head(key).unwrap().write_lines(&mut head);
+                    self.log.push(format!("{id}: {:?}", String::from_utf8(head).unwrap()));
                 }
                 Incoming::Data => {
                     let data = String::from_utf8(self.connection.data(key).to_vec()).unwrap();

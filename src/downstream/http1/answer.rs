@@ -55,6 +55,7 @@ async fn answer<S: Source, D: Download>(
     progress: &Progress,
 ) -> Answered {
     let mut buf = Buf::new(Class::Body);
+    up.leave_heads();
     // Heads: any number of interim ones (bounded by the exchange), then the final one.
     let (mut body, head, chunked, status) = loop {
         let (filled, back) = up.fill(buf, by, watch).await;
@@ -68,7 +69,7 @@ async fn answer<S: Source, D: Download>(
             Filled::Late => return Answered::Failed { fault: UpstreamFault::Timeout },
             Filled::CalledOff => return Answered::ClientGone { status: 0 },
         }
-        match heads(cx, plan, down, buf, progress, S::FRAMES).await {
+        match heads(cx, plan, up, down, buf, progress).await {
             Heads::More(back) => {
                 buf = back;
                 buf.compact();
@@ -202,21 +203,27 @@ enum Heads {
 }
 
 /// Passes interim heads on and prepares the final one.
-async fn heads<D: Download>(
+async fn heads<S: Source, D: Download>(
     cx: &Cx,
     plan: &mut Plan,
+    up: &mut S,
     down: &mut D,
     mut buf: Buf,
     progress: &Progress,
-    frames: bool,
 ) -> Heads {
     loop {
-        if buf.is_empty() {
-            return Heads::More(buf);
-        }
         let (planned, new, body, status, encoder) = {
-            let mut storage = FieldStorage::new();
-            let head = match response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits()) {
+            let (decoded, mut storage);
+            decoded = up.take_head();
+            let head = match &decoded {
+                Some(fields) => response::decoded(fields, plan.method, &cx.limits()).map(Some),
+                None if buf.is_empty() => return Heads::More(buf),
+                None => {
+                    storage = FieldStorage::new();
+                    response::parse_response(buf.data(), &mut storage, plan.method, &cx.limits())
+                }
+            };
+            let head = match head {
                 Ok(Some(head)) => head,
                 Ok(None) => return Heads::More(buf),
                 Err(_) => return Heads::Fault(UpstreamFault::BadHead),
@@ -282,7 +289,7 @@ async fn heads<D: Download>(
                 let said = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"));
                 plan.grpc_status = said.map(|(_, value)| grpc::status(value));
             }
-            let body = if frames { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
+            let body = if S::FRAMES { BodyDecoder::frames(head.body) } else { BodyDecoder::response(head.body) };
             if let Err(TooLarge) = piece::put_head(&mut buf, old, &scratch) {
                 return Heads::Fault(UpstreamFault::BadHead);
             }

@@ -187,7 +187,7 @@ pub(super) fn decide_stream(
     let policy = &socket.shared.client;
     cx.adopt(generation.bounds(socket.index));
     let mut storage = http2::request::FieldStorage::default();
-    let mut head = match http2::request::request(head.pseudo(), || head.fields(), &mut storage, &policy.limits) {
+    let mut head = match http2::request::request(head.pseudo(), head.fields(), &mut storage, &policy.limits) {
         Ok(head) => head,
         Err(error) => {
             cx.core.metrics.downstream_error(error.into());

@@ -176,7 +176,7 @@ pub(super) async fn answer(
     respond: &Respond,
     gone: &Signal,
 ) {
-    let waits = head.fields().any(|(name, _)| name == b"expect");
+    let waits = head.fields().iter().any(|(name, _)| name == b"expect");
     if let Some(length) = body.whole().filter(|_| !waits && head.pseudo().protocol.is_none()) {
         head.body_is(length);
     }

@@ -1,6 +1,6 @@
 //! An endpoint's side of an exchange: what [`forward()`](super::forward::forward) asks of it, in either version of HTTP.
 //!
-//! Heads are lines in both; a body comes and goes in chunks or up to its length in HTTP/1.1, and in frames in HTTP/2.
+//! A request's head is lines in both; an answer's may be taken as the fields that HTTP/2 has it in. A body comes and goes in chunks or up to its length in HTTP/1.1, and in frames in HTTP/2.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,7 +14,7 @@ use super::io::{Filled, Stall, Watch, fill, gone, pour};
 use super::piece::Piece;
 use super::websocket;
 use crate::buffer::Buf;
-use crate::http2::{Failure, Incoming, Outgoing, Received, Sending, Slot};
+use crate::http2::{Failure, Incoming, Outgoing, Received, Section, Sending, Slot};
 use crate::rt::{self, Deadline, Reader, Stream, Tick, Writer};
 use crate::sys::{self, PeerState};
 
@@ -63,6 +63,15 @@ pub(super) trait Source {
 
     /// What has come by now.
     fn read_now(&mut self, buf: &mut Buf) -> io::Result<Option<usize>>;
+
+    /// Has heads left to be taken by [`Source::take_head`] where they do not come as lines. Without this they are given as
+    /// lines among the bytes, in front of what follows them.
+    fn leave_heads(&mut self) {}
+
+    /// A head that has come, in front of whatever else there is.
+    fn take_head(&mut self) -> Option<Section> {
+        None
+    }
 
     /// The trailer lines, once the bytes that have been given are the last.
     fn take_end(&mut self) -> Option<Vec<u8>>;
@@ -167,8 +176,10 @@ pub(super) struct Http2Source {
     received: Option<Received>,
     /// What can be taken without waiting.
     next: Option<Incoming>,
-    /// The rest of a head that did not fit, or was written anew.
+    /// The rest of a head in lines.
     head: Vec<u8>,
+    /// Heads are not given as lines.
+    leaves_heads: bool,
     /// Bytes given that the endpoint has no credit for yet.
     unreleased: usize,
     end: Option<Vec<u8>>,
@@ -190,6 +201,7 @@ impl Http2Origin {
             received: None,
             next: None,
             head: Vec::new(),
+            leaves_heads: false,
             unreleased: 0,
             end: None,
             failed: None,
@@ -276,10 +288,9 @@ impl Http2Source {
         while buf.room() > 0 && self.poll_ready(&mut task).is_ready() {
             let (Some(next), Some(received)) = (self.next.take(), &mut self.received) else { return };
             if next == Incoming::Head {
-                if self.accept.is_some() || !self.head.is_empty() {
-                    self.gather_written(buf);
-                } else if !received.read_head(buf) {
-                    self.next = Some(next);
+                match self.leaves_heads {
+                    true => self.next = Some(next),
+                    false => self.gather_lines(buf),
                 }
                 return;
             }
@@ -287,13 +298,15 @@ impl Http2Source {
         }
     }
 
-    /// Moves a head that is written anew into the buffer.
-    fn gather_written(&mut self, buf: &mut Buf) {
+    /// Moves a head into the buffer, in lines.
+    fn gather_lines(&mut self, buf: &mut Buf) {
         if self.head.is_empty()
-            && let (Some(received), Some(accept)) = (&mut self.received, &self.accept)
+            && let Some(head) = self.received.as_mut().and_then(Received::take_head)
         {
-            let lines = received.take_head();
-            self.head = if lines.starts_with(b"HTTP/1.1 2") { websocket::switched(&lines, accept) } else { lines };
+            head.write_lines(&mut self.head);
+            if let Some(accept) = self.accept.as_ref().filter(|_| head.status() / 100 == 2) {
+                self.head = websocket::switched(&self.head, accept);
+            }
         }
         let taken = buf.room().min(self.head.len());
         let fits = buf.push(&self.head[..taken]);
@@ -378,6 +391,19 @@ impl Source for Http2Source {
         let before = buf.len();
         self.gather(buf);
         Ok(Some(buf.len() - before))
+    }
+
+    /// One that accepts an extended CONNECT is written anew, as lines.
+    fn leave_heads(&mut self) {
+        self.leaves_heads = self.accept.is_none();
+    }
+
+    fn take_head(&mut self) -> Option<Section> {
+        if !self.leaves_heads || !self.poll_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready() {
+            return None;
+        }
+        self.next.take_if(|next| *next == Incoming::Head)?;
+        self.received.as_mut()?.take_head()
     }
 
     fn take_end(&mut self) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 //! share.
 
 use ringway_core::http2::frame::PREFACE;
-use ringway_core::http2::{Connection, End, Event, Incoming, Key, Limits, Outbound, Role, Spares};
+use ringway_core::http2::{Connection, End, Event, Key, Limits, Outbound, Role, Spares};
 
 struct Block(Vec<u8>);
 
@@ -53,8 +53,9 @@ pub(crate) fn run(role: Role, bytes: &[u8], piece: usize) -> (Option<End>, usize
     let mut waits = 0;
     for key in &keys {
         waits += connection.data(*key).len();
-        if connection.incoming(*key) == Incoming::Head {
-            let head = connection.head(*key);
+        if let Some(fields) = connection.take_head(*key) {
+            let mut head = Vec::new();
+            fields.write_lines(&mut head);
             assert!(head.starts_with(b"HTTP/1.1 ") && head.ends_with(b"\r\n\r\n"));
         }
         let _answered = connection.respond(*key, b"HTTP/1.1 200 OK\r\na: b\r\n\r\n", false, &mut out);
