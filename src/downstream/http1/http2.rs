@@ -1,6 +1,7 @@
 //! HTTP/2 connections of clients: one task for the connection and one for each request ([`streams`]).
 //!
-//! A request goes the way of one in HTTP/1.1: decided about by the same code and forwarded by the same exchange. What is
+//! A request goes the way of one in HTTP/1.1: decided about by the same code (when it comes, before its task begins) and
+//! forwarded by the same exchange. What is
 //! HTTP/2's own is here: a request's body comes as frames with credit, an answer leaves as frames, and a connection ends
 //! by saying so.
 
@@ -56,7 +57,6 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
         loop {
             match server.poll_next(task) {
                 Poll::Ready(Some(request)) => {
-                    streams.open.set(streams.open.get() + 1);
                     cx.requests.set(cx.requests.get().saturating_add(1));
                     streams::start(&cx, &streams, request);
                 }
@@ -167,61 +167,108 @@ impl Phase {
     }
 }
 
+/// What has been decided about a request.
+pub(super) struct Judged {
+    decided: Result<Decision, RequestError>,
+    /// The head of one that is forwarded stands there.
+    buf: Option<Buf>,
+    /// What is known besides the request, and what counts it among those that are under way.
+    findings: Findings,
+    /// The client waits to be told to go on.
+    waits: bool,
+    /// Where something has to be found out, and it is decided anew then.
+    head: Option<Head>,
+}
+
+impl Judged {
+    /// Decides about a request as it comes. Its connection does that for all that have come together, one after the other:
+    /// the code that decides, and that which forwards, are each about what a core's instruction cache holds.
+    pub(super) fn new(cx: &Cx, mut head: Head, body: &Body) -> Box<Self> {
+        let waits = head.fields().iter().any(|(name, _)| name == b"expect");
+        if let Some(length) = body.whole().filter(|_| !waits && head.pseudo().protocol.is_none()) {
+            head.body_is(length);
+        }
+        let mut judged =
+            Self { decided: Ok(Decision::More), buf: None, findings: Findings::default(), waits, head: None };
+        judged.decide(cx, head);
+        Box::new(judged)
+    }
+
+    fn decide(&mut self, cx: &Cx, head: Head) {
+        (self.decided, self.buf) = match decide::decide_stream(cx, &head, &self.findings) {
+            Ok((decision, buf)) => (Ok(decision), Some(buf)),
+            Err(error) => (Err(error), None),
+        };
+        // Something has to be found out first.
+        self.head = matches!(self.decided, Ok(Decision::Check(_) | Decision::Ask(_))).then_some(head);
+    }
+}
+
 /// Answers a request.
 pub(super) async fn answer(
     cx: &Cx,
     streams: &Streams,
-    mut head: Head,
+    mut judged: Box<Judged>,
     mut body: Body,
     respond: &Respond,
     gone: &Signal,
 ) {
-    let waits = head.fields().iter().any(|(name, _)| name == b"expect");
-    if let Some(length) = body.whole().filter(|_| !waits && head.pseudo().protocol.is_none()) {
-        head.body_is(length);
+    if judged.head.is_some() && !Box::pin(find_out(cx, &mut judged, &mut body, respond, gone)).await {
+        return;
     }
-    let mut findings = Findings::default();
-    let (decision, buf) = loop {
-        match decide::decide_stream(cx, &head, &findings) {
-            Ok((Decision::Check(claim), _buf)) => match rt::race(cx.core.passwords.check(claim), gone.wait()).await {
-                Ok(verdict) => findings.password = Some(verdict),
-                Err(()) => return cx.core.metrics.downstream_error(DownstreamError::Aborted),
+    match &mut judged.decided {
+        Err(error) => {
+            let error = *error;
+            refuse(cx, respond, error).await;
+        }
+        Ok(Decision::More | Decision::Check(_) | Decision::Ask(_)) => {}
+        Ok(Decision::Answer(Answer { bytes, status, counted, .. })) => {
+            judged.buf = None;
+            if (!judged.waits || judged.findings.continued) && !discard(cx, &mut body).await {
+                // The rest of the request was malformed, or is not coming: the stream is over.
+                return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
+            }
+            if send(respond, bytes).await.is_err() {
+                cx.core.metrics.downstream_error(DownstreamError::Aborted);
+            }
+            if let Some(counted) = counted {
+                local::count(cx, counted, *status);
+            }
+        }
+        Ok(Decision::Forward(_)) => forward(cx, streams, body, respond, gone, judged).await,
+    }
+}
+
+/// Finds out what it takes to decide; `false` where the request is over before that.
+async fn find_out(cx: &Cx, judged: &mut Judged, body: &mut Body, respond: &Respond, gone: &Signal) -> bool {
+    while let Some(mut head) = judged.head.take() {
+        match std::mem::replace(&mut judged.decided, Ok(Decision::More)) {
+            Ok(Decision::Check(claim)) => match rt::race(cx.core.passwords.check(claim), gone.wait()).await {
+                Ok(verdict) => judged.findings.password = Some(verdict),
+                Err(()) => {
+                    cx.core.metrics.downstream_error(DownstreamError::Aborted);
+                    return false;
+                }
             },
-            Ok((Decision::Ask(ask), buf)) => {
-                drop(buf);
-                let gather =
-                    async |limit, by, expects| frames::gather(cx, &mut body, respond, limit, by, expects).await;
-                if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut findings, gather)).await {
-                    return respond.reset(Reset::Cancel);
+            Ok(Decision::Ask(ask)) => {
+                judged.buf = None;
+                let gather = async |limit, by, expects| frames::gather(cx, body, respond, limit, by, expects).await;
+                if !Box::pin(authorize::ask_stream(cx, ask, gone, &mut judged.findings, gather)).await {
+                    respond.reset(Reset::Cancel);
+                    return false;
                 }
                 if let Some(length) = body.whole() {
                     head.body_is(length);
                 }
             }
-            Ok(decided) => break decided,
-            Err(error) => {
-                refuse(cx, respond, error).await;
-                return;
+            decided => {
+                judged.decided = decided;
+                break;
             }
         }
-    };
-    drop(head);
-    match decision {
-        Decision::More | Decision::Check(_) | Decision::Ask(_) => {}
-        Decision::Answer(Answer { bytes, status, counted, held: _held, .. }) => {
-            if (!waits || findings.continued) && !discard(cx, &mut body).await {
-                // The rest of the request was malformed, or is not coming: the stream is over.
-                return cx.core.metrics.downstream_error(DownstreamError::BodyCut);
-            }
-            if send(respond, &bytes).await.is_err() {
-                cx.core.metrics.downstream_error(DownstreamError::Aborted);
-            }
-            if let Some(counted) = &counted {
-                local::count(cx, counted, status);
-            }
-        }
-        Decision::Forward(plan) => forward(cx, streams, body, respond, gone, buf, plan).await,
+        judged.decide(cx, head);
     }
+    true
 }
 
 /// Malformed requests are errors of their stream (RFC 9113 section 8.1.1); others can be told what is wrong.
@@ -254,13 +301,14 @@ async fn send(respond: &Respond, bytes: &[u8]) -> Result<(), Gone> {
     Ok(())
 }
 
-async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone: &Signal, buf: Buf, mut plan: Plan) {
+async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone: &Signal, mut judged: Box<Judged>) {
+    let (Ok(Decision::Forward(plan)), Some(buf)) = (&mut judged.decided, judged.buf.take()) else { return };
     let mut stream = H2 {
         upload: H2Body { body, declared: None, timer: Deadline::new(cx.client.fd), given: 0 },
         download: H2Answer { respond, stall: Stall::new(cx.timeouts().body_idle) },
         gone,
     };
-    let (outcome, buf) = forward::forward(cx, &mut stream, buf, &mut plan).await;
+    let (outcome, buf) = forward::forward(cx, &mut stream, buf, plan).await;
     drop(buf);
     if stream.download.stall.passed {
         cx.core.metrics.downstream_error(DownstreamError::H2Stalled);
@@ -270,7 +318,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone
         Outcome::Whole { .. } => return,
         Outcome::Tunnel { up, from_up, lease } => {
             let held = plan.held();
-            drop(plan);
+            drop(judged);
             Box::pin(upgraded(cx, &mut stream, up, from_up, held)).await;
             return drop(lease);
         }
@@ -286,7 +334,7 @@ async fn forward(cx: &Cx, streams: &Streams, body: Body, respond: &Respond, gone
         }
     }
     local::count(cx, &plan.counted, status);
-    let bytes = local::stand_in(cx, status, plan.reply, &plan);
+    let bytes = local::stand_in(cx, status, plan.reply, plan);
     if send(respond, &bytes).await.is_err() {
         cx.core.metrics.downstream_error(DownstreamError::Aborted);
     }
