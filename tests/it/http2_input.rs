@@ -461,6 +461,20 @@ fn malformed_request_flood() {
     });
 }
 
+/// Requests by the thousand beyond those that may be open at a time.
+#[test]
+fn refused_request_flood() {
+    flood(&recording(), "h2_flood", |client| {
+        for _ in 0..128 {
+            client.open(&with(post("/good"), &[("content-length", "1")]), false);
+        }
+        pour(client, 20_000, |n| {
+            let id = u32::try_from(n).unwrap() * 2 + 1001;
+            frame(HEADERS, END_HEADERS | END_STREAM, id, &block(&get("/good")))
+        });
+    });
+}
+
 fn large(size: usize) -> Origin {
     Origin::replying(move |request| {
         let size = if request.target == "/good" { 2 } else { size };

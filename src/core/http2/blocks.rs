@@ -178,6 +178,7 @@ impl<B: AsRef<[u8]>, W: Default> Connection<B, W> {
                 if self.streams.open() >= self.limits.streams || self.streams.holds_reset(self.limits.streams) =>
             {
                 spares.put_fields(fields);
+                self.guard.take(Flood::Refused, 1)?;
                 self.control(RST_STREAM, 0, id, Code::REFUSED_STREAM.0.to_be_bytes(), out);
                 return Ok(());
             }

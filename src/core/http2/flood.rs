@@ -24,10 +24,12 @@ pub enum Flood {
     Late,
     /// What this side has to reset a stream for (CVE-2025-8671).
     Provoked,
+    /// Requests beyond those that may be open at a time, which a client knows but may have sent before it knew.
+    Refused,
 }
 
 /// How many kinds there are.
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// Credit frames that a request or a piece of an answer is worth.
 const CREDITS: u32 = 4;
@@ -151,7 +153,7 @@ impl Guard {
 
     fn most(&self, flood: Flood) -> u32 {
         match flood {
-            Flood::Reset | Flood::Ping | Flood::Settings | Flood::Idle | Flood::Window => BURST,
+            Flood::Reset | Flood::Ping | Flood::Settings | Flood::Idle | Flood::Window | Flood::Refused => BURST,
             Flood::Empty => EMPTY,
             Flood::Late => LATE,
             Flood::Provoked => self.provoked,
@@ -168,6 +170,7 @@ const ALL: [Flood; KINDS] = [
     Flood::Empty,
     Flood::Late,
     Flood::Provoked,
+    Flood::Refused,
 ];
 
 #[cfg(test)]
@@ -223,6 +226,8 @@ mod tests {
             guard.frame(8, 4)
         });
         assert_eq!(dribbled, Err(Flood::Window));
+        let refused = (0..BURST).try_for_each(|_| guard.take(Flood::Refused, 1));
+        assert_eq!((refused, guard.take(Flood::Refused, 1)), (Ok(()), Err(Flood::Refused)));
         let late = (0..LATE).try_for_each(|_| guard.take(Flood::Late, 1));
         assert_eq!((late, guard.take(Flood::Late, 1)), (Ok(()), Err(Flood::Late)));
     }

@@ -72,7 +72,9 @@ pub(super) async fn serve(cx: Rc<Cx>, stream: Stream, first: Option<Buf>) {
     .await;
     let error = match server.end() {
         Some(End::Protocol) => DownstreamError::H2Protocol,
-        Some(End::Calm | End::Flood(Flood::Empty | Flood::Late | Flood::Provoked)) => DownstreamError::H2Flood,
+        Some(End::Calm | End::Flood(Flood::Empty | Flood::Late | Flood::Provoked | Flood::Refused)) => {
+            DownstreamError::H2Flood
+        }
         Some(End::Flood(Flood::Reset)) => DownstreamError::H2ResetFlood,
         Some(End::Flood(Flood::Ping)) => DownstreamError::H2PingFlood,
         Some(End::Flood(Flood::Settings)) => DownstreamError::H2SettingsFlood,
