@@ -41,16 +41,27 @@ pub(super) async fn run(core: Rc<Core>, socket: SocketId, listener: Listener, st
             }
         }
     }
+    let waiting = || sys::waiting(listener.fd()).unwrap_or(0);
     for _ in 0..BURST * BURST {
         match listener.accept() {
             Ok(Some((fd, peer))) => start(&core, socket, fd, peer),
+            Ok(None) if waiting() > 0 => {}
             Ok(None) | Err(_) => break,
         }
     }
-    // What has come since is reset by closing the socket, or goes to another one of the port where the kernel migrates.
-    for _ in 0..sys::waiting(listener.fd()).unwrap_or(0) {
+    // What is left goes to another socket of the port, where there is one and the kernel does that, or is reset.
+    let has_another = core.generation().socket(socket).is_some_and(|found| found.shared.id != socket);
+    if has_another && migrates() {
+        return;
+    }
+    for _ in 0..waiting() {
         core.metrics.accept_error(AcceptError::Lost);
     }
+}
+
+/// Whether the kernel hands what waits at a socket that is closed to another one of the port.
+fn migrates() -> bool {
+    std::fs::read("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|text| text.starts_with(b"1"))
 }
 
 enum Burst {

