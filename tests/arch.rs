@@ -170,7 +170,6 @@ fn bad_input_rows_have_a_metric_and_a_test() {
     }
 }
 
-/// Every reason that is counted is explained in the operations page.
 /// The Gateway API's conformance tests, v1.6.1 and its main branch of August 2026 without those of meshes, are restated or
 /// left out with a reason.
 #[test]
@@ -199,6 +198,31 @@ fn every_conformance_test_is_restated_or_left_out_with_a_reason() {
     assert!(names.lines().count() > 130);
 }
 
+/// A suite that `scripts/test` does not name is run by nobody.
+#[test]
+fn every_suite_is_run_by_the_script() {
+    let script = std::fs::read_to_string(root().join("scripts/test")).unwrap();
+    let run: Vec<&str> = script.split_whitespace().collect();
+    let mut count = 0;
+    for directory in ["tests", "src/core/tests", "bench-harness/tests"] {
+        for entry in std::fs::read_dir(root().join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "rs") && !path.join("main.rs").exists() {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            count += 1;
+            assert!(
+                run.windows(2).any(|pair| pair == ["--test", name]),
+                "scripts/test does not run {}",
+                path.display()
+            );
+        }
+    }
+    assert!(count > 12, "{count} suites");
+}
+
+/// Every reason that is counted is explained in the operations page.
 #[test]
 fn every_reason_is_documented() {
     let text = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
