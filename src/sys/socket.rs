@@ -68,8 +68,13 @@ fn listen_exactly(address: SocketAddr, how: Listening, options: &ListenOptions) 
     if let Some(seconds) = options.defer_accept {
         set_int(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32::try_from(seconds).unwrap_or(i32::MAX))?;
     }
-    if let Some(name) = congestion(options.congestion.as_deref(), address) {
-        set_congestion(&fd, name).map_err(|error| io::Error::new(error.kind(), format!("congestionControl \"{name}\": {error}; net.ipv4.tcp_available_congestion_control and tcp_allowed_congestion_control list what there is")))?;
+    if let Err(error) = set_congestion(&fd, options.congestion.as_deref(), address)
+        && let Some(name) = &options.congestion
+    {
+        let text = format!(
+            "congestionControl \"{name}\": {error}; net.ipv4.tcp_available_congestion_control and tcp_allowed_congestion_control list what there is"
+        );
+        return Err(io::Error::new(error.kind(), text));
     }
     net::bind(&fd, &address)?;
     if let Some(count) = options.fast_open {
@@ -123,18 +128,16 @@ fn unmap(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// The congestion control that a socket asks for: what is wanted, and on an address of the loopback device one that
-/// never waits.
+/// Asks for a congestion control: what is wanted, and on an address of the loopback device one that never waits.
 ///
 /// Between two sockets of one machine nothing is congested. Where the system's default paces (BBR), and no queue of the
 /// device does it (`fq`; the loopback device has none), every large write waits for a timer of its own: half of the CPU
 /// of bulk over loopback (`perf/README.md`, L4). It has to be known before the connection is established, since pacing
-/// stays. Reno is in every kernel and open to everybody.
-fn congestion(wanted: Option<&str>, address: SocketAddr) -> Option<&str> {
-    wanted.or_else(|| address.ip().to_canonical().is_loopback().then_some("reno"))
-}
-
-fn set_congestion(fd: &OwnedFd, name: &str) -> io::Result<()> {
+/// stays. Reno is in every kernel and open to everybody; where it is refused all the same, the default does.
+fn set_congestion(fd: &OwnedFd, wanted: Option<&str>, address: SocketAddr) -> io::Result<()> {
+    let Some(name) = wanted.or_else(|| address.ip().to_canonical().is_loopback().then_some("reno")) else {
+        return Ok(());
+    };
     set_bytes(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
 }
 
@@ -172,9 +175,7 @@ pub fn connect_tcp(address: SocketAddr, source: Option<IpAddr>, wanted: Option<&
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
-    if let Some(name) = congestion(wanted, address) {
-        let _default_remains = set_congestion(&fd, name);
-    }
+    let _default_remains = set_congestion(&fd, wanted, address);
     if let Some(source) = source {
         bind_transparent(&fd, source, address)?;
     }

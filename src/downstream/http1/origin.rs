@@ -1,6 +1,7 @@
 //! An endpoint's side of an exchange: what [`forward()`](super::forward::forward) asks of it, in either version of HTTP.
 //!
-//! A request's head is lines in both; an answer's may be taken as the fields that HTTP/2 has it in. A body comes and goes in chunks or up to its length in HTTP/1.1, and in frames in HTTP/2.
+//! A request's head is lines in both; an answer's may be taken as the fields that HTTP/2 has it in. A body comes and goes in
+//! chunks or up to its length in HTTP/1.1, and in frames in HTTP/2.
 
 use std::future::poll_fn;
 use std::io;
